@@ -1,0 +1,49 @@
+# `make demo` and `make test` set up everything they need, inside this directory.
+#
+#   make demo    an ensemble of a real network: plan, times, memory, bit comparison, demo.png
+#   make test    lint, types and the whole suite, on the oldest and the newest supported end
+#   make bench   the benchmark tables and plots, into benchmarks/results/
+#   make format  rewrite the sources in the project's format
+PYTHON ?= python3
+NEWEST ?= $(shell $(PYTHON) tools/newest_python.py)
+OLDEST_JAX := 0.10.0
+
+.PHONY: demo test test-oldest test-newest lint bench format clean
+
+demo: .venv/installed
+	.venv/bin/seedbed demo
+
+# The oldest end: this Python with the oldest jax; the newest: the newest Python and jax found.
+test: lint test-oldest test-newest
+
+test-oldest: .venv-oldest/installed
+	sh tools/run_tests.sh .venv-oldest
+
+test-newest: .venv/installed
+	sh tools/run_tests.sh .venv
+
+lint: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cc' -o -name '*.cu')
+
+format: .venv/installed
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/clang-format -i $$(find csrc -name '*.h' -o -name '*.cc' -o -name '*.cu')
+
+bench: .venv/installed
+	.venv/bin/python -m benchmarks
+
+SOURCES := $(shell find csrc python -name '*.py' -o -name '*.pyi' -o -name '*.h' -o -name '*.cc' \
+             -o -name '*.json') CMakeLists.txt pyproject.toml tools/make_env.sh
+
+.venv/installed: $(SOURCES)
+	sh tools/make_env.sh $(NEWEST) .venv
+
+.venv-oldest/installed: $(SOURCES)
+	sh tools/make_env.sh $(PYTHON) .venv-oldest jax==$(OLDEST_JAX) jaxlib==$(OLDEST_JAX)
+
+clean:
+	rm -rf .venv .venv-oldest build

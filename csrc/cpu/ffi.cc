@@ -1,0 +1,204 @@
+#include "ffi.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "dispatch.h"
+#include "plan.h"
+#include "schedule.h"
+
+namespace ffi = xla::ffi;
+
+namespace seedbed {
+namespace {
+
+// A compiled program's copy of the attributes, decoded.
+struct FillState {
+  static ffi::TypeId id;
+  const KernelTable* kernels;
+  KeyMode mode;
+  uint64_t size;
+  Plan plan;
+};
+
+ffi::TypeId FillState::id = {};
+
+class XlaPool : public Pool {
+ public:
+  explicit XlaPool(ffi::ThreadPool pool) : pool_(pool) {}
+  int64_t helpers() const override { return pool_.num_threads() - 1; }
+  void schedule(std::function<void()> function) override { pool_.Schedule(std::move(function)); }
+
+ private:
+  ffi::ThreadPool pool_;
+};
+
+std::string shape_of(const ffi::AnyBuffer& buffer) {
+  std::string text = "[";
+  for (const int64_t dim : buffer.dimensions()) {
+    text += (text.size() > 1 ? "," : "") + std::to_string(dim);
+  }
+  return text + "]";
+}
+
+// The batch dims in front of the dims that an operand must end with.
+uint64_t leading(const ffi::AnyBuffer& operand, const char* name,
+                 const std::vector<uint64_t>& suffix) {
+  std::string expected = "[...";
+  for (const uint64_t dim : suffix) expected += "," + std::to_string(dim);
+  const auto dims = operand.dimensions();
+  bool ok = operand.element_type() == ffi::DataType::U32 && dims.size() >= suffix.size();
+  const size_t n_leading = ok ? dims.size() - suffix.size() : 0;
+  for (size_t d = 0; ok && d < suffix.size(); ++d) {
+    ok = static_cast<uint64_t>(dims[n_leading + d]) == suffix[d];
+  }
+  if (!ok) {
+    throw InvalidPlan("operand `" + std::string(name) + "` must be u32" + expected + "], got " +
+                      "type " + std::to_string(static_cast<int>(operand.element_type())) + " " +
+                      shape_of(operand));
+  }
+  uint64_t product = 1;
+  for (size_t d = 0; d < n_leading; ++d) {
+    product = checked_product(product, static_cast<uint64_t>(dims[d]), "batch dims");
+  }
+  return product;
+}
+
+// Bytes of an element, 0 for a type that no draw can have.
+uint64_t item_bytes(ffi::DataType type) {
+  switch (type) {
+    case ffi::DataType::PRED:
+    case ffi::DataType::U8:
+    case ffi::DataType::S8:
+      return 1;
+    case ffi::DataType::U16:
+    case ffi::DataType::S16:
+    case ffi::DataType::F16:
+    case ffi::DataType::BF16:
+      return 2;
+    case ffi::DataType::U32:
+    case ffi::DataType::S32:
+    case ffi::DataType::F32:
+      return 4;
+    case ffi::DataType::U64:
+    case ffi::DataType::S64:
+    case ffi::DataType::F64:
+      return 8;
+    default:
+      return 0;
+  }
+}
+
+void* check_result(const ffi::AnyBuffer& buffer, const Draw& draw, size_t index, uint64_t groups,
+                   uint64_t size) {
+  const uint64_t elements = output_elements(draw, groups, size);
+  const auto itemsize = static_cast<uint64_t>(draw.sampler.itemsize);
+  if (buffer.element_count() != elements || item_bytes(buffer.element_type()) != itemsize) {
+    throw InvalidPlan("result " + std::to_string(index) + " must have " + std::to_string(elements) +
+                      " elements of " + std::to_string(itemsize) + " bytes, got type " +
+                      std::to_string(static_cast<int>(buffer.element_type())) + " " +
+                      shape_of(buffer));
+  }
+  return buffer.untyped_data();
+}
+
+ffi::Error execute_checked(ffi::ThreadPool threads, const FillState& state, ffi::AnyBuffer keys,
+                           ffi::AnyBuffer members, ffi::RemainingRets results) {
+  const bool key_each = state.mode == KeyMode::kMemberKeys;
+  const bool index_each = state.mode == KeyMode::kIndices;
+  const std::vector<uint64_t> each = {state.size, 2}, shared = {2};
+  Call call = {state.mode,
+               leading(keys, "keys", key_each ? each : shared),
+               state.size,
+               keys.untyped_data(),
+               members.untyped_data(),
+               {}};
+  const uint64_t groups = leading(members, "members", index_each ? each : shared);
+  if (groups != call.groups) {
+    throw InvalidPlan("operands `keys` and `members` must have the same batch dims, got " +
+                      shape_of(keys) + " and " + shape_of(members));
+  }
+  const Plan& plan = state.plan;
+  if (results.size() != plan.draws.size()) {
+    throw InvalidPlan("the plan has " + std::to_string(plan.draws.size()) + " draws, the call " +
+                      std::to_string(results.size()) + " results");
+  }
+  for (size_t d = 0; d < plan.draws.size(); ++d) {
+    auto result = results.get<ffi::AnyBuffer>(d);
+    if (!result.has_value()) return result.error();
+    call.outputs.push_back(check_result(**result, plan.draws[d], d, call.groups, call.size));
+  }
+  XlaPool pool(threads);
+  run(*state.kernels, plan, call, pool);
+  return ffi::Error::Success();
+}
+
+// Exceptions must not cross into XLA.
+template <class Function>
+ffi::Error error_of(const Function& function) {
+  try {
+    return function();
+  } catch (const std::invalid_argument& e) {
+    return ffi::Error::InvalidArgument(std::string("seedbed_fill_v1: ") + e.what());
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "seedbed_fill_v1: out of memory");
+  } catch (const std::exception& e) {
+    return ffi::Error::Internal(std::string("seedbed_fill_v1: ") + e.what());
+  }
+}
+
+ffi::ErrorOr<std::unique_ptr<FillState>> instantiate(int64_t mode, ffi::Span<const int64_t> plan,
+                                                     int64_t size) {
+  auto state = std::make_unique<FillState>();
+  const ffi::Error error = error_of([&] {
+    if (size < 0) throw InvalidPlan("size must be >= 0, got " + std::to_string(size));
+    state->kernels = &active_table();
+    state->mode = key_mode(mode);
+    state->size = static_cast<uint64_t>(size);
+    state->plan = decode_plan(plan.begin(), plan.size());
+    return ffi::Error::Success();
+  });
+  if (error.failure()) return ffi::Unexpected(error);
+  return state;
+}
+
+ffi::Error execute(ffi::ThreadPool threads, FillState* state, ffi::AnyBuffer keys,
+                   ffi::AnyBuffer members, ffi::RemainingRets results, int64_t,
+                   ffi::Span<const int64_t>, int64_t) {
+  return error_of([&] { return execute_checked(threads, *state, keys, members, results); });
+}
+
+}  // namespace
+
+XLA_FFI_Error* fill_instantiate(XLA_FFI_CallFrame* frame) {
+  XLA_FFI_DEFINE_HANDLER(handler, instantiate,
+                         ffi::Ffi::BindInstantiate()
+                             .Attr<int64_t>("mode")
+                             .Attr<ffi::Span<const int64_t>>("plan")
+                             .Attr<int64_t>("size"));
+  return (*handler)(frame);
+}
+
+XLA_FFI_Error* fill_execute(XLA_FFI_CallFrame* frame) {
+  XLA_FFI_DEFINE_HANDLER(handler, execute,
+                         ffi::Ffi::Bind()
+                             .Ctx<ffi::ThreadPool>()
+                             .Ctx<ffi::State<FillState>>()
+                             .Arg<ffi::AnyBuffer>()
+                             .Arg<ffi::AnyBuffer>()
+                             .RemainingRets()
+                             .Attr<int64_t>("mode")
+                             .Attr<ffi::Span<const int64_t>>("plan")
+                             .Attr<int64_t>("size"));
+  return (*handler)(frame);
+}
+
+XLA_FFI_TypeId* fill_state_type_id() { return &FillState::id; }
+
+const XLA_FFI_TypeInfo* fill_state_type_info() {
+  static constexpr XLA_FFI_TypeInfo info = ffi::MakeTypeInfo<FillState>();
+  return &info;
+}
+
+}  // namespace seedbed

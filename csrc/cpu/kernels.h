@@ -1,0 +1,74 @@
+// The CPU kernels: one table of functions for each instruction set, all from kernels.cc.
+#ifndef SEEDBED_CPU_KERNELS_H_
+#define SEEDBED_CPU_KERNELS_H_
+
+#include <stdint.h>
+
+namespace seedbed {
+
+// What a draw makes of its random words; the numbers are part of the encoded plan.
+enum class Kind : int64_t {
+  kKey = 0,
+  kBits = 1,
+  kUniform = 2,
+  kNormal = 3,
+  kBernoulli = 4,
+  kRandint = 5,
+  kTable = 6,
+};
+constexpr int64_t kKinds = 7;
+constexpr int kMaxParams = 7;
+
+// How one draw turns words into values: a plan's draw without its shape and its keys.
+struct Sampler {
+  Kind kind;
+  int32_t word_bits;
+  int32_t itemsize;  // bytes of an output element; a key has two elements
+  uint64_t params[kMaxParams];
+  const void* table;
+};
+
+// `rows` rows of `count` elements, written one after another to `out`, of any alignment. Row r has
+// the key (k0[r], k1[r]), its first element the counter `counter`. A kRandint row takes its high
+// words from that key and its low words from (low_k0[r], low_k1[r]); both are null otherwise.
+struct Fill {
+  const Sampler* sampler;
+  const uint32_t* k0;
+  const uint32_t* k1;
+  const uint32_t* low_k0;
+  const uint32_t* low_k1;
+  uint64_t rows;
+  uint64_t count;
+  uint64_t counter;
+  void* out;
+};
+
+struct KernelTable {
+  const char* name;
+  // (o0[i], o1[i]) = threefry2x32((k0[i], k1[i]), (c0[i], c1[i])); outputs may be the inputs.
+  void (*derive)(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* c0,
+                 const uint32_t* c1, uint32_t* o0, uint32_t* o1);
+  void (*fill)(const Fill& fill);
+  // The kNormal transform on given words, exactly as `fill` applies it.
+  void (*transform)(uint64_t n, const Sampler& sampler, const uint32_t* words, void* out);
+};
+
+#if defined(__x86_64__)
+namespace baseline {
+extern const KernelTable table;
+}
+namespace avx2 {
+extern const KernelTable table;
+}
+namespace avx512 {
+extern const KernelTable table;
+}
+#else
+namespace neon {
+extern const KernelTable table;
+}
+#endif
+
+}  // namespace seedbed
+
+#endif  // SEEDBED_CPU_KERNELS_H_

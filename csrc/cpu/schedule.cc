@@ -1,0 +1,214 @@
+#include "schedule.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "denormals.h"
+#include "worker.h"
+
+namespace seedbed {
+namespace {
+
+// Work is measured in units of about a fifth of the time of one normal.
+constexpr uint64_t kInlineWork = uint64_t{1} << 17;  // below this a helper costs more than it saves
+constexpr uint64_t kMinTaskWork = uint64_t{1} << 17;
+constexpr uint64_t kMaxTaskWork = uint64_t{1} << 23;
+constexpr uint64_t kTasksPerThread = 8;
+constexpr uint64_t kMaxBlock = 256;           // members
+constexpr uint64_t kMinVectorMembers = 16;    // fewer would leave lanes of `derive` idle
+constexpr uint64_t kScratchKeys = 32 * 1024;  // 256 KiB
+constexpr uint64_t kCutAlign = 64;            // elements; whole cache lines from 1-byte items up
+constexpr uint64_t kHugePage = uint64_t{2} << 20;
+constexpr uint64_t kHugeOutput = uint64_t{4} << 20;
+
+uint64_t element_work(const Sampler& s) {
+  switch (s.kind) {
+    case Kind::kNormal:
+      return 5;
+    case Kind::kRandint:
+      return s.word_bits == 64 ? 16 : 8;
+    case Kind::kTable:
+      return 4;
+    default:
+      return s.word_bits == 64 ? 4 : 3;
+  }
+}
+
+uint64_t row_work(const Draw& draw) {
+  return draw.inner * element_work(draw.sampler) + 16 + 8 * draw.levels.size();
+}
+
+// The linear order of all work: member blocks, in a block draws, in a draw rows, in a row elements.
+// Any stretch of it is a task; every position means the same place whichever task asks.
+class Layout {
+ public:
+  Layout(const Plan& plan, uint64_t members, uint64_t threads) : plan_(plan), members_(members) {
+    uint64_t sum = 0;
+    starts_.push_back(0);
+    for (const Draw& draw : plan.draws) {
+      if (draw.inner > 0) sum += draw.batch * row_work(draw);
+      starts_.push_back(sum);
+    }
+    const uint64_t total = sum * members;
+    task_work_ = std::clamp(total / (threads * kTasksPerThread), kMinTaskWork, kMaxTaskWork);
+    if (threads == 1) task_work_ = std::max<uint64_t>(total, 1);
+    tasks_ = (total + task_work_ - 1) / task_work_;
+    const uint64_t by_work = sum == 0 ? 1 : (kMinTaskWork + sum - 1) / sum;
+    const uint64_t by_scratch = std::max(kScratchKeys / plan.nodes.size(), kMinVectorMembers);
+    block_ = std::clamp<uint64_t>(std::min(by_work, by_scratch), 1, std::min(kMaxBlock, members));
+  }
+
+  uint64_t tasks() const { return tasks_; }
+  uint64_t block_members() const { return block_; }
+
+  void execute(uint64_t task, Worker& worker) const {
+    const uint64_t member_work = starts_.back(), total = member_work * members_;
+    const uint64_t begin = task * task_work_, end = std::min(begin + task_work_, total);
+    const uint64_t block_work = member_work * block_;
+    for (uint64_t b = begin / block_work; b * block_work < end; ++b) {
+      const MemberBlock block = {b * block_, std::min(block_, members_ - b * block_)};
+      worker.enter(block);
+      const uint64_t first = b * block_work;
+      const uint64_t stop = std::min(end - first, block.count * member_work);
+      execute_block(worker, block.count, begin > first ? begin - first : 0, stop);
+    }
+  }
+
+ private:
+  void execute_block(Worker& worker, uint64_t members, uint64_t begin, uint64_t end) const {
+    const auto after = std::upper_bound(starts_.begin(), starts_.end(), begin / members);
+    for (auto d = static_cast<size_t>(after - starts_.begin()) - 1; d < plan_.draws.size(); ++d) {
+      const uint64_t first = starts_[d] * members, last = starts_[d + 1] * members;
+      if (first >= end) return;
+      if (first == last) continue;
+      worker.write(d, place(plan_.draws[d], std::max(begin, first) - first),
+                   place(plan_.draws[d], std::min(end, last) - first));
+    }
+  }
+
+  // Where a position inside a draw lies: within a row only where rows are long.
+  static Place place(const Draw& draw, uint64_t position) {
+    const uint64_t work = row_work(draw);
+    const uint64_t offset = position % work / element_work(draw.sampler) / kCutAlign * kCutAlign;
+    return {position / work, std::min(offset, draw.inner)};
+  }
+
+  const Plan& plan_;
+  uint64_t members_;
+  std::vector<uint64_t> starts_;  // by draw: the work of one member before it
+  uint64_t task_work_;
+  uint64_t tasks_;
+  uint64_t block_;
+};
+
+// What the threads of one run share. A helper that starts after the last task was taken touches
+// nothing but the counter, which it keeps alive.
+struct Shared {
+  uint64_t tasks;
+  std::atomic<uint64_t> next{0};
+  std::atomic<bool> failed{false};
+  std::mutex mutex;
+  std::condition_variable finished;
+  uint64_t done = 0;         // guarded by mutex
+  std::exception_ptr error;  // guarded by mutex
+};
+
+void take_tasks(Shared& shared, const KernelTable& kernels, const Plan& plan, const Call& call,
+                const Layout& layout, uint64_t task) {
+  uint64_t completed = 0;
+  std::exception_ptr error;
+  std::unique_ptr<Worker> worker;
+  const FlushDenormals flush;
+  for (; task < shared.tasks; task = shared.next.fetch_add(1, std::memory_order_relaxed)) {
+    ++completed;
+    if (shared.failed.load(std::memory_order_relaxed)) continue;
+    try {
+      if (!worker) worker = std::make_unique<Worker>(kernels, plan, call, layout.block_members());
+      layout.execute(task, *worker);
+    } catch (...) {
+      error = std::current_exception();
+      shared.failed.store(true, std::memory_order_relaxed);
+    }
+  }
+  worker.reset();
+  const std::lock_guard<std::mutex> lock(shared.mutex);
+  shared.done += completed;
+  if (error && !shared.error) shared.error = error;
+  if (shared.done == shared.tasks) shared.finished.notify_all();
+}
+
+// First touch of fresh memory costs more than the numbers; huge pages make it several times cheaper.
+void advise_huge_pages(void* buffer, uint64_t bytes) {
+#if defined(__linux__)
+  if (bytes < kHugeOutput) return;
+  const auto address = reinterpret_cast<uintptr_t>(buffer);
+  const uintptr_t begin = (address + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (address + bytes) / kHugePage * kHugePage;
+  // Advice only: a kernel without huge pages refuses it, which changes nothing.
+  if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)buffer, (void)bytes;
+#endif
+}
+
+}  // namespace
+
+KeyMode key_mode(int64_t value) {
+  if (value < 0 || value > 2) {
+    throw InvalidPlan("mode must be 0 (member keys), 1 (range) or 2 (indices), got " +
+                      std::to_string(value));
+  }
+  return static_cast<KeyMode>(value);
+}
+
+uint64_t output_elements(const Draw& draw, uint64_t groups, uint64_t size) {
+  const uint64_t rows = checked_product(checked_product(groups, size, "members"), draw.batch, "rows");
+  const uint64_t elements = checked_product(rows, draw.elements_per_row(), "output elements");
+  checked_product(elements, static_cast<uint64_t>(draw.sampler.itemsize), "output bytes");
+  return elements;
+}
+
+void run(const KernelTable& kernels, const Plan& plan, const Call& call, Pool& pool) {
+  const uint64_t members = call.groups * call.size;
+  if (members == 0) return;
+  for (size_t d = 0; d < plan.draws.size(); ++d) {
+    const Draw& draw = plan.draws[d];
+    advise_huge_pages(call.outputs[d], members * draw.batch * draw.bytes_per_row());
+  }
+
+  uint64_t work = 0;
+  for (const Draw& draw : plan.draws) work += draw.inner > 0 ? draw.batch * row_work(draw) : 0;
+  const bool alone = work * members < kInlineWork;
+  const uint64_t threads = alone ? 1 : 1 + static_cast<uint64_t>(std::max<int64_t>(0, pool.helpers()));
+  const Layout layout(plan, members, threads);
+
+  const auto shared = std::make_shared<Shared>();
+  shared->tasks = layout.tasks();
+  if (shared->tasks == 0) return;
+  const uint64_t helpers = std::min(threads - 1, shared->tasks - 1);
+  for (uint64_t i = 0; i < helpers; ++i) {
+    pool.schedule([shared, &kernels, &plan, &call, &layout] {
+      // The references are alive while a task is left that this call has taken: the caller waits
+      // for it. Without one, they must not be touched.
+      const uint64_t task = shared->next.fetch_add(1, std::memory_order_relaxed);
+      if (task < shared->tasks) take_tasks(*shared, kernels, plan, call, layout, task);
+    });
+  }
+  const uint64_t task = shared->next.fetch_add(1, std::memory_order_relaxed);
+  if (task < shared->tasks) take_tasks(*shared, kernels, plan, call, layout, task);
+
+  std::unique_lock<std::mutex> lock(shared->mutex);
+  shared->finished.wait(lock, [&] { return shared->done == shared->tasks; });
+  if (shared->error) std::rethrow_exception(shared->error);
+}
+
+}  // namespace seedbed

@@ -1,0 +1,193 @@
+// The Python module `seedbed._cpu`: hands the handlers to JAX, and runs plans on NumPy arrays for
+// tests, golden checks and `seedbed doctor`. Only arguments are handled here.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cpu/denormals.h"
+#include "cpu/dispatch.h"
+#include "cpu/ffi.h"
+#include "cpu/schedule.h"
+#include "plan.h"
+
+static_assert(sizeof(void*) == 8, "seedbed supports 64-bit hosts only");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "seedbed supports little-endian hosts only");
+
+namespace nb = nanobind;
+
+namespace seedbed {
+namespace {
+
+template <class T>
+using Input = nb::ndarray<const T, nb::numpy, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Output = nb::ndarray<T, nb::numpy, nb::c_contig, nb::device::cpu>;
+using AnyOutput = nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu>;
+
+// Plain threads, one for each helper, joined at the end.
+class StdPool : public Pool {
+ public:
+  explicit StdPool(int64_t helpers) : helpers_(helpers) {}
+  ~StdPool() override {
+    for (std::thread& thread : threads_) thread.join();
+  }
+  int64_t helpers() const override { return helpers_; }
+  void schedule(std::function<void()> function) override {
+    threads_.emplace_back(std::move(function));
+  }
+
+ private:
+  int64_t helpers_;
+  std::vector<std::thread> threads_;
+};
+
+const KernelTable& table_for(const std::optional<std::string>& isa) {
+  return isa.has_value() ? table_by_name(*isa, "isa") : active_table();
+}
+
+template <class Array>
+uint64_t elements(const Array& array) {
+  return static_cast<uint64_t>(array.size());
+}
+
+void expect_elements(const char* name, uint64_t got, uint64_t expected) {
+  if (got == expected) return;
+  throw InvalidPlan(std::string(name) + " must have " + std::to_string(expected) +
+                    " elements, got " + std::to_string(got));
+}
+
+// The number of groups: how often `per_group` elements fit into `keys`.
+uint64_t groups_of(uint64_t keys, uint64_t members, KeyMode mode, uint64_t size) {
+  if (mode != KeyMode::kMemberKeys) {
+    if (keys % 2 != 0) throw InvalidPlan("keys must hold pairs of words");
+    return keys / 2;
+  }
+  if (members % 2 != 0) throw InvalidPlan("members must hold pairs of words");
+  const uint64_t groups = members / 2;
+  expect_elements("keys", keys, checked_product(groups, checked_product(size, 2, "size"), "keys"));
+  return groups;
+}
+
+void run_plan(Input<int64_t> encoded, int64_t mode, int64_t size, Input<uint32_t> keys,
+              Input<uint32_t> members, const std::vector<AnyOutput>& outputs,
+              std::optional<std::string> isa, int64_t threads) {
+  if (encoded.ndim() != 1) throw InvalidPlan("plan must be a one-dimensional int64 array");
+  if (size < 0) throw InvalidPlan("size must be >= 0, got " + std::to_string(size));
+  if (threads < 1 || threads > 1024) {
+    throw InvalidPlan("threads must be in 1..1024, got " + std::to_string(threads));
+  }
+  const KernelTable& kernels = table_for(isa);
+  const Plan plan = decode_plan(encoded.data(), encoded.size());
+  Call call = {key_mode(mode), 0, static_cast<uint64_t>(size), keys.data(), members.data(), {}};
+  call.groups = groups_of(elements(keys), elements(members), call.mode, call.size);
+  if (call.mode == KeyMode::kRange) {
+    expect_elements("members", elements(members), checked_product(call.groups, 2, "members"));
+  } else if (call.mode == KeyMode::kIndices) {
+    const uint64_t each = checked_product(call.size, 2, "size");
+    expect_elements("members", elements(members), checked_product(call.groups, each, "members"));
+  }
+  expect_elements("outputs", outputs.size(), plan.draws.size());
+  for (size_t d = 0; d < outputs.size(); ++d) {
+    const uint64_t expected = output_elements(plan.draws[d], call.groups, call.size);
+    const std::string name = "outputs[" + std::to_string(d) + "]";
+    expect_elements(name.c_str(), elements(outputs[d]), expected);
+    const auto itemsize = static_cast<size_t>(plan.draws[d].sampler.itemsize);
+    if (outputs[d].itemsize() != itemsize) {
+      throw InvalidPlan(name + " must have items of " + std::to_string(itemsize) + " bytes, got " +
+                        std::to_string(outputs[d].itemsize()));
+    }
+    call.outputs.push_back(outputs[d].data());
+  }
+  const nb::gil_scoped_release release;
+  StdPool pool(threads - 1);
+  run(kernels, plan, call, pool);
+}
+
+void transform(Input<float> params, Input<uint32_t> bits, Output<float> out,
+               std::optional<std::string> isa) {
+  expect_elements("params", elements(params), kMaxParams);
+  expect_elements("out", elements(out), elements(bits));
+  Sampler sampler = {Kind::kNormal, 32, 4, {}, nullptr};
+  for (int i = 0; i < kMaxParams; ++i) {
+    uint32_t word;
+    std::memcpy(&word, params.data() + i, sizeof word);
+    sampler.params[i] = word;
+  }
+  const KernelTable& kernels = table_for(isa);
+  const FlushDenormals flush;
+  kernels.transform(elements(bits), sampler, bits.data(), out.data());
+}
+
+void threefry(Input<uint32_t> keys, Input<uint32_t> counters, Output<uint32_t> out,
+              std::optional<std::string> isa) {
+  if (elements(keys) % 2 != 0) throw InvalidPlan("keys must hold pairs of words");
+  expect_elements("counters", elements(counters), elements(keys));
+  expect_elements("out", elements(out), elements(keys));
+  const uint64_t n = elements(keys) / 2;
+  std::vector<uint32_t> k0(n), k1(n), c0(n), c1(n);
+  for (uint64_t i = 0; i < n; ++i) {
+    k0[i] = keys.data()[2 * i], k1[i] = keys.data()[2 * i + 1];
+    c0[i] = counters.data()[2 * i], c1[i] = counters.data()[2 * i + 1];
+  }
+  table_for(isa).derive(n, k0.data(), k1.data(), c0.data(), c1.data(), k0.data(), k1.data());
+  for (uint64_t i = 0; i < n; ++i) {
+    out.data()[2 * i] = k0[i], out.data()[2 * i + 1] = k1[i];
+  }
+}
+
+template <class Function>
+nb::capsule handler(Function* function) {
+  return nb::capsule(reinterpret_cast<void*>(function));
+}
+
+nb::dict registrations() {
+  nb::dict stages;
+  stages["instantiate"] = handler(fill_instantiate);
+  stages["execute"] = handler(fill_execute);
+  nb::dict targets;
+  targets["seedbed_fill_v1"] = stages;
+  return targets;
+}
+
+nb::dict type_registrations() {
+  nb::dict type;
+  type["type_id"] = nb::capsule(static_cast<void*>(fill_state_type_id()));
+  type["type_info"] =
+      nb::capsule(const_cast<void*>(static_cast<const void*>(fill_state_type_info())));
+  nb::dict types;
+  types["seedbed_fill_state_v1"] = type;
+  return types;
+}
+
+std::vector<std::string> isas() {
+  std::vector<std::string> names;
+  for (const KernelTable* table : supported_tables()) names.emplace_back(table->name);
+  return names;
+}
+
+}  // namespace
+}  // namespace seedbed
+
+NB_MODULE(_cpu, m) {
+  using namespace nb::literals;
+  using namespace seedbed;
+  m.def("registrations", &registrations);
+  m.def("type_registrations", &type_registrations);
+  m.def("isa", [] { return std::string(active_table().name); });
+  m.def("isas", &isas);
+  m.def("version", [] { return std::string(SEEDBED_VERSION); });
+  m.def("plan_version", [] { return kPlanVersion; });
+  m.def("run_plan", &run_plan, "plan"_a, "mode"_a, "size"_a, "keys"_a, "members"_a, "outputs"_a,
+        "isa"_a = nb::none(), "threads"_a = 1);
+  m.def("transform", &transform, "params"_a, "bits"_a, "out"_a, "isa"_a = nb::none());
+  m.def("threefry", &threefry, "keys"_a, "counters"_a, "out"_a, "isa"_a = nb::none());
+}

@@ -1,0 +1,244 @@
+#include "plan.h"
+
+#include <cstring>
+#include <limits>
+#include <map>
+#include <string>
+#include <utility>
+
+namespace seedbed {
+namespace {
+
+constexpr uint64_t kMax = std::numeric_limits<int64_t>::max();
+constexpr size_t kHeaderWords = 3;
+constexpr size_t kDrawWords = 9;
+
+// Reads words in order and never past the end.
+class Reader {
+ public:
+  Reader(const int64_t* words, size_t count) : words_(words), left_(count) {}
+  size_t left() const { return left_; }
+  const int64_t* take(uint64_t n, const char* what) {
+    if (n > left_) {
+      throw InvalidPlan("plan ends early: " + std::string(what) + " needs " + std::to_string(n) +
+                        " words, " + std::to_string(left_) + " are left");
+    }
+    const int64_t* at = words_;
+    words_ += n;
+    left_ -= n;
+    return at;
+  }
+  int64_t next(const char* what) { return *take(1, what); }
+
+ private:
+  const int64_t* words_;
+  size_t left_;
+};
+
+class DrawDecoder {
+ public:
+  DrawDecoder(Reader& reader, size_t index) : reader_(reader), index_(index) {}
+
+  [[noreturn]] void fail(const std::string& message) const {
+    throw InvalidPlan("plan draw " + std::to_string(index_) + ": " + message);
+  }
+
+  uint64_t non_negative(const char* what) {
+    const int64_t value = reader_.next(what);
+    if (value < 0) fail(std::string(what) + " must be >= 0, got " + std::to_string(value));
+    return static_cast<uint64_t>(value);
+  }
+
+  Draw decode() {
+    Draw draw{};
+    const int64_t kind = reader_.next("kind");
+    if (kind < 0 || kind >= kKinds) fail("unknown kind " + std::to_string(kind));
+    draw.sampler.kind = static_cast<Kind>(kind);
+    draw.sampler.word_bits = small("word bits");
+    draw.sampler.itemsize = small("item size");
+    draw.inner = non_negative("inner");
+    draw.offset = non_negative("offset");
+    if (draw.offset > kMax - draw.inner) fail("offset + inner overflows");
+    const uint64_t n_params = non_negative("number of params");
+    const uint64_t n_batch = non_negative("number of batch dims");
+    n_levels_ = non_negative("number of levels");
+    const uint64_t n_table = non_negative("number of table words");
+
+    draw.batch = 1;
+    const int64_t* dims = reader_.take(n_batch, "batch dims");
+    for (uint64_t d = 0; d < n_batch; ++d) {
+      if (dims[d] < 0) fail("batch dim must be >= 0, got " + std::to_string(dims[d]));
+      draw.dims.push_back(static_cast<uint64_t>(dims[d]));
+      draw.batch = checked_product(draw.batch, draw.dims.back(), "batch dims");
+    }
+    level_words_ = n_batch + 1;  // n_batch words were just read: no overflow
+    levels_ = reader_.take(checked_product(n_levels_, level_words_, "levels"), "levels");
+    read_params(draw, n_params);
+    read_table(draw, n_table);
+    check_sampler(draw);
+    checked_product(draw.batch, checked_product(draw.inner, 8, "row size"), "draw size");
+    return draw;
+  }
+
+  // Levels before the first that varies over rows become nodes of the tree, the others stay.
+  template <class Child>
+  void read_levels(Draw& draw, const Child& child) {
+    uint64_t i = 0;
+    for (; i < n_levels_ && is_constant(i); ++i) {
+      draw.node = child(draw.node, static_cast<uint64_t>(levels_[i * level_words_]));
+    }
+    for (; i < n_levels_; ++i) {
+      const int64_t* level = levels_ + i * level_words_;
+      draw.levels.push_back({static_cast<uint64_t>(level[0]), {level + 1, level + level_words_}});
+    }
+  }
+
+ private:
+  int32_t small(const char* what) {
+    const int64_t value = reader_.next(what);
+    if (value < 0 || value > 64) fail(std::string(what) + " out of range: " + std::to_string(value));
+    return static_cast<int32_t>(value);
+  }
+
+  bool is_constant(uint64_t level) const {
+    const int64_t* strides = levels_ + level * level_words_ + 1;
+    for (uint64_t d = 0; d + 1 < level_words_; ++d) {
+      if (strides[d] != 0) return false;
+    }
+    return true;
+  }
+
+  void read_params(Draw& draw, uint64_t n) {
+    static constexpr uint64_t kParams[kKinds] = {0, 0, 4, 7, 3, 3, 1};
+    const uint64_t expected = kParams[static_cast<int64_t>(draw.sampler.kind)];
+    if (n != expected) {
+      fail("expected " + std::to_string(expected) + " params, got " + std::to_string(n));
+    }
+    const int64_t* params = reader_.take(n, "params");
+    for (uint64_t i = 0; i < n; ++i) draw.sampler.params[i] = static_cast<uint64_t>(params[i]);
+  }
+
+  void read_table(Draw& draw, uint64_t n) {
+    const int64_t* words = reader_.take(n, "table");
+    draw.table.resize(n * sizeof(int64_t));
+    if (n > 0) std::memcpy(draw.table.data(), words, draw.table.size());
+  }
+
+  void check_sampler(const Draw& draw) const {
+    const Sampler& s = draw.sampler;
+    const auto pair = [&](int word_bits, int itemsize) {
+      return s.word_bits == word_bits && s.itemsize == itemsize;
+    };
+    bool ok = false;
+    switch (s.kind) {
+      case Kind::kKey:
+        if (draw.inner != 1) fail("a key draw must have inner 1");
+        ok = pair(32, 4);
+        break;
+      case Kind::kBits:
+        ok = pair(8, 1) || pair(16, 2) || pair(32, 4) || pair(64, 8);
+        break;
+      case Kind::kUniform:
+        ok = pair(32, 4) || pair(64, 8);
+        break;
+      case Kind::kNormal:
+        ok = pair(32, 4);
+        break;
+      case Kind::kBernoulli:
+        ok = pair(32, 1) || pair(64, 1);
+        break;
+      case Kind::kRandint:
+        ok = pair(32, 1) || pair(32, 2) || pair(32, 4) || pair(64, 1) || pair(64, 2) ||
+             pair(64, 4) || pair(64, 8);
+        break;
+      case Kind::kTable:
+        ok = (s.word_bits == 8 || s.word_bits == 16) &&
+             (s.itemsize == 1 || s.itemsize == 2 || s.itemsize == 4);
+        break;
+    }
+    if (!ok) {
+      fail("kind " + std::to_string(static_cast<int64_t>(s.kind)) + " has no variant with " +
+           std::to_string(s.word_bits) + "-bit words and items of " + std::to_string(s.itemsize) +
+           " bytes");
+    }
+    check_table(draw);
+  }
+
+  // Every index that the kernel can form must lie inside the table.
+  void check_table(const Draw& draw) const {
+    const Sampler& s = draw.sampler;
+    uint64_t bytes = 0;
+    if (s.kind == Kind::kTable) {
+      const int64_t shift = static_cast<int64_t>(s.params[0]);
+      if (shift < 0 || shift > s.word_bits) {
+        fail("table shift out of range: " + std::to_string(shift));
+      }
+      bytes = (uint64_t{1} << (s.word_bits - shift)) * static_cast<uint64_t>(s.itemsize);
+    }
+    const uint64_t words = (bytes + 7) / 8;
+    if (draw.table.size() != words * 8) {
+      fail("expected a table of " + std::to_string(words) + " words, got " +
+           std::to_string(draw.table.size() / 8));
+    }
+  }
+
+  Reader& reader_;
+  size_t index_;
+  uint64_t n_levels_ = 0;
+  uint64_t level_words_ = 1;
+  const int64_t* levels_ = nullptr;
+};
+
+}  // namespace
+
+uint64_t checked_product(uint64_t a, uint64_t b, const char* what) {
+  if (a != 0 && b > kMax / a) {
+    throw InvalidPlan(std::string(what) + " overflow: " + std::to_string(a) + " * " +
+                      std::to_string(b));
+  }
+  return a * b;
+}
+
+Plan decode_plan(const int64_t* words, size_t count) {
+  if (count < kHeaderWords) {
+    throw InvalidPlan("plan has " + std::to_string(count) + " words, the header alone needs 3");
+  }
+  Reader reader(words, count);
+  const int64_t magic = reader.next("magic"), version = reader.next("version");
+  if (magic != kPlanMagic) {
+    throw InvalidPlan("plan starts with " + std::to_string(magic) + ", expected the magic number " +
+                      std::to_string(kPlanMagic));
+  }
+  if (version != kPlanVersion) {
+    throw InvalidPlan("plan has version " + std::to_string(version) + ", this build reads version " +
+                      std::to_string(kPlanVersion));
+  }
+  const int64_t n_draws = reader.next("number of draws");
+  if (n_draws < 0 || static_cast<uint64_t>(n_draws) > reader.left() / kDrawWords) {
+    throw InvalidPlan("plan claims " + std::to_string(n_draws) + " draws, " +
+                      std::to_string(reader.left()) + " words are left");
+  }
+
+  Plan plan;
+  plan.nodes.push_back({0, 0});
+  std::map<std::pair<uint32_t, uint64_t>, uint32_t> children;
+  const auto child = [&](uint32_t parent, uint64_t index) {
+    const auto next = static_cast<uint32_t>(plan.nodes.size());
+    const auto [at, is_new] = children.try_emplace({parent, index}, next);
+    if (is_new) plan.nodes.push_back({parent, index});
+    return at->second;
+  };
+  plan.draws.reserve(static_cast<size_t>(n_draws));
+  for (int64_t i = 0; i < n_draws; ++i) {
+    DrawDecoder decoder(reader, static_cast<size_t>(i));
+    plan.draws.push_back(decoder.decode());
+    decoder.read_levels(plan.draws.back(), child);
+  }
+  if (reader.left() != 0) {
+    throw InvalidPlan("plan has " + std::to_string(reader.left()) + " words too many");
+  }
+  for (Draw& draw : plan.draws) draw.sampler.table = draw.table.data();
+  return plan;
+}
+
+}  // namespace seedbed

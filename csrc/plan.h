@@ -1,0 +1,85 @@
+// A decoded plan: the draws of one member, and the tree of the keys they use.
+//
+// The encoding is a one-dimensional int64 array, as a custom call's attribute carries it:
+//   header  magic, version, number of draws
+//   draw    kind, word bits, item size, inner, offset, and the lengths of what follows:
+//           params, batch dims, levels, table words
+//           batch dims                    [n_batch]
+//           levels                        [n_levels][1 + n_batch]: base, strides
+//           params                        [n_params]: float bits or integers
+//           table                         [n_table_words]: packed entries, little endian
+// A draw has prod(batch dims) rows a member. The key of a row is the member's key folded with each
+// level's base + sum(stride * coordinate), in order; `inner` elements with the counters offset,
+// offset + 1, ... make up the row.
+#ifndef SEEDBED_PLAN_H_
+#define SEEDBED_PLAN_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace seedbed {
+
+constexpr int64_t kPlanMagic = 0x5EEDBED0;
+constexpr int64_t kPlanVersion = 1;
+
+// What is wrong with a plan, or with the buffers it is run on.
+class InvalidPlan : public std::invalid_argument {
+ public:
+  using std::invalid_argument::invalid_argument;
+};
+
+// A fold whose index varies over the rows of a draw.
+struct Level {
+  uint64_t base;
+  std::vector<uint64_t> strides;  // one a batch dim; arithmetic is modulo 2^64
+};
+
+struct Draw {
+  Sampler sampler;
+  uint64_t inner;
+  uint64_t offset;
+  std::vector<uint64_t> dims;
+  uint64_t batch;             // product of dims
+  uint32_t node;              // the key that the levels start from
+  std::vector<Level> levels;  // from the first one with a nonzero stride
+  std::vector<char> table;
+
+  // Elements of the output buffer, and bytes of one row of it.
+  uint64_t elements_per_row() const { return sampler.kind == Kind::kKey ? 2 : inner; }
+  uint64_t bytes_per_row() const {
+    return elements_per_row() * static_cast<uint64_t>(sampler.itemsize);
+  }
+};
+
+// A key that all rows of a draw share: the parent's, folded with `index`. Chains such as
+// `key, sub = split(key)` repeated n times have 2n nodes, each folded once a member. Node 0 is the
+// member's key; a parent comes before its children.
+struct Node {
+  uint32_t parent;
+  uint64_t index;
+};
+
+struct Plan {
+  Plan() = default;
+  Plan(Plan&&) = default;
+  Plan& operator=(Plan&&) = default;
+  Plan(const Plan&) = delete;  // samplers point into the tables of their draws
+  Plan& operator=(const Plan&) = delete;
+
+  std::vector<Draw> draws;
+  std::vector<Node> nodes;
+};
+
+// Decodes and validates; throws InvalidPlan. Nothing in `words` is trusted.
+Plan decode_plan(const int64_t* words, size_t count);
+
+// a * b, or InvalidPlan naming `what` where the product exceeds 2^63 - 1.
+uint64_t checked_product(uint64_t a, uint64_t b, const char* what);
+
+}  // namespace seedbed
+
+#endif  // SEEDBED_PLAN_H_

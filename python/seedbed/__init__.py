@@ -1,0 +1,7 @@
+"""seedbed: very large ensembles of JAX models, initialised in one fused custom call."""
+
+__version__ = "0.1.0"
+
+from ._ensemble import Ensemble as Ensemble
+from ._ensemble import ensemble as ensemble
+from ._plan import Plan as Plan

@@ -1,0 +1,283 @@
+"""Checks of what users pass in: before any work, with the argument's name in the message."""
+
+from __future__ import annotations
+
+import operator
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import _compat
+from ._plan import Plan, largest
+
+# More members than a 64-bit processor has addresses.
+_SIZE_LIMIT = 1 << 48
+# Results below this size are allocated without a look at the free memory.
+_SMALL = 64 << 20
+
+
+def size(value: Any, name: str = "size") -> int:
+    """A positive number of members."""
+    if _compat.is_tracer(value):
+        raise TypeError(
+            f"`{name}` must be known when the program is traced, as array shapes are; got the "
+            f"traced value {value!r}"
+        )
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(
+            f"`{name}` must be a positive integer (int or NumPy integer); got {value!r} of type "
+            f"{type(value).__name__}"
+        )
+    number = operator.index(value)
+    if not 0 < number < _SIZE_LIMIT:
+        raise ValueError(f"`{name}` must be at least 1 and below 2**48; got {number}")
+    return number
+
+
+# --- keys -------------------------------------------------------------------------------
+
+
+def _typed(key: Any) -> bool:
+    return _compat.is_key(key.dtype)
+
+
+def key(value: Any, count: int) -> Any:
+    """One key or ``count`` keys, typed or legacy."""
+    accepted = (
+        "one key (jax.random.key(0), or a legacy jax.random.PRNGKey(0)) or an array of "
+        f"size={count} keys"
+    )
+    if not isinstance(value, (jax.Array, np.ndarray)):
+        raise TypeError(f"`key` must be {accepted}; got {value!r} of type {type(value).__name__}")
+    shape = value.shape
+    if not _typed(value):
+        words = _compat.legacy_key_words()
+        if value.dtype != np.uint32 or value.ndim == 0 or shape[-1] != words:
+            raise TypeError(
+                f"`key` must be {accepted}; got an array of dtype {value.dtype} and shape "
+                f"{shape}, and raw key words are uint32 with a last axis of {words}"
+            )
+        shape = shape[:-1]
+    if shape not in ((), (count,)):
+        raise ValueError(f"`key` must be {accepted}; got keys of shape {shape}")
+    return value
+
+
+def is_stack(value: Any) -> bool:
+    """Whether a checked key holds one key for each member."""
+    return bool(value.ndim > (0 if _typed(value) else 1))
+
+
+def member_key_type(value: Any) -> Any:
+    """The abstract type of one member's key."""
+    shape = () if _typed(value) else value.shape[-1:]
+    return _compat.abstract(shape, value.dtype)
+
+
+def key_impl(value: Any) -> str:
+    return _compat.key_impl_name(value.dtype) if _typed(value) else _compat.default_impl()
+
+
+# --- arguments --------------------------------------------------------------------------
+
+
+def axes(in_axes: Any, args: tuple[Any, ...], count: int) -> tuple[int | None, ...]:
+    """The mapped axis of every argument leaf, with lengths checked."""
+    leaves = jax.tree_util.tree_leaves_with_path(args)
+    for path, leaf in leaves:
+        if not _array_like(leaf):
+            raise TypeError(
+                f"arguments of `init` must be arrays or numbers; args{jax.tree_util.keystr(path)} "
+                f"is {leaf!r} of type {type(leaf).__name__}. Bind other values with "
+                "functools.partial or a lambda."
+            )
+    if in_axes is None:
+        return (None,) * len(leaves)
+    if isinstance(in_axes, list):
+        in_axes = tuple(in_axes)
+    if isinstance(in_axes, tuple) and len(in_axes) != len(args):
+        raise ValueError(
+            f"`in_axes` has {len(in_axes)} entries for {len(args)} arguments after the key; give "
+            "one entry for each (the key itself has none)"
+        )
+    try:
+        spread = jax.tree_util.tree_map(
+            lambda axis, part: [axis] * len(jax.tree_util.tree_leaves(part)),
+            in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args),
+            args,
+            is_leaf=lambda axis: axis is None,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"`in_axes` must be None, an integer, or a tuple whose structure is a prefix of the "
+            f"arguments'; got {in_axes!r}: {error}"
+        ) from None
+    flat = jax.tree_util.tree_leaves(spread, is_leaf=lambda axis: axis is None)
+    return tuple(
+        _axis(axis, path, leaf, count) for axis, (path, leaf) in zip(flat, leaves, strict=True)
+    )
+
+
+def _axis(axis: Any, path: Any, leaf: Any, count: int) -> int | None:
+    if axis is None:
+        return None
+    name = f"args{jax.tree_util.keystr(path)}"
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+        raise TypeError(
+            f"`in_axes` must consist of integers and None; got {axis!r} of type "
+            f"{type(axis).__name__} for {name}"
+        )
+    shape = np.shape(leaf)
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(f"`in_axes` maps axis {axis} of {name}, which has shape {shape}")
+    if shape[axis] != count:
+        raise ValueError(
+            f"`in_axes` maps axis {axis} of {name}, of length {shape[axis]}, over size={count} "
+            "members; the two must be equal"
+        )
+    return int(axis) % len(shape)
+
+
+def _array_like(leaf: Any) -> bool:
+    if isinstance(leaf, (bool, int, float, complex, np.generic, np.ndarray, jax.Array)):
+        return True
+    return hasattr(leaf, "__jax_array__")
+
+
+def member_type(leaf: Any, axis: int | None) -> Any:
+    """The type of an argument leaf as one member sees it."""
+    aval = jax.typeof(leaf)
+    if axis is None:
+        return _compat.abstract(aval.shape, aval.dtype, weak_type=aval.weak_type)
+    shape = aval.shape[:axis] + aval.shape[axis + 1 :]
+    return _compat.abstract(shape, aval.dtype, weak_type=aval.weak_type)
+
+
+# --- members ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Members asked for: ``count`` from ``start`` on, or those with the given indices."""
+
+    count: int
+    start: Any | None = None
+    listed: Any | None = None
+
+    def indices(self) -> Any:
+        """Member numbers, as an integer array."""
+        if self.start is None:
+            return self.listed
+        offsets = np.arange(self.count)
+        return (
+            offsets + self.start
+            if isinstance(self.start, int)
+            else jnp.asarray(offsets) + self.start
+        )
+
+    def take(self, leaf: Any, axis: int) -> Any:
+        """The chosen members of an array with a member axis."""
+        if isinstance(self.start, int):
+            return jax.lax.slice_in_dim(
+                jnp.asarray(leaf), self.start, self.start + self.count, axis=axis
+            )
+        return jnp.take(leaf, self.indices(), axis=axis)
+
+
+def member(value: Any, count: int) -> Chosen:
+    """One member, by index."""
+    if isinstance(value, jax.Array) and value.ndim == 0 and value.dtype.kind in "iu":
+        if _compat.is_tracer(value):
+            return Chosen(1, start=value)
+        value = int(value)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"`i` must be an integer; got {value!r} of type {type(value).__name__}")
+    number = operator.index(value)
+    if not -count <= number < count:
+        raise IndexError(f"`i` is {number}, out of range for an ensemble of size={count}")
+    return Chosen(1, start=number % count)
+
+
+def members(index: Any, count: int) -> Chosen:
+    """Several members, by slice or index array."""
+    if isinstance(index, slice):
+        chosen = range(*index.indices(count))
+        if chosen.step == 1:
+            return Chosen(len(chosen), start=chosen.start)
+        return Chosen(len(chosen), listed=np.arange(chosen.start, chosen.stop, chosen.step))
+    if isinstance(index, (list, tuple, range)):
+        index = np.asarray(index, dtype=None if len(index) else np.int64)
+    array = isinstance(index, (np.ndarray, jax.Array))
+    if not array or index.ndim != 1 or index.dtype.kind not in "iu":
+        what = f"an array of dtype {index.dtype} and shape {index.shape}" if array else repr(index)
+        raise TypeError(
+            f"`index` must be a slice or a one-dimensional array of integers; got {what} of type "
+            f"{type(index).__name__}"
+        )
+    if _compat.is_tracer(index):
+        return Chosen(index.shape[0], listed=index)
+    listed = np.asarray(index).astype(np.int64)
+    wrong = listed[(listed < -count) | (listed >= count)]
+    if wrong.size:
+        raise IndexError(
+            f"`index` contains {int(wrong[0])}, out of range for an ensemble of size={count}"
+        )
+    return Chosen(listed.size, listed=np.where(listed < 0, listed + count, listed))
+
+
+def words(indices: Any) -> Any:
+    """Member numbers as ``uint32[..., 2]``, high word first."""
+    if _compat.is_tracer(indices):
+        high = jnp.zeros(indices.shape, jnp.uint32)
+        if indices.dtype.itemsize == 8:
+            high = (indices >> 32).astype(jnp.uint32)
+        return jnp.stack([high, indices.astype(jnp.uint32)], axis=-1)
+    wide = np.asarray(indices).astype(np.uint64)
+    pair = [wide >> np.uint64(32), wide & np.uint64(0xFFFFFFFF)]
+    return np.stack(pair, axis=-1).astype(np.uint32)
+
+
+# --- memory -----------------------------------------------------------------------------
+
+
+def memory(plan: Plan, count: int, concrete: bool) -> None:
+    """Refuses a result that cannot exist, before anything is allocated."""
+    direct = {output.source for output in plan.native}
+    feeding = sum(
+        draw.nbytes
+        for index, draw in enumerate(plan.draws)
+        if not any(getattr(source, "index", None) == index for source in direct)
+    )
+    asked = count * (plan.member_bytes + feeding)
+    if asked < _SMALL:
+        return
+    leaves = ", ".join(
+        f"{output.path} {(count, *output.shape)} {output.dtype}" for output in largest(plan)
+    )
+    message = f"{count} members of {plan.member_bytes + feeding:,} bytes are {asked:,} bytes"
+    if asked >= 1 << 63:
+        raise OverflowError(f"`size` is too large: {message}. Largest results: {leaves}")
+    available = _available_memory() if concrete else None
+    if available is not None and asked > available:
+        raise MemoryError(
+            f"`size` is too large for this machine: {message}, and {available:,} bytes are free. "
+            f"Largest results: {leaves}. `stream` and `members` make the ensemble in parts."
+        )
+
+
+def _available_memory() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None

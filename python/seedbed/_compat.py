@@ -1,0 +1,168 @@
+"""Every jax version shim and every import from jax's private modules.
+
+The rest of the package uses public jax only, so a jax release that moves something
+breaks this file and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core as jex_core
+import jax.numpy
+import numpy as np
+
+Primitive = Any
+JaxprEqn = Any
+
+try:
+    from jax._src.config import trace_context as _jax_trace_context
+except ImportError:  # pragma: no cover - only a future jax without it
+    _jax_trace_context = None
+
+try:
+    from jax._src.lax.lax import _convert_element_type as _jax_convert_element_type
+
+    _convert_element_type: Any = _jax_convert_element_type
+except ImportError:  # pragma: no cover - only a future jax without it
+    _convert_element_type = None
+
+
+def trace_context() -> Hashable:
+    """Everything in jax's configuration that a trace may depend on, as a dictionary key.
+
+    jax keys its own caches by this value. A jax without it gets the settings that are
+    known to change what an init function traces to.
+    """
+    config: Any = jax.config
+    settings: tuple[Any, ...] = (
+        config.jax_enable_x64,
+        config.jax_threefry_partitionable,
+        config.jax_default_prng_impl,
+        config.jax_numpy_dtype_promotion,
+        config.jax_numpy_rank_promotion,
+        config.jax_default_matmul_precision,
+        config.jax_debug_nans,
+        config.jax_enable_custom_prng,
+    )
+    if _jax_trace_context is None:
+        return settings
+    return (settings, _jax_trace_context())
+
+
+def is_key(dtype: Any) -> bool:
+    """Whether a dtype is that of typed PRNG keys."""
+    return bool(jax.numpy.issubdtype(dtype, jax.dtypes.prng_key))
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether a dtype is a floating-point one, narrow ones included."""
+    return bool(jax.numpy.issubdtype(dtype, np.floating))
+
+
+def partitionable() -> bool:
+    """Whether threefry runs in partitionable mode, the only one with a native cipher."""
+    return bool(jax.config.jax_threefry_partitionable)  # type: ignore[attr-defined]
+
+
+def abstract(shape: tuple[int, ...], dtype: Any, weak_type: bool = False) -> Any:
+    """The type of an array, for tracing."""
+    return jax.ShapeDtypeStruct(shape, dtype, weak_type=weak_type)  # type: ignore[no-untyped-call]
+
+
+def key_impl_name(dtype: Any) -> str:
+    """Name of the PRNG implementation behind a typed key's dtype."""
+    return str(dtype._impl.name)
+
+
+def default_impl() -> str:
+    """Name of the implementation that legacy ``uint32`` keys are read with."""
+    config: Any = jax.config
+    return str(config.jax_default_prng_impl)
+
+
+def legacy_key_words() -> int:
+    """Length of a legacy key: 2 for threefry, whatever the default implementation has else."""
+    if default_impl() == "threefry2x32":
+        return 2
+    with jax.ensure_compile_time_eval():
+        return int(jax.eval_shape(jax.random.PRNGKey, 0).shape[-1])
+
+
+def impl_name(impl: Any) -> str:
+    """Name of the PRNG implementation in the parameters of a ``random_wrap`` equation."""
+    return str(impl.name)
+
+
+def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
+    """Evaluates one jaxpr equation on ``values``, in the context it was traced in."""
+    subfuns, params = eqn.primitive.get_bind_params(eqn.params)
+    with eqn.ctx.manager:
+        out = eqn.primitive.bind(*subfuns, *values, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
+    """The closed jaxpr that an equation merely calls, or None if it does more than call.
+
+    Rematerialised and custom-derivative calls mean something to transformations that
+    follow, so the caller decides whether to open them (`opaque_call`).
+    """
+    name = eqn.primitive.name
+    if name in ("jit", "pjit", "closed_call", "core_call", "core_closed_call"):
+        inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    elif name in ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"):
+        inner = eqn.params.get("call_jaxpr", eqn.params.get("fun_jaxpr"))
+    elif name in ("checkpoint", "remat", "remat2"):
+        inner = eqn.params.get("jaxpr")
+    else:
+        return None
+    if inner is None:
+        return None
+    if isinstance(inner, jex_core.Jaxpr) and not hasattr(inner, "consts"):
+        return jex_core.ClosedJaxpr(inner, ())
+    return inner
+
+
+def opaque_call(eqn: JaxprEqn) -> bool:
+    """Whether opening this call would lose a derivative rule or a remat boundary."""
+    return str(eqn.primitive.name).startswith(("custom_", "checkpoint", "remat"))
+
+
+def is_tracer(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+def trace_of(tracer: Any) -> Any:
+    """The trace a tracer belongs to (to see that nothing keeps it alive afterwards)."""
+    return getattr(tracer, "_trace", None)
+
+
+def under_trace(values: Sequence[Any]) -> bool:
+    """Whether any of ``values`` is being traced, so that no data is there to act on."""
+    return any(is_tracer(value) for value in values)
+
+
+def with_weak_type(value: Any, weak: bool) -> Any:
+    """``value`` with jax's weak-type flag set as asked (it decides later promotions)."""
+    if _convert_element_type is None or jax.typeof(value).weak_type == weak:
+        return value
+    return _convert_element_type(value, value.dtype, weak_type=weak)
+
+
+def compile_time_eval() -> contextlib.AbstractContextManager[None]:
+    """Evaluates at once, also while an outer function is being traced."""
+    return jax.ensure_compile_time_eval()
+
+
+def register_ffi_target(
+    name: str, target: Any, *, platform: str, types: Callable[[], dict[str, Any]] | None = None
+) -> None:
+    """Registers one custom-call target and the state types it needs."""
+    if types is not None:
+        for type_name, type_info in types().items():
+            jax.ffi.register_ffi_type(type_name, type_info, platform=platform)
+    jax.ffi.register_ffi_target(name, target, platform=platform)

@@ -1,0 +1,77 @@
+"""The native CPU extension (C++, csrc/module.cc). It is optional: see `seedbed._native`."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+def registrations() -> dict[str, dict[str, Any]]:
+    """FFI targets by name, each a dict of stages for `jax.ffi.register_ffi_target`."""
+
+def type_registrations() -> dict[str, dict[str, Any]]:
+    """FFI state types by name, for `jax.ffi.register_ffi_type`; register them first."""
+
+def isa() -> str:
+    """The instruction set in use: the best one, or the one that SEEDBED_ISA names.
+
+    Raises:
+        ValueError: SEEDBED_ISA names a set that is unknown or that this machine lacks.
+    """
+
+def isas() -> list[str]:
+    """The instruction sets that this machine can run, best first."""
+
+def version() -> str:
+    """The version of the package that the extension was built for."""
+
+def plan_version() -> int:
+    """The version of the plan encoding that the extension reads."""
+
+def run_plan(
+    plan: NDArray[np.int64],
+    mode: int,
+    size: int,
+    keys: NDArray[np.uint32],
+    members: NDArray[np.uint32],
+    outputs: list[NDArray[Any]],
+    isa: str | None = None,
+    threads: int = 1,
+) -> None:
+    """Runs an encoded plan (csrc/plan.h) without JAX, with the custom call's checks.
+
+    Args:
+        plan: the encoded plan, one-dimensional.
+        mode: 0: `keys` are member keys; 1: `members` is the first member's index; 2: `members`
+            are the members' indices. An index is (high word, low word).
+        size: members in a group, N below.
+        keys: uint32[..., N, 2] in mode 0, else uint32[..., 2] root keys.
+        members: uint32[..., N, 2] in mode 2, else uint32[..., 2] (not read in mode 0).
+        outputs: for each draw a writable C-contiguous array with items of the draw's size.
+        isa: one of `isas()`; None for `isa()`.
+        threads: how many threads work, at least 1.
+
+    Raises:
+        ValueError: the plan is malformed, or a buffer does not fit it.
+    """
+
+def transform(
+    params: NDArray[np.float32],
+    bits: NDArray[np.uint32],
+    out: NDArray[np.float32],
+    isa: str | None = None,
+) -> None:
+    """The float32 normal of each random word, by the code that draws use.
+
+    Args:
+        params: span, lo, scale, clip_lo, clip_hi, mul, add.
+        bits: the words.
+        out: as many values.
+    """
+
+def threefry(
+    keys: NDArray[np.uint32],
+    counters: NDArray[np.uint32],
+    out: NDArray[np.uint32],
+    isa: str | None = None,
+) -> None:
+    """threefry2x32-20 of word pairs: `out[i]` from `keys[i]` and `counters[i]`; all [n, 2]."""

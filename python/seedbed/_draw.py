@@ -1,0 +1,130 @@
+"""The words the stages talk in: key paths and draws, as inert data.
+
+A *key path* is the chain of fold indices that leads from a member's key to a draw's key.
+In partitionable threefry ``split(key, n)[i]`` and ``fold_in(key, i)`` are the same
+function, so one 64-bit index a step describes both. Where keys are stacked (a layer
+vmapped over ``split(key, L)``), the index of a step depends on the row: it is
+``base + sum(row[d] * strides[d])``.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One fold: index ``base + sum(row[d] * strides[d])`` (64 bits, unsigned)."""
+
+    base: int
+    strides: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        terms = [f"{stride}*{'ijklmnop'[d]}" for d, stride in enumerate(self.strides) if stride]
+        if self.base or not terms:
+            terms.insert(0, str(self.base))
+        return "+".join(terms).replace("1*", "") if terms else "0"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPath:
+    """An array of keys of shape ``batch``, each derived from the member key."""
+
+    batch: Shape = ()
+    levels: tuple[Level, ...] = ()
+
+    def __str__(self) -> str:
+        return "/".join(["key", *map(str, self.levels)])
+
+
+class Kind(enum.IntEnum):
+    """What a draw's words become. The values are part of the encoded plan."""
+
+    KEY = 0
+    BITS = 1
+    UNIFORM = 2
+    NORMAL = 3
+    BERNOULLI = 4
+    RANDINT = 5
+    TABLE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One random array of one member.
+
+    Attributes:
+        kind: what the words become.
+        key: where the keys come from; its batch dimensions lead ``shape``.
+        inner: elements drawn from each key, numbered by the cipher's counter.
+        word_bits: width of the random word behind one element.
+        dtype: numpy name of the result's dtype.
+        shape: shape of the result for one member.
+        params: bit patterns of the constants (see `csrc/plan.h` for each kind).
+        table: for ``TABLE``, the packed results by index.
+    """
+
+    kind: Kind
+    key: KeyPath
+    inner: int
+    word_bits: int
+    dtype: str
+    shape: Shape
+    params: tuple[int, ...] = ()
+    table: bytes = b""
+
+    @property
+    def itemsize(self) -> int:
+        return 4 if self.kind is Kind.KEY else np.dtype(self.dtype).itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the result for one member."""
+        return math.prod(self.shape) * self.itemsize
+
+    @property
+    def needs(self) -> str:
+        """Name of the kernel this draw runs on, as the self-check knows it."""
+        if self.kind in (Kind.KEY, Kind.BITS, Kind.RANDINT, Kind.TABLE):
+            return "bits"
+        return f"{self.kind.name.lower()}{self.word_bits}"
+
+    def floats(self) -> list[float]:
+        """The constants of a floating-point kind as numbers."""
+        unsigned, real = (
+            (np.uint64, np.float64) if self.word_bits == 64 else (np.uint32, np.float32)
+        )
+        return [float(v) for v in np.array(self.params, unsigned).view(real)]
+
+    def __str__(self) -> str:
+        if self.kind is Kind.KEY:
+            return "key"
+        if self.kind is Kind.BITS:
+            return f"bits{self.word_bits}"
+        if self.kind is Kind.TABLE:
+            return f"table of {len(self.table) // self.itemsize} values"
+        if self.kind is Kind.RANDINT:
+            count, _, first = self.params
+            first -= (first >> (self.word_bits - 1)) << self.word_bits
+            return f"randint [{first}, {first + count})"
+        values = self.floats()
+        if self.kind is Kind.BERNOULLI:
+            return f"bernoulli p={values[2]:.6g}"
+        if self.kind is Kind.UNIFORM:
+            span, low, scale, shift = values
+            return f"uniform [{low:.6g}, {low + span:.6g})" + _affine(scale, shift)
+        _, _, factor, clip_low, clip_high, scale, shift = values
+        if math.isinf(clip_low):
+            return "normal" + _affine(scale * factor / math.sqrt(2.0), shift)
+        return f"truncated_normal [{clip_low:.6g}, {clip_high:.6g}]" + _affine(scale, shift)
+
+
+def _affine(scale: float, shift: float) -> str:
+    text = "" if abs(scale - 1.0) < 1e-6 else f" * {scale:.6g}"
+    return text if shift == 0.0 else f"{text} + {shift:.6g}"

@@ -1,0 +1,239 @@
+"""`ensemble`: the public object, and the only place that joins the stages."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from . import _backends, _check, _compat, _execute, _match, _native, _plan, _trace
+
+Plan = _plan.Plan
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What one signature of the arguments compiles to."""
+
+    plan: Plan
+    closed: Any
+    captures: tuple[Any, ...]
+    axes: tuple[int | None, ...]
+
+
+class Ensemble:
+    """An init function, ready to be called for all members at once. Made by `ensemble`."""
+
+    def __init__(self, init: Callable[..., Any], size: int, *, in_axes: Any = None) -> None:
+        if not callable(init):
+            raise TypeError(
+                f"`init` must be a function init(key, *args) that returns a pytree of arrays; "
+                f"got {init!r} of type {type(init).__name__}"
+            )
+        self.init = init
+        self.size = _check.size(size)
+        self.in_axes = in_axes
+        self._prepared: dict[Any, _Prepared] = {}
+        self._reference: dict[Any, Any] = {}
+
+    def __repr__(self) -> str:
+        name = getattr(self.init, "__qualname__", None) or repr(self.init)
+        axes = "" if self.in_axes is None else f", in_axes={self.in_axes!r}"
+        return f"ensemble({name}, {self.size}{axes})"
+
+    def __call__(self, key: Any, *args: Any) -> Any:
+        """All members: equal to ``jax.vmap(init)(jax.random.split(key, size))``.
+
+        Args:
+            key: one key (typed, or legacy ``uint32[2]``), which is split; or an array of
+                ``size`` keys, used as they are.
+            *args: further arguments of ``init``, broadcast or mapped as ``in_axes`` says.
+
+        Returns:
+            The result of ``init`` with a leading axis of length ``size`` on every leaf.
+
+        Raises:
+            TypeError: ``key`` is not a key, or ``init`` cannot be called this way.
+            ValueError: ``key`` or a mapped argument is of the wrong shape.
+            MemoryError: the result would not fit into this machine's memory.
+        """
+        return self._run(key, args, None)
+
+    def plan(self, key: Any, *args: Any) -> Plan:
+        """What would run, as inert data; print ``plan(key).explain()``."""
+        key = _check.key(key, self.size)
+        return self._prepare(key, args, self._axes(args)).plan
+
+    def member(self, key: Any, i: Any, *args: Any) -> Any:
+        """Member ``i`` alone, without the member axis, in the time and memory of one member.
+
+        Args:
+            key: as for the call.
+            i: index of the member; negative counts from the end. Inside ``jax.jit`` it may
+                be traced, and then must be in range.
+
+        Raises:
+            TypeError: ``i`` is not an integer.
+            IndexError: ``i`` is out of range.
+        """
+        return self._run(key, args, _check.member(i, self.size), single=True)
+
+    def members(self, key: Any, index: Any, *args: Any) -> Any:
+        """Some members, stacked: ``index`` is a slice or an array of integers.
+
+        Raises:
+            TypeError: ``index`` is neither.
+            IndexError: an index is out of range.
+        """
+        return self._run(key, args, _check.members(index, self.size))
+
+    def stream(self, key: Any, *args: Any, chunk_size: int) -> Iterator[Any]:
+        """All members in order, in pieces of at most ``chunk_size``, each made when asked for."""
+        chunk = _check.size(chunk_size, "chunk_size")
+        for start in range(0, self.size, chunk):
+            yield self.members(key, slice(start, start + chunk), *args)
+
+    def _axes(self, args: tuple[Any, ...]) -> tuple[int | None, ...]:
+        return _check.axes(self.in_axes, args, self.size)
+
+    def _run(
+        self, key: Any, args: tuple[Any, ...], chosen: _check.Chosen | None, single: bool = False
+    ) -> Any:
+        key = _check.key(key, self.size)
+        axes = self._axes(args)
+        prepared = self._prepare(key, args, axes)
+        plan = prepared.plan
+        leaves = jax.tree_util.tree_leaves(args)
+        size = self.size if chosen is None else chosen.count
+        tracing = _compat.under_trace([key, *leaves, *prepared.captures])
+        _check.memory(plan, size, concrete=not tracing)
+        if chosen is not None:
+            leaves = [
+                leaf if axis is None else chosen.take(leaf, axis)
+                for leaf, axis in zip(leaves, axes, strict=True)
+            ]
+        stacked = _check.is_stack(key)
+        if stacked and chosen is not None:
+            key = chosen.take(key, 0)
+        if plan.reference is not None:
+            return self._run_reference(prepared, key, leaves, chosen, stacked, single)
+        mode, members = _member_words(chosen, stacked)
+        run = _execute.program(plan, size, mode, axes, single)
+        out = run(key, members, prepared.captures, leaves)
+        return jax.tree_util.tree_unflatten(plan.out_tree, out)
+
+    def _run_reference(
+        self,
+        prepared: _Prepared,
+        key: Any,
+        leaves: list[Any],
+        chosen: _check.Chosen | None,
+        stacked: bool,
+        single: bool,
+    ) -> Any:
+        size = self.size if chosen is None else chosen.count
+        fold = _check.key_impl(key) == "threefry2x32" and _compat.partitionable()
+        config = (size, chosen is None, not stacked, fold, prepared.axes, single)
+        cached = (id(prepared.closed), config)
+        run = self._reference.get(cached)
+        if run is None:
+            run = _execute.reference_program(
+                prepared.closed,
+                size,
+                self.size,
+                chosen is None,
+                not stacked,
+                fold,
+                prepared.axes,
+                single,
+            )
+            if not _compat.under_trace(prepared.closed.consts):
+                self._reference[cached] = run
+        members = None if chosen is None else chosen.indices()
+        out = run(key, members, leaves)
+        return jax.tree_util.tree_unflatten(prepared.plan.out_tree, out)
+
+    def _prepare(self, key: Any, args: tuple[Any, ...], axes: tuple[int | None, ...]) -> _Prepared:
+        """Traces and plans, once for each signature of the arguments."""
+        leaves, tree = jax.tree_util.tree_flatten(args)
+        abstract = [_check.member_type(leaf, axis) for leaf, axis in zip(leaves, axes, strict=True)]
+        key_type = _check.member_key_type(key)
+        signature = (
+            key_type.shape,
+            key_type.dtype,
+            tree,
+            axes,
+            tuple((leaf.shape, leaf.dtype, leaf.weak_type) for leaf in abstract),
+            _backends.requested(),
+            _compat.trace_context(),
+        )
+        prepared = self._prepared.get(signature)
+        if prepared is not None:
+            return prepared
+        member_args = jax.tree_util.tree_unflatten(tree, abstract)
+        graph = _trace.trace(self.init, key_type, member_args)
+        reason = _backends.why_reference(_check.key_impl(key), graph.effects)
+        if reason is None:
+            plan = _plan.build(graph, _match.match(graph), _backends.kernels())
+        else:
+            plan = _plan.reference_plan(graph, reason)
+        captures = tuple(graph.captured.values())
+        prepared = _Prepared(plan, graph.closed, captures, axes)
+        # A function that closes over values being traced means something else next time.
+        if not _compat.under_trace(graph.closed.consts):
+            self._prepared[signature] = prepared
+        return prepared
+
+
+def _member_words(chosen: _check.Chosen | None, stacked: bool) -> tuple[int, Any]:
+    """The custom call's mode and its operand of member indices, as (high, low) words."""
+    if stacked:
+        return _native.KEYS, np.zeros(2, np.uint32)
+    if chosen is None:
+        return _native.CONSECUTIVE, np.zeros(2, np.uint32)
+    if chosen.start is not None:
+        return _native.CONSECUTIVE, _check.words(chosen.start)
+    return _native.CHOSEN, _check.words(chosen.indices())
+
+
+def ensemble(init: Callable[..., Any], size: int, *, in_axes: Any = None) -> Ensemble:
+    """Initialises ``size`` independent members of a model at once, bit for bit as `jax.vmap`.
+
+    Calling the result with a key equals ``jax.vmap(init)(jax.random.split(key, size))``; the
+    random draws of all members are made by one fused custom call, and what is not recognised
+    as a draw is left to XLA.
+
+    Args:
+        init: ``init(key, *args)``, any function of a JAX key that returns a pytree of arrays.
+        size: number of members; a positive Python or NumPy integer.
+        in_axes: which axis of the further arguments to map over members, as for `jax.vmap`
+            without the key: None (the default) gives every member the same arguments.
+
+    Returns:
+        An `Ensemble`: call it, or use its methods ``plan``, ``member``, ``members`` and
+        ``stream``. It works under ``jax.jit``, ``jax.vmap``, ``jax.lax.scan`` and
+        ``jax.eval_shape``.
+
+    Raises:
+        TypeError: ``init`` is not callable, or ``size`` is not an integer.
+        ValueError: ``size`` is not positive or is beyond any memory.
+
+    Example:
+        >>> import jax, seedbed as sb
+        >>> def init(key):
+        ...     w, b = jax.random.split(key)
+        ...     return {"w": jax.random.normal(w, (3, 2)), "b": jax.random.uniform(b, (2,))}
+        >>> make = sb.ensemble(init, 1000)
+        >>> params = make(jax.random.key(0))
+        >>> params["w"].shape
+        (1000, 3, 2)
+        >>> make.member(jax.random.key(0), 17)["b"].shape
+        (2,)
+    """
+    return Ensemble(
+        init, operator.index(size) if isinstance(size, np.integer) else size, in_axes=in_axes
+    )

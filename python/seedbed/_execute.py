@@ -1,0 +1,135 @@
+"""Execute: a plan and a size become one compiled program.
+
+One custom call makes every draw; the residual equations run under `jax.vmap` on its
+results. Programs are cached by plan, size and where the member keys come from, so two
+ensembles with equal plans share one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _compat, _native, _reference
+from ._plan import Literal, Operand, Plan, Source, Splat
+
+
+@functools.lru_cache(maxsize=256)
+def program(plan: Plan, size: int, mode: int, axes: tuple[int | None, ...], single: bool) -> Any:
+    """The jitted program ``(keys, members, captures, args) -> output leaves``.
+
+    Args:
+        plan: what to make for each member.
+        size: how many members.
+        mode: how ``keys`` and ``members`` give the member keys (`_native.call`).
+        axes: mapped axis of every argument leaf, or None.
+        single: drop the member axis of the results (``size`` is 1).
+    """
+
+    def fill(keys: Any, members: Any, captures: Sequence[Any], args: Sequence[Any]) -> Any:
+        draws = _draws(plan, mode, size, keys, members)
+        leaves = _outputs(plan, size, draws, captures, args, axes)
+        return [leaf[0] for leaf in leaves] if single else leaves
+
+    fill.__name__ = "seedbed_fill"
+    return jax.jit(fill)
+
+
+def reference_program(
+    closed: Any,
+    size: int,
+    total: int,
+    whole: bool,
+    split: bool,
+    fold: bool,
+    axes: tuple[int | None, ...],
+    single: bool,
+) -> Any:
+    """The jitted reference ``(key, members, args) -> output leaves``.
+
+    Args:
+        closed: the traced init function.
+        size, total: members asked for, and members of the whole ensemble.
+        whole: all members, in order.
+        split: ``key`` is one key to split; else it holds the members' own keys.
+        fold: see `_reference.member_keys`.
+    """
+
+    def fill(key: Any, members: Any, args: Sequence[Any]) -> Any:
+        if split:
+            key = _reference.member_keys(key, total, None if whole else members, fold)
+        leaves = _reference.evaluate(closed, size, key, args, axes)
+        return [leaf[0] for leaf in leaves] if single else leaves
+
+    fill.__name__ = "seedbed_reference"
+    return jax.jit(fill)
+
+
+def _draws(plan: Plan, mode: int, size: int, keys: Any, members: Any) -> list[Any]:
+    if not plan.draws:
+        return []
+    if _compat.is_key(keys.dtype):
+        keys = jax.random.key_data(keys)
+    return _native.call(plan.draws, mode, size, keys, members)
+
+
+def _outputs(
+    plan: Plan,
+    size: int,
+    draws: Sequence[Any],
+    captures: Sequence[Any],
+    args: Sequence[Any],
+    axes: tuple[int | None, ...],
+) -> list[Any]:
+    residual = [output.source for output in plan.outputs if _computed(output.source)]
+
+    def member(draws: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+        values: dict[int, Any] = {}
+
+        def read(source: Source) -> Any:
+            if isinstance(source, (Splat, Literal)):
+                return source.value()
+            if source.kind == "value":
+                return values[source.index]
+            if source.kind == "arg":
+                return args[source.index]
+            if source.kind == "capture":
+                return captures[source.index]
+            return _wrapped(source, draws)
+
+        for step in plan.steps:
+            results = _compat.bind_equation(step.eqn, [read(source) for source in step.inputs])
+            values.update(zip(step.outputs, results, strict=True))
+        return [read(source) for source in residual]
+
+    computed = iter(())
+    if residual:
+        in_axes = ([0] * len(draws), list(axes))
+        mapped: Any = jax.vmap(member, in_axes=in_axes, out_axes=0, axis_size=size)
+        computed = iter(mapped(list(draws), list(args)))
+    leaves = []
+    for output in plan.outputs:
+        source = output.source
+        if isinstance(source, (Splat, Literal)):
+            leaf: Any = jnp.broadcast_to(source.value(), (size, *output.shape))
+        elif _computed(source):
+            leaf = next(computed)
+        else:
+            leaf = _wrapped(source, draws)
+        leaves.append(_compat.with_weak_type(leaf, output.weak))
+    return leaves
+
+
+def _computed(source: Source) -> bool:
+    return isinstance(source, Operand) and source.kind in ("value", "arg", "capture")
+
+
+def _wrapped(source: Operand, draws: Sequence[Any]) -> Any:
+    array = draws[source.index]
+    if source.kind == "key":
+        return jax.random.wrap_key_data(array, impl="threefry2x32")
+    return array

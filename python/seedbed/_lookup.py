@@ -1,0 +1,51 @@
+"""Tables of everything a narrow random word can become, filled by XLA itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from . import _compat
+
+_tables: dict[Any, bytes] = {}
+
+
+def table(bits: int, drop: int, steps: tuple[Any, ...]) -> bytes:
+    """All values of a chain, by ``word >> drop``, as XLA computes them."""
+    try:
+        cached = _tables.get((bits, drop, steps))
+    except TypeError:  # a parameter that cannot be hashed
+        cached = None
+    if cached is not None:
+        return cached
+    table = _evaluate_chain(bits, drop, steps)
+    try:
+        _tables[(bits, drop, steps)] = table
+    except TypeError:
+        pass
+    return table
+
+
+def _evaluate_chain(bits: int, drop: int, steps: tuple[Any, ...]) -> bytes:
+    primitives = {name: getattr(jax.lax, f"{name}_p") for name, *_ in steps}
+
+    def chain(word: Any) -> Any:
+        value = word
+        for name, params, position, constants in steps:
+            operands = [
+                value
+                if constant is None
+                else np.broadcast_to(
+                    np.frombuffer(constant[1], np.dtype(constant[0]))[0], value.shape
+                )
+                for constant in constants
+            ]
+            assert operands[position] is value
+            value = primitives[name].bind(*operands, **dict(params))
+        return value
+
+    words = (np.arange(1 << (bits - drop), dtype=np.uint32) << drop).astype(f"uint{bits}")
+    with _compat.compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.asarray(jax.jit(chain)(words)).tobytes()

@@ -1,0 +1,51 @@
+"""Match: an abstract interpreter that follows keys and random words through a graph.
+
+Every value gets a meaning (`_meaning`) where one is recognised. The rules for keys are in
+`_match_keys`, those for draws in `_match_draws`, narrow words in `_match_table`. They look
+at primitives and their parameters, never at the names of jitted helpers, and what no rule
+recognises stays a residual equation, so correctness never depends on them.
+"""
+
+from __future__ import annotations
+
+from . import _compat, _match_draws, _match_keys, _match_table
+from ._draw import KeyPath
+from ._meaning import Keys, KeyWords, Meaning, Operand
+from ._trace import Const, Equation, Graph
+
+
+def match(graph: Graph) -> dict[int, Meaning]:
+    """The meaning of every value of ``graph`` that has one."""
+    key = graph.avals[graph.key_input]
+    typed = _compat.is_key(key.dtype)
+    meanings: dict[int, Meaning] = {
+        graph.key_input: Keys(KeyPath()) if typed else KeyWords(KeyPath())
+    }
+    for equation in graph.equations:
+        operands: list[Operand] = [
+            operand if isinstance(operand, Const) else meanings.get(operand)
+            for operand in equation.inputs
+        ]
+        found = _apply(graph, equation, operands)
+        for result, meaning in zip(equation.outputs, found, strict=True):
+            if meaning is not None:
+                meanings[result] = meaning
+    return meanings
+
+
+def _apply(graph: Graph, equation: Equation, operands: list[Operand]) -> list[Meaning | None]:
+    nothing: list[Meaning | None] = [None] * len(equation.outputs)
+    known = [operand for operand in operands if operand is not None]
+    if all(isinstance(operand, Const) for operand in known):
+        return nothing
+    if equation.name == "unstack":
+        return _match_keys.unstack(equation, operands[0])
+    if len(equation.outputs) != 1:
+        return nothing
+    shape = tuple(graph.avals[equation.outputs[0]].shape)
+    keys = any(isinstance(operand, (Keys, KeyWords)) for operand in known)
+    rule = (_match_keys if keys else _match_draws).RULES.get(equation.name)
+    meaning = rule(equation, shape, operands) if rule is not None else None
+    if meaning is None and not keys:
+        meaning = _match_table.step(equation, shape, operands)
+    return [meaning]

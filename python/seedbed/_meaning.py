@@ -1,0 +1,203 @@
+"""What the matcher can know about a value: meanings, as inert data.
+
+- `Keys`: an array of keys, each a known chain of folds away from the member key
+  (`KeyWords`: the same as raw ``uint32`` words),
+- `Word`: random words of 8 to 64 bits, one for each element,
+- `Real`: a ``uniform`` or ``normal`` with constant parameters, finished or half way,
+- `Lookup`: any chain of elementwise operations on 8- or 16-bit words, which has so few
+  values that a table holds them,
+- `Remainder`, `Integers`: the steps of ``randint``,
+- `Sample`: a finished draw on which nothing more can be built.
+
+A meaning whose ``draw()`` is not None can be produced by a backend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from . import _lookup
+from ._draw import Draw, KeyPath, Kind, Shape
+from ._trace import Const, Equation, splat
+
+
+def make_draw(
+    kind: Kind, path: KeyPath, bits: int, dtype: str, shape: Shape, params: tuple[int, ...] = ()
+) -> Draw:
+    inner = _inner(path, shape)
+    return Draw(kind, path, inner, bits, dtype, shape, params)
+
+
+def _inner(path: KeyPath, shape: Shape) -> int:
+    """Elements drawn from each key. Reshapes may have merged the batch dimensions away."""
+    rows = math.prod(path.batch)
+    return math.prod(shape) // rows if rows else 0
+
+
+def words(values: Sequence[float], dtype: Any) -> tuple[int, ...]:
+    unsigned = np.uint64 if dtype is np.float64 else np.uint32
+    with np.errstate(over="ignore"):
+        return tuple(int(word) for word in np.array(values, dtype).view(unsigned))
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    path: KeyPath
+
+    def draw(self) -> Draw | None:
+        return Draw(Kind.KEY, self.path, 1, 32, "uint32", (*self.path.batch, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWords:
+    path: KeyPath
+
+    def draw(self) -> Draw | None:
+        return Keys(self.path).draw()
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    path: KeyPath
+    bits: int
+    shape: Shape
+    # Steps done towards a float in [1, 2): 0 word, 1 shifted, 2 exponent set.
+    step: int = 0
+
+    def draw(self) -> Draw | None:
+        if self.step:
+            return None
+        return make_draw(Kind.BITS, self.path, self.bits, f"uint{self.bits}", self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """``max(low, u*span + low)``, ``erf_inv`` of it if ``normal``, then
+    ``clip(. * factor) * scale + shift``, in the dtype's arithmetic."""
+
+    path: KeyPath
+    bits: int
+    shape: Shape
+    # one_two: in [1, 2); unit: in [0, 1); scaled, shifted: on the way to ranged;
+    # ranged: the finished uniform; normal; clip_low: half a clip; clipped.
+    stage: str
+    span: float = 1.0
+    low: float = 0.0
+    factor: float = 1.0
+    clip: tuple[float, float] = (-math.inf, math.inf)
+    scale: float = 1.0
+    shift: float | None = None
+
+    @property
+    def dtype(self) -> Any:
+        return np.float64 if self.bits == 64 else np.float32
+
+    def draw(self) -> Draw | None:
+        shift = -0.0 if self.shift is None else self.shift
+        if self.stage in ("unit", "ranged"):
+            values = [self.span, self.low, self.scale, shift]
+            kind = Kind.UNIFORM
+        elif self.stage == "normal":
+            # Without a clip in between, a product of constants is one constant.
+            values = [self.span, self.low, 1.0, *self.clip, self.scale, shift]
+            kind = Kind.NORMAL
+        elif self.stage in ("clip_low", "clipped"):
+            values = [self.span, self.low, self.factor, *self.clip, self.scale, shift]
+            kind = Kind.NORMAL
+        else:
+            return None
+        return make_draw(
+            kind,
+            self.path,
+            self.bits,
+            np.dtype(self.dtype).name,
+            self.shape,
+            words(values, self.dtype),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """``steps`` applied to the index ``word >> drop``; at most 2**16 different values."""
+
+    path: KeyPath
+    bits: int
+    drop: int
+    shape: Shape
+    dtype: str
+    # Each step: primitive, hashable parameters, position of the chain, other operands.
+    steps: tuple[Any, ...]
+
+    def draw(self) -> Draw | None:
+        table = _lookup.table(self.bits, self.drop, self.steps)
+        return replace(
+            make_draw(Kind.TABLE, self.path, self.bits, self.dtype, self.shape, (self.drop,)),
+            table=table,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """Steps of ``((hi % span) * mult + lo % span) % span``."""
+
+    stage: str  # word: w % span; product: (hi % span) * mult; sum
+    path: KeyPath
+    bits: int
+    shape: Shape
+    span: int
+    mult: int = 0
+
+    def draw(self) -> Draw | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Integers:
+    """A finished ``randint`` of ``word_bits`` arithmetic, as any integer dtype."""
+
+    path: KeyPath
+    bits: int
+    shape: Shape
+    dtype: str
+    span: int
+    mult: int
+    low: int = 0
+    shifted: bool = False
+
+    def draw(self) -> Draw | None:
+        params = (self.span, self.mult, self.low)
+        return make_draw(Kind.RANDINT, self.path, self.bits, self.dtype, self.shape, params)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    made: Draw
+    shape: Shape
+
+    def draw(self) -> Draw | None:
+        return replace(self.made, shape=self.shape)
+
+
+Meaning = Keys | KeyWords | Word | Real | Lookup | Remainder | Integers | Sample
+# What a rule sees of an operand: its meaning, a constant, or nothing.
+Operand = Meaning | Const | None
+Rule = Callable[[Equation, Shape, Sequence[Operand]], "Meaning | None"]
+
+
+def number(operand: Operand) -> Any | None:
+    return splat(operand.value) if isinstance(operand, Const) else None
+
+
+def pair(operands: Sequence[Operand]) -> tuple[Meaning | None, Any | None]:
+    """A commutative operation's recognised operand and its constant one."""
+    first, second = operands
+    if isinstance(first, Const) and second is not None and not isinstance(second, Const):
+        return second, splat(first.value)
+    if isinstance(second, Const) and first is not None and not isinstance(first, Const):
+        return first, splat(second.value)
+    return None, None

@@ -1,0 +1,86 @@
+"""The native backend: loads the extension, encodes plans, binds the custom call."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from . import _compat
+from ._draw import Draw
+
+# Must equal the version the extension reports: a stale build would misread plans.
+PLAN_VERSION = 1
+TARGET = "seedbed_fill_v1"
+_MAGIC = 0x5EEDBED0
+
+# Where the member keys come from (the `mode` attribute of the custom call).
+KEYS, CONSECUTIVE, CHOSEN = 0, 1, 2
+
+
+@functools.cache
+def load() -> tuple[ModuleType | None, str]:
+    """The extension module, or None and the reason why there is none."""
+    from . import __version__
+
+    try:
+        module = importlib.import_module("seedbed._cpu")
+    except ImportError as error:
+        return None, f"the extension is not built ({error})"
+    built = (module.version(), module.plan_version())
+    if built != (__version__, PLAN_VERSION):
+        return None, (
+            f"the extension is of version {built[0]} (plan {built[1]}), the package of "
+            f"{__version__} (plan {PLAN_VERSION}): reinstall seedbed"
+        )
+    _compat.register_ffi_target(
+        TARGET,
+        module.registrations()[TARGET],
+        platform="cpu",
+        types=getattr(module, "type_registrations", None),
+    )
+    return module, ""
+
+
+def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The draws as the words that `csrc/plan.h` describes."""
+    words: list[int] = [_MAGIC, PLAN_VERSION, len(draws)]
+    for draw in draws:
+        batch, levels = draw.key.batch, draw.key.levels
+        table = draw.table + b"\0" * (-len(draw.table) % 8)
+        words += [
+            draw.kind,
+            draw.word_bits,
+            draw.itemsize,
+            draw.inner,
+            0,  # first counter
+            len(draw.params),
+            len(batch),
+            len(levels),
+            len(table) // 8,
+            *batch,
+        ]
+        for level in levels:
+            words += [level.base, *(level.strides or (0,) * len(batch))]
+        words += draw.params
+        words += np.frombuffer(table, "<i8").tolist()
+    return np.array([word & 0xFFFFFFFFFFFFFFFF for word in words], np.uint64).view(np.int64)
+
+
+def call(
+    draws: tuple[Draw, ...], mode: int, size: int, keys: jax.Array, members: jax.Array
+) -> list[jax.Array]:
+    """All draws of all members: one array of shape ``(size, *draw.shape)`` each.
+
+    Args:
+        keys: ``uint32[size, 2]`` member keys (mode `KEYS`) or ``uint32[2]`` root key.
+        members: ``uint32[2]`` the first member (`CONSECUTIVE`), ``uint32[size, 2]`` every
+            member (`CHOSEN`), high word first; not read in mode `KEYS`.
+    """
+    results = [_compat.abstract((size, *draw.shape), draw.dtype) for draw in draws]
+    fill = jax.ffi.ffi_call(TARGET, results, vmap_method="broadcast_all")
+    return list(fill(keys, members, mode=np.int64(mode), size=np.int64(size), plan=encode(draws)))

@@ -1,0 +1,347 @@
+"""Plan: which draws a backend makes, which equations stay, where each output comes from.
+
+A plan is inert: frozen, hashable and printable. It is the key of the compile cache and
+what `Plan.explain` prints. Planning imports no backend; what a backend can do comes in as
+a set of kernel names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from . import _compat
+from ._draw import Draw, Kind, Shape
+from ._meaning import Keys, Meaning
+from ._trace import Atom, Const, Equation, Graph, splat
+
+ALL_KERNELS = frozenset(
+    ["bits", "uniform32", "uniform64", "normal32", "bernoulli32", "bernoulli64"]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """Where one operand of the residual program comes from.
+
+    ``kind`` is ``"draw"`` (index into the plan's draws), ``"key"`` (the same, wrapped as a
+    typed key), ``"arg"`` (leaf of the arguments), ``"capture"`` (array closed over) or
+    ``"value"`` (result of an earlier residual equation, by number).
+    """
+
+    kind: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Splat:
+    """A constant array of one repeated number, kept as one number."""
+
+    dtype: str
+    shape: Shape
+    data: bytes
+
+    def value(self) -> Any:
+        number = np.frombuffer(self.data, np.dtype(self.dtype))[0]
+        return jnp.full(self.shape, number) if self.shape else number
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A small constant array."""
+
+    dtype: str
+    shape: Shape
+    data: bytes
+
+    def value(self) -> Any:
+        return np.frombuffer(self.data, np.dtype(self.dtype)).reshape(self.shape)
+
+
+Source = Operand | Splat | Literal
+
+
+@dataclass(frozen=True)
+class Step:
+    """One residual equation; compared by the equation's identity."""
+
+    eqn: Any
+    inputs: tuple[Source, ...]
+    outputs: tuple[int, ...]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Step):
+            return NotImplemented
+        return self.eqn is other.eqn and (self.inputs, self.outputs) == (
+            other.inputs,
+            other.outputs,
+        )
+
+    def __hash__(self) -> int:
+        return hash((id(self.eqn), self.inputs, self.outputs))
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One leaf of the result: its name, its type, its source and the reason for it."""
+
+    path: str
+    shape: Shape
+    dtype: str
+    source: Source
+    why: str = ""
+    weak: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        # Typed keys count as the words behind them.
+        itemsize = 8 if self.dtype.startswith("key<") else np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one member's initialisation consists of.
+
+    Attributes:
+        draws: arrays the backend makes, one result of the custom call each.
+        steps: residual equations, evaluated by XLA under `jax.vmap`.
+        outputs: the leaves of the result, in order.
+        out_tree: structure of the result.
+        reference: why nothing is native, or None.
+    """
+
+    draws: tuple[Draw, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[Output, ...]
+    out_tree: Any
+    reference: str | None = None
+
+    @property
+    def member_bytes(self) -> int:
+        """Bytes of one member's result."""
+        return sum(output.nbytes for output in self.outputs)
+
+    @property
+    def native(self) -> tuple[Output, ...]:
+        """The output leaves that the custom call writes directly."""
+        return tuple(
+            output
+            for output in self.outputs
+            if isinstance(output.source, Operand) and output.source.kind in ("draw", "key")
+        )
+
+    def explain(self) -> str:
+        """A table of the output leaves: what each is, where its key comes from, who makes it."""
+        rows: list[tuple[str, ...]] = [("output", "draw", "shape", "dtype", "key path", "made by")]
+        rows += [self._row(output) for output in self.outputs]
+        rows += [
+            (
+                f"(draw {index})",
+                str(draw),
+                str(draw.shape),
+                draw.dtype,
+                str(draw.key),
+                "native, feeds XLA",
+            )
+            for index, draw in enumerate(self.draws)
+            if index not in self._direct()
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(6)]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        lines.insert(1, "  ".join("-" * w for w in widths))
+        return "\n".join([*lines, "", self.summary()])
+
+    def summary(self) -> str:
+        """One line: how much is native."""
+        if self.reference is not None:
+            return f"reference: {self.reference}"
+        made = len(self.native)
+        return (
+            f"{len(self.draws)} draws in one custom call; {made} of {len(self.outputs)} outputs "
+            f"written by it, {len(self.steps)} equations left to XLA; "
+            f"{self.member_bytes:,} bytes a member"
+        )
+
+    def _direct(self) -> set[int]:
+        return {output.source.index for output in self.native}  # type: ignore[union-attr]
+
+    def _row(self, output: Output) -> tuple[str, ...]:
+        kind, path, made_by = "", "", output.why
+        if isinstance(output.source, Operand) and output.source.kind in ("draw", "key"):
+            draw = self.draws[output.source.index]
+            kind, path = str(draw), str(draw.key)
+        elif isinstance(output.source, (Splat, Literal)):
+            kind = "constant"
+        return (output.path, kind, str(output.shape), output.dtype, path, made_by)
+
+
+def reference_plan(graph: Graph, reason: str) -> Plan:
+    """A plan that leaves everything to the reference backend, and says why."""
+    outputs = [
+        Output(path, *_type(aval), Operand("value", -1), f"reference: {reason}", aval.weak_type)
+        for path, aval in zip(graph.paths, graph.closed.out_avals, strict=True)
+    ]
+    return Plan((), (), tuple(outputs), graph.out_tree, reason)
+
+
+def build(
+    graph: Graph, meanings: Mapping[int, Meaning], kernels: frozenset[str] = ALL_KERNELS
+) -> Plan:
+    """Chooses draws and residual equations, starting from the outputs.
+
+    Args:
+        graph: the traced function.
+        meanings: what `match` found.
+        kernels: names of the kernels that the backend may use (`Draw.needs`).
+    """
+    return _Builder(graph, meanings, kernels).plan()
+
+
+class _Builder:
+    def __init__(
+        self, graph: Graph, meanings: Mapping[int, Meaning], kernels: frozenset[str]
+    ) -> None:
+        self.graph = graph
+        self.meanings = meanings
+        self.kernels = kernels
+        self.draws: dict[Draw, int] = {}
+        self.args = {number: leaf for leaf, number in enumerate(graph.arg_inputs)}
+        self.captures = {number: slot for slot, number in enumerate(graph.captured)}
+        self.producer = {
+            number: position
+            for position, equation in enumerate(graph.equations)
+            for number in equation.outputs
+        }
+        self.sources: dict[int, Source] = {}
+        self.kept: set[int] = set()
+
+    def plan(self) -> Plan:
+        for atom in self.graph.outputs:
+            self.require(atom)
+        steps = tuple(
+            Step(
+                equation.eqn,
+                tuple(self.source(operand) for operand in equation.inputs),
+                equation.outputs,
+            )
+            for position, equation in enumerate(self.graph.equations)
+            if position in self.kept
+        )
+        outputs = tuple(
+            Output(path, *_type(aval), self.source(atom), self.reason(atom), aval.weak_type)
+            for path, aval, atom in zip(
+                self.graph.paths, self.graph.closed.out_avals, self.graph.outputs, strict=True
+            )
+        )
+        return Plan(tuple(self.draws), steps, outputs, self.graph.out_tree)
+
+    def require(self, atom: Atom) -> None:
+        """Finds a source for a value, and for everything that source needs (iteratively)."""
+        pending = [atom]
+        while pending:
+            number = pending.pop()
+            if isinstance(number, Const) or number in self.sources:
+                continue
+            source = self.given(number)
+            if source is None:
+                position = self.producer[number]
+                self.kept.add(position)
+                equation = self.graph.equations[position]
+                for output in equation.outputs:
+                    self.sources.setdefault(output, Operand("value", output))
+                pending.extend(equation.inputs)
+            else:
+                self.sources[number] = source
+
+    def given(self, number: int) -> Source | None:
+        """A source that needs no residual equation."""
+        if number in self.args:
+            return Operand("arg", self.args[number])
+        if number in self.captures:
+            return Operand("capture", self.captures[number])
+        meaning = self.meanings.get(number)
+        draw = meaning.draw() if meaning is not None else None
+        if draw is None or draw.needs not in self.kernels:
+            return None
+        index = self.draws.setdefault(draw, len(self.draws))
+        return Operand("key" if isinstance(meaning, Keys) else "draw", index)
+
+    def source(self, atom: Atom) -> Source:
+        return constant(atom.value) if isinstance(atom, Const) else self.sources[atom]
+
+    def reason(self, atom: Atom) -> str:
+        if isinstance(atom, Const):
+            return "XLA: constant"
+        source = self.sources[atom]
+        assert isinstance(source, Operand)
+        if source.kind in ("draw", "key"):
+            return "native"
+        if source.kind != "value":
+            return "XLA: an argument" if source.kind == "arg" else "XLA: a captured array"
+        equation = self.graph.equations[self.producer[atom]]
+        feeds, random = self.upstream(atom)
+        text = f"XLA: {equation.name}"
+        if feeds:
+            text += " of draw " + ", ".join(map(str, feeds[:4])) + (", ..." if feeds[4:] else "")
+        if random:
+            text += f" (reference: {', '.join(random)} not recognised)"
+        return text
+
+    def upstream(self, atom: int) -> tuple[list[int], list[str]]:
+        """Draws that a residual value depends on, and random primitives left in XLA."""
+        feeds: set[int] = set()
+        random: set[str] = set()
+        seen: set[int] = set()
+        pending: list[int] = [atom]
+        while pending:
+            number = pending.pop()
+            source = self.sources[number]
+            assert isinstance(source, Operand)
+            if source.kind in ("draw", "key"):
+                feeds.add(source.index)
+            if source.kind != "value" or (position := self.producer[number]) in seen:
+                continue
+            seen.add(position)
+            equation = self.graph.equations[position]
+            if _is_random(equation):
+                random.add(equation.name)
+            pending.extend(operand for operand in equation.inputs if isinstance(operand, int))
+        return sorted(feeds), sorted(random)
+
+
+def _is_random(equation: Equation) -> bool:
+    keys = any(
+        _compat.is_key(getattr(variable.aval, "dtype", np.dtype(bool)))
+        for variable in equation.eqn.invars
+    )
+    return keys or equation.name.startswith(("random_", "rng_", "threefry"))
+
+
+def _type(aval: Any) -> tuple[Shape, str]:
+    return tuple(aval.shape), str(aval.dtype)
+
+
+def constant(value: np.ndarray[Any, Any]) -> Splat | Literal:
+    """A constant as hashable data."""
+    number = splat(value)
+    if number is not None:
+        scalar = np.asarray(number, value.dtype)
+        return Splat(value.dtype.name, value.shape, scalar.tobytes())
+    return Literal(value.dtype.name, value.shape, np.ascontiguousarray(value).tobytes())
+
+
+def largest(plan: Plan, count: int = 3) -> Sequence[Output]:
+    """The biggest output leaves, for error messages."""
+    return sorted(plan.outputs, key=lambda output: -output.nbytes)[:count]
+
+
+__all__ = ["ALL_KERNELS", "Draw", "Kind", "Plan", "build", "largest", "reference_plan"]

@@ -1,0 +1,35 @@
+"""The reference backend: plain `jax.vmap` of the traced function. Also the oracle."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+
+def member_keys(key: Any, total: int, members: Any, fold: bool) -> Any:
+    """Keys of the members with the given indices.
+
+    Args:
+        key: scalar key (typed, or legacy ``uint32`` words).
+        total: size of the whole ensemble.
+        members: integer array of indices, or None for all of them.
+        fold: whether ``fold_in(key, i)`` is ``split(key, total)[i]`` (threefry in
+            partitionable mode), so that one member costs one fold.
+    """
+    if members is None:
+        return jax.random.split(key, total)
+    if fold:
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, members)
+    return jax.random.split(key, total)[members]
+
+
+def evaluate(
+    closed: Any, size: int, keys: Any, args: Sequence[Any], axes: Sequence[int | None]
+) -> list[Any]:
+    """Every output leaf of the traced function for ``size`` members, members first."""
+    body = functools.partial(jax.core.eval_jaxpr, closed.jaxpr, closed.consts)
+    mapped: Any = jax.vmap(body, in_axes=(0, *axes), out_axes=0, axis_size=size)
+    return list(mapped(keys, *args))
