@@ -5,7 +5,7 @@
 //   f(x), u(x)       broadcasts
 //   fma, sqrt        fused multiply-add with ONE rounding; correctly rounded square root
 //   select(m, a, b)  m ? a : b, lane by lane
-//   all(m)           whether every lane of m is set
+//   all_above(x, y)  whether x > y in every lane
 //   max(bound, x)    IEEE maximum of a bound that is no NaN; NaN if x is
 //   to_float(i)      exact for |i| < 2^24
 //   as_float, as_uint, as_int   reinterpretations of 32-bit lanes
@@ -39,8 +39,8 @@ SEEDBED_HD typename L::F log_normal_range(typename L::F x) {
   F e = L::to_float(L::as_int(bits >> 23) - 126);
   F m = L::as_float((bits & 0x807FFFFFu) | 0x3F000000u);
   const auto low = m < 0.707106769f;
-  m = (m - 1.0f) + L::select(low, m, L::f(0.0f));
-  e = e - L::select(low, L::f(1.0f), L::f(0.0f));
+  m = L::select(low, (m - 1.0f) + m, m - 1.0f);
+  e = L::select(low, e - 1.0f, e);
   const F m2 = m * m, m3 = m2 * m;
   F y1 = L::fma(m, L::f(7.03768358e-2f), L::f(-1.15146101e-1f));
   F y2 = L::fma(m, L::f(-1.24201410e-1f), L::f(1.42493233e-1f));
@@ -110,7 +110,7 @@ SEEDBED_HD typename L::F erf_inv(typename L::F x) {
   // w >= 5 needs 1 - x^2 < e^-5 = 0.00673..: about 1 lane in 300, so it pays to look first. The
   // bound is a little wide: the exact test decides in a vector that has such a lane. The form of
   // the comparison sends |x| >= 1 and NaN the same way.
-  if (L::all(x1 > 0.00675f)) {
+  if (L::all_above(x1, L::f(0.00675f))) {
     const F l = L::select(small, log1p_small<L>(y), log_normal_range<L>(x1));
     return x * erf_inv_centre<L>(-2.5f - l);
   }

@@ -21,16 +21,19 @@ struct Pair {
   Word a, b;
 };
 
-// The pattern that compilers turn into one rotate instruction where there is one.
-template <int kBits, class Word>
-SEEDBED_HD Word rotate_left(Word x) {
-  return (x << kBits) | (x >> (32 - kBits));
-}
+// A SIMD target specialises this where it knows better instructions.
+template <class Word>
+struct Rotate {
+  template <int kBits>
+  static SEEDBED_HD Word left(Word x) {
+    return (x << kBits) | (x >> (32 - kBits));
+  }
+};
 
 template <int kBits, class Word>
 SEEDBED_HD void mix(Word& a, Word& b) {
   a += b;
-  b = rotate_left<kBits>(b) ^ a;
+  b = Rotate<Word>::template left<kBits>(b) ^ a;
 }
 
 template <class Word, class Key>

@@ -5,258 +5,16 @@
 // without it.
 #include "kernels.h"
 
-#include "samplers.h"
-#include "simd.h"
+#include "ops.h"
 
 namespace {
 
 using seedbed::Fill;
-using seedbed::Kind;
-using seedbed::Sampler;
-
-// The lane type of samplers.h.
-struct Lanes {
-  using F = F32;
-  using U = U32;
-  static F f(float x) { return F{} + x; }
-  static U u(uint32_t x) { return U{} + x; }
-  static F fma(F a, F b, F c) { return ::fma(a, b, c); }
-  static F sqrt(F x) { return square_root(x); }
-  static F select(I32 m, F a, F b) { return m ? a : b; }
-  static bool all(I32 m) { return ::all(m); }
-  static F max(F bound, F x) { return max_second(bound, x); }
-  static F to_float(I32 i) { return __builtin_convertvector(i, F32); }
-  static F as_float(U x) { return reinterpret<F32>(x); }
-  static U as_uint(F x) { return reinterpret<U32>(x); }
-  static I32 as_int(U x) { return reinterpret<I32>(x); }
-};
-
-float param_f32(const Sampler& s, int i) {
-  const uint32_t bits = static_cast<uint32_t>(s.params[i]);
-  float x;
-  __builtin_memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-double param_f64(const Sampler& s, int i) {
-  double x;
-  __builtin_memcpy(&x, &s.params[i], sizeof x);
-  return x;
-}
-
-// Each sampler below turns the word pairs of kLanes consecutive elements into kLanes elements of
-// kSize bytes at `out`. `words(0)` evaluates the cipher; `words(1)` the second key's, where there
-// is one.
-
-struct KeyWords {
-  static constexpr int kSize = 8;
-  template <class Words>
-  void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
-    store(out, zip_lo(w.a, w.b));
-    store(out + kVectorBytes, zip_hi(w.a, w.b));
-  }
-};
-
-template <class T>
-struct Bits {
-  static constexpr int kSize = sizeof(T);
-  template <class Words>
-  void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
-    if constexpr (kSize == 8) {
-      store(out, zip_lo(w.b, w.a));  // (a << 32) | b, little endian
-      store(out + kVectorBytes, zip_hi(w.b, w.a));
-    } else if constexpr (kSize == 4) {
-      store(out, w.a ^ w.b);
-    } else {
-      store(out, __builtin_convertvector(w.a ^ w.b, Vec<T, kLanes>));
-    }
-  }
-};
-
-template <bool kAffine>
-struct UniformF32 {
-  static constexpr int kSize = 4;
-  F32 span, lo, mul, add;
-  explicit UniformF32(const Sampler& s)
-      : span(Lanes::f(param_f32(s, 0))), lo(Lanes::f(param_f32(s, 1))),
-        mul(Lanes::f(param_f32(s, 2))), add(Lanes::f(param_f32(s, 3))) {}
-  template <class Words>
-  void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
-    const F32 v = affine_uniform<Lanes>(unit_float<Lanes>(w.a ^ w.b), span, lo);
-    store(out, kAffine ? fma(v, mul, add) : v);
-  }
-};
-
-// Range [0, 1), spacing 2^-52, from the high 52 bits of (a << 32) | b.
-inline F64 unit_double(U32 interleaved) {
-  const U64 bits = (reinterpret<U64>(interleaved) >> 12) | 0x3FF0000000000000u;
-  return reinterpret<F64>(bits) - 1.0;
-}
-
-struct RangeF64 {
-  F64 span, lo;
-  explicit RangeF64(const Sampler& s)
-      : span(F64{} + param_f64(s, 0)), lo(F64{} + param_f64(s, 1)) {}
-  F64 operator()(U32 interleaved) const {
-    return max_second(lo, fma(unit_double(interleaved), span, lo));
-  }
-};
-
-template <bool kAffine>
-struct UniformF64 {
-  static constexpr int kSize = 8;
-  RangeF64 range;
-  F64 mul, add;
-  explicit UniformF64(const Sampler& s)
-      : range(s), mul(F64{} + param_f64(s, 2)), add(F64{} + param_f64(s, 3)) {}
-  template <class Words>
-  void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
-    const F64 v0 = range(zip_lo(w.b, w.a)), v1 = range(zip_hi(w.b, w.a));
-    store(out, kAffine ? fma(v0, mul, add) : v0);
-    store(out + kVectorBytes, kAffine ? fma(v1, mul, add) : v1);
-  }
-};
-
-template <bool kClip, bool kAffine>
-struct NormalF32 {
-  static constexpr int kSize = 4;
-  F32 span, lo, scale, clip_lo, clip_hi, mul, add;
-  explicit NormalF32(const Sampler& s)
-      : span(Lanes::f(param_f32(s, 0))), lo(Lanes::f(param_f32(s, 1))),
-        scale(Lanes::f(param_f32(s, 2))), clip_lo(Lanes::f(param_f32(s, 3))),
-        clip_hi(Lanes::f(param_f32(s, 4))), mul(Lanes::f(param_f32(s, 5))),
-        add(Lanes::f(param_f32(s, 6))) {}
-  F32 transform(U32 word) const {
-    F32 x = erf_inv<Lanes>(affine_uniform<Lanes>(unit_float<Lanes>(word), span, lo)) * scale;
-    if constexpr (kClip) x = min_second(clip_hi, max_second(clip_lo, x));
-    if constexpr (kAffine) x = fma(x, mul, add);
-    return x;
-  }
-  template <class Words>
-  void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
-    store(out, transform(w.a ^ w.b));
-  }
-};
-
-// Ones of a lane mask, a byte each.
-inline void store_flags(char* out, I32 mask) {
-  store(out, __builtin_convertvector(mask & 1, Vec<uint8_t, kLanes>));
-}
-
-struct BernoulliF32 {
-  static constexpr int kSize = 1;
-  F32 span, lo, p;
-  explicit BernoulliF32(const Sampler& s)
-      : span(Lanes::f(param_f32(s, 0))), lo(Lanes::f(param_f32(s, 1))),
-        p(Lanes::f(param_f32(s, 2))) {}
-  template <class Words>
-  void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
-    store_flags(out, affine_uniform<Lanes>(unit_float<Lanes>(w.a ^ w.b), span, lo) < p);
-  }
-};
-
-struct BernoulliF64 {
-  static constexpr int kSize = 1;
-  RangeF64 range;
-  F64 p;
-  explicit BernoulliF64(const Sampler& s) : range(s), p(F64{} + param_f64(s, 2)) {}
-  template <class Words>
-  void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
-    const I64 m0 = range(zip_lo(w.b, w.a)) < p, m1 = range(zip_hi(w.b, w.a)) < p;
-    // The low halves of the 64-bit masks, in order.
-    store_flags(out, reinterpret<I32>(even(reinterpret<U32>(m0), reinterpret<U32>(m1))));
-  }
-};
-
-// x % d, and x where d is 0, as XLA defines it. With m = floor((2^B - 1) / d) the high word of x * m
-// is the quotient or one less, so one subtraction corrects the remainder.
-struct Modulus32 {
-  U32 divisor, reciprocal;
-  explicit Modulus32(uint32_t d)
-      : divisor(Lanes::u(d)), reciprocal(Lanes::u(d == 0 ? 0 : UINT32_MAX / d)) {}
-  U32 operator()(U32 x) const {
-    const U32 r = x - multiply_high(x, reciprocal) * divisor;
-    const U32 corrected = r - divisor;
-    return corrected < r ? corrected : r;  // wraps upwards where r < divisor
-  }
-};
-
-struct Modulus64 {
-  uint64_t divisor, reciprocal;
-  explicit Modulus64(uint64_t d) : divisor(d), reciprocal(d == 0 ? 0 : UINT64_MAX / d) {}
-  uint64_t operator()(uint64_t x) const {
-    const auto q = static_cast<uint64_t>((static_cast<unsigned __int128>(x) * reciprocal) >> 64);
-    const uint64_t r = x - q * divisor, corrected = r - divisor;
-    return corrected < r ? corrected : r;
-  }
-};
-
-template <class T>
-struct Randint32 {
-  static constexpr int kSize = sizeof(T);
-  Modulus32 span;
-  U32 mult, minval;
-  explicit Randint32(const Sampler& s)
-      : span(static_cast<uint32_t>(s.params[0])),
-        mult(Lanes::u(static_cast<uint32_t>(s.params[1]))),
-        minval(Lanes::u(static_cast<uint32_t>(s.params[2]))) {}
-  template <class Words>
-  void operator()(const Words& words, char* out) const {
-    const Pair<U32> hi = words(0), lo = words(1);
-    const U32 r = span(span(hi.a ^ hi.b) * mult + span(lo.a ^ lo.b)) + minval;
-    store(out, __builtin_convertvector(r, Vec<T, kLanes>));
-  }
-};
-
-template <class T>
-struct Randint64 {
-  static constexpr int kSize = sizeof(T);
-  Modulus64 span;
-  uint64_t mult, minval;
-  explicit Randint64(const Sampler& s)
-      : span(s.params[0]), mult(s.params[1]), minval(s.params[2]) {}
-  template <class Words>
-  void operator()(const Words& words, char* out) const {
-    const Pair<U32> hi = words(0), lo = words(1);
-    for (int i = 0; i < kLanes; ++i) {
-      const uint64_t h = (static_cast<uint64_t>(hi.a[i]) << 32) | hi.b[i];
-      const uint64_t l = (static_cast<uint64_t>(lo.a[i]) << 32) | lo.b[i];
-      const T r = static_cast<T>(minval + span(span(h) * mult + span(l)));
-      __builtin_memcpy(out + i * kSize, &r, kSize);
-    }
-  }
-};
-
-template <class T>
-struct Table {
-  static constexpr int kSize = sizeof(T);
-  const char* entries;
-  uint32_t mask;
-  int shift;
-  explicit Table(const Sampler& s)
-      : entries(static_cast<const char*>(s.table)), mask((1u << s.word_bits) - 1),
-        shift(static_cast<int>(s.params[0])) {}
-  template <class Words>
-  void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
-    const U32 index = ((w.a ^ w.b) & mask) >> shift;
-    for (int i = 0; i < kLanes; ++i) {
-      __builtin_memcpy(out + i * kSize, entries + static_cast<uint64_t>(index[i]) * kSize, kSize);
-    }
-  }
-};
 
 // Writes n elements, kLanes at a time. The last vector overlaps the one before it, so that nothing
 // outside the n elements is touched; fewer than kLanes go through a buffer.
 template <class Op, class Block>
-inline void write_blocks(const Op&, uint64_t n, char* out, const Block& block) {
+SEEDBED_INLINE void write_blocks(const Op&, uint64_t n, char* out, const Block& block) {
   constexpr uint64_t kSize = Op::kSize;
   if (n < kLanes) {
     char buffer[kLanes * kSize];
@@ -276,17 +34,19 @@ inline void write_blocks(const Op&, uint64_t n, char* out, const Block& block) {
 // One row, whose elements share the key.
 template <class Op>
 void fill_row(const Op& op, const Fill& f, uint64_t row, char* out) {
+  const bool two = f.low_k0 != nullptr;
+  const U32 k0 = Lanes::u(f.k0[row]), low_k0 = Lanes::u(two ? f.low_k0[row] : 0);
+  const U32 k1 = Lanes::u(f.k1[row]), low_k1 = Lanes::u(two ? f.low_k1[row] : 0);
   uint64_t counter = f.counter, left = f.count;
   while (left > 0) {  // the high counter word is constant between multiples of 2^32
     const uint64_t until_carry = (uint64_t{1} << 32) - (counter & UINT32_MAX);
     const uint64_t n = left < until_carry ? left : until_carry;
     const U32 c0 = Lanes::u(static_cast<uint32_t>(counter >> 32));
     const uint32_t low = static_cast<uint32_t>(counter);
-    const uint32_t* const k0[2] = {f.k0, f.low_k0};
-    const uint32_t* const k1[2] = {f.k1, f.low_k1};
-    write_blocks(op, n, out, [&](uint64_t i, char* to) {
+    write_blocks(op, n, out, [=](uint64_t i, char* to) {
       const U32 c1 = iota() + (low + static_cast<uint32_t>(i));
-      op([&](int s) { return threefry2x32(k0[s][row], k1[s][row], c0, c1); }, to);
+      op([=](int s) { return threefry2x32(s == 0 ? k0 : low_k0, s == 0 ? k1 : low_k1, c0, c1); },
+         to);
     });
     counter += n;
     left -= n;
@@ -294,8 +54,47 @@ void fill_row(const Op& op, const Fill& f, uint64_t row, char* out) {
   }
 }
 
+// Many rows shorter than a vector: each lane has its own key and counter.
+template <class Op>
+void fill_short_rows(const Op& op, const Fill& f) {
+  constexpr int kStage = 512;  // elements
+  uint32_t k0[2][kStage + kLanes], k1[2][kStage + kLanes], c1[kStage + kLanes];
+  const U32 c0 = Lanes::u(static_cast<uint32_t>(f.counter >> 32));
+  const uint32_t low = static_cast<uint32_t>(f.counter);
+  const bool two = f.low_k0 != nullptr;
+  char* out = static_cast<char*>(f.out);
+  for (uint64_t row = 0; row < f.rows;) {
+    uint64_t n = 0;
+    if (f.count == 1) {
+      n = f.rows - row < kStage ? f.rows - row : kStage;
+      __builtin_memcpy(k0[0], f.k0 + row, n * sizeof *c1);
+      __builtin_memcpy(k1[0], f.k1 + row, n * sizeof *c1);
+      if (two) __builtin_memcpy(k0[1], f.low_k0 + row, n * sizeof *c1);
+      if (two) __builtin_memcpy(k1[1], f.low_k1 + row, n * sizeof *c1);
+      for (uint64_t i = 0; i < n; i += kLanes) store(c1 + i, Lanes::u(low));
+      row += n;
+    }
+    for (; f.count > 1 && row < f.rows && n < kStage; ++row, n += f.count) {
+      // What a store writes beyond the row, the next row overwrites.
+      store(k0[0] + n, Lanes::u(f.k0[row]));
+      store(k1[0] + n, Lanes::u(f.k1[row]));
+      if (two) store(k0[1] + n, Lanes::u(f.low_k0[row]));
+      if (two) store(k1[1] + n, Lanes::u(f.low_k1[row]));
+      store(c1 + n, iota() + low);
+    }
+    write_blocks(op, n, out, [&](uint64_t i, char* to) {
+      op([&](int s) {
+        return threefry2x32(load<U32>(k0[s] + i), load<U32>(k1[s] + i), c0, load<U32>(c1 + i));
+      }, to);
+    });
+    out += n * Op::kSize;
+  }
+}
+
 template <class Op>
 void fill_rows(const Op& op, const Fill& f) {
+  const bool carries = (f.counter & UINT32_MAX) + f.count > UINT32_MAX;
+  if (f.count < kLanes && f.rows > 1 && !carries) return fill_short_rows(op, f);
   char* out = static_cast<char*>(f.out);
   for (uint64_t row = 0; row < f.rows; ++row) {
     fill_row(op, f, row, out);
@@ -303,7 +102,9 @@ void fill_rows(const Op& op, const Fill& f) {
   }
 }
 
-bool is_neutral(float mul, float add) { return mul == 1.0f && add == 0.0f && __builtin_signbit(add); }
+bool is_neutral(float mul, float add) {
+  return mul == 1.0f && add == 0.0f && __builtin_signbit(add);
+}
 bool is_neutral(double mul, double add) {
   return mul == 1.0 && add == 0.0 && __builtin_signbit(add);
 }
@@ -317,6 +118,42 @@ void with_normal(const Sampler& s, const Visit& visit) {
   if (clip) return visit(NormalF32<true, false>(s));
   if (affine) return visit(NormalF32<false, true>(s));
   visit(NormalF32<false, false>(s));
+}
+
+// `out` may be `words`.
+template <class Op>
+void transform_words(const Op& op, uint64_t n, const char* words, char* out) {
+  constexpr uint64_t kItem = sizeof(uint32_t);
+  uint64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    store(out + i * kItem, op.transform(load<U32>(words + i * kItem)));
+  }
+  if (i == n) return;
+  U32 rest = {};
+  __builtin_memcpy(&rest, words + i * kItem, (n - i) * kItem);
+  const F32 values = op.transform(rest);
+  __builtin_memcpy(out + i * kItem, &values, (n - i) * kItem);
+}
+
+// Words first, then the transform in place, a piece that stays in the L1 cache at a time. Two
+// simple loops run faster than one whose constants exceed the registers, and short rows cost the
+// transform nothing.
+template <class Op>
+void fill_staged(const Op& op, const Fill& f) {
+  constexpr uint64_t kPiece = 2048;  // elements
+  const uint64_t rows_at_once = f.count == 0 || f.count >= kPiece ? 1 : kPiece / f.count;
+  char* out = static_cast<char*>(f.out);
+  for (uint64_t row = 0; row < f.rows; row += rows_at_once) {
+    const uint64_t rows = f.rows - row < rows_at_once ? f.rows - row : rows_at_once;
+    for (uint64_t done = 0; done < f.count;) {
+      const uint64_t left = f.count - done, count = left < kPiece ? left : kPiece;
+      fill_rows(Bits<uint32_t>(), Fill{f.sampler, f.k0 + row, f.k1 + row, nullptr, nullptr, rows,
+                                       count, f.counter + done, out});
+      transform_words(op, rows * count, out, out);
+      out += rows * count * sizeof(uint32_t);
+      done += count;
+    }
+  }
 }
 
 template <class Visit>
@@ -335,8 +172,9 @@ void with_randint(const Sampler& s, const Visit& visit) {
 template <class Visit>
 void with_sampler(const Sampler& s, const Visit& visit) {
   switch (s.kind) {
-    case Kind::kKey:
-      return;  // keys are derived, not filled
+    case Kind::kKey:     // derived, not filled
+    case Kind::kNormal:  // with_normal
+      return;
     case Kind::kBits:
       if (s.word_bits == 8) return visit(Bits<uint8_t>());
       if (s.word_bits == 16) return visit(Bits<uint16_t>());
@@ -349,8 +187,6 @@ void with_sampler(const Sampler& s, const Visit& visit) {
       }
       if (is_neutral(param_f64(s, 2), param_f64(s, 3))) return visit(UniformF64<false>(s));
       return visit(UniformF64<true>(s));
-    case Kind::kNormal:
-      return with_normal(s, visit);
     case Kind::kBernoulli:
       if (s.word_bits == 32) return visit(BernoulliF32(s));
       return visit(BernoulliF64(s));
@@ -363,15 +199,13 @@ void with_sampler(const Sampler& s, const Visit& visit) {
   }
 }
 
-struct FillVisitor {
-  const Fill& f;
-  template <class Op>
-  void operator()(const Op& op) const {
-    fill_rows(op, f);
+void fill(const Fill& f) {
+  if (f.sampler->kind == Kind::kNormal) {
+    with_normal(*f.sampler, [&](const auto& op) { fill_staged(op, f); });
+  } else {
+    with_sampler(*f.sampler, [&](const auto& op) { fill_rows(op, f); });
   }
-};
-
-void fill(const Fill& f) { with_sampler(*f.sampler, FillVisitor{f}); }
+}
 
 void derive(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* c0,
             const uint32_t* c1, uint32_t* o0, uint32_t* o1) {
@@ -389,23 +223,10 @@ void derive(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* 
   }
 }
 
-struct TransformVisitor {
-  uint64_t n;
-  const uint32_t* words;
-  char* out;
-  template <class Op>
-  void operator()(const Op& op) const {
-    write_blocks(op, n, out, [&](uint64_t i, char* to) {
-      U32 w = {};
-      const uint64_t some = n - i < kLanes ? n - i : kLanes;
-      __builtin_memcpy(&w, words + i, some * sizeof(uint32_t));
-      op([&](int) { return Pair<U32>{w, U32{}}; }, to);
-    });
-  }
-};
-
 void transform(uint64_t n, const Sampler& sampler, const uint32_t* words, void* out) {
-  with_normal(sampler, TransformVisitor{n, words, static_cast<char*>(out)});
+  with_normal(sampler, [&](const auto& op) {
+    transform_words(op, n, reinterpret_cast<const char*>(words), static_cast<char*>(out));
+  });
 }
 
 #define SEEDBED_STRINGIFY_(x) #x

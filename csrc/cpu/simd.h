@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "threefry.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -72,7 +74,7 @@ inline F32 square_root(F32 x) { return F32(_mm512_sqrt_ps(x)); }
 inline F32 max_second(F32 a, F32 b) { return F32(_mm512_max_ps(a, b)); }
 inline F32 min_second(F32 a, F32 b) { return F32(_mm512_min_ps(a, b)); }
 inline F64 max_second(F64 a, F64 b) { return F64(_mm512_max_pd(a, b)); }
-inline bool all(I32 m) { return _mm512_movepi32_mask(__m512i(m)) == 0xFFFF; }
+inline bool all_above(F32 x, F32 y) { return _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ) == 0xFFFF; }
 inline U64 multiply_even(U32 a, U32 b) { return U64(_mm512_mul_epu32(__m512i(a), __m512i(b))); }
 #elif defined(__AVX2__)
 #define SEEDBED_IOTA 0, 1, 2, 3, 4, 5, 6, 7
@@ -86,7 +88,9 @@ inline F32 square_root(F32 x) { return F32(_mm256_sqrt_ps(x)); }
 inline F32 max_second(F32 a, F32 b) { return F32(_mm256_max_ps(a, b)); }
 inline F32 min_second(F32 a, F32 b) { return F32(_mm256_min_ps(a, b)); }
 inline F64 max_second(F64 a, F64 b) { return F64(_mm256_max_pd(a, b)); }
-inline bool all(I32 m) { return _mm256_movemask_ps(reinterpret<__m256>(m)) == 0xFF; }
+inline bool all_above(F32 x, F32 y) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_GT_OQ)) == 0xFF;
+}
 inline U64 multiply_even(U32 a, U32 b) { return U64(_mm256_mul_epu32(__m256i(a), __m256i(b))); }
 #else
 #define SEEDBED_IOTA 0, 1, 2, 3
@@ -101,7 +105,7 @@ inline F32 square_root(F32 x) { return F32(vsqrtq_f32(x)); }
 inline F32 max_second(F32 a, F32 b) { return a > b ? a : b; }
 inline F32 min_second(F32 a, F32 b) { return a < b ? a : b; }
 inline F64 max_second(F64 a, F64 b) { return a > b ? a : b; }
-inline bool all(I32 m) { return vminvq_u32(uint32x4_t(m)) != 0; }
+inline bool all_above(F32 x, F32 y) { return vminvq_u32(uint32x4_t(x > y)) != 0; }
 inline U64 multiply_even(U32 a, U32 b) {
   return U64(vmull_u32(vmovn_u64(uint64x2_t(a)), vmovn_u64(uint64x2_t(b))));
 }
@@ -133,9 +137,34 @@ inline F32 square_root(F32 x) { return F32(_mm_sqrt_ps(x)); }
 inline F32 max_second(F32 a, F32 b) { return F32(_mm_max_ps(a, b)); }
 inline F32 min_second(F32 a, F32 b) { return F32(_mm_min_ps(a, b)); }
 inline F64 max_second(F64 a, F64 b) { return F64(_mm_max_pd(a, b)); }
-inline bool all(I32 m) { return _mm_movemask_ps(reinterpret<__m128>(m)) == 0xF; }
+inline bool all_above(F32 x, F32 y) { return _mm_movemask_ps(_mm_cmpgt_ps(x, y)) == 0xF; }
 inline U64 multiply_even(U32 a, U32 b) { return U64(_mm_mul_epu32(__m128i(a), __m128i(b))); }
 #endif
+#endif
+
+#if defined(__AVX512F__)
+template <>
+struct Rotate<U32> {  // compilers prefer two shifts and a ternary operation to rotate and xor
+  template <int kBits>
+  static U32 left(U32 x) {
+    return U32(_mm512_rol_epi32(__m512i(x), kBits));
+  }
+};
+#elif defined(__AVX2__)
+template <>
+struct Rotate<U32> {
+  template <int kBits>
+  static U32 left(U32 x) {
+    if constexpr (kBits % 8 != 0) return (x << kBits) | (x >> (32 - kBits));
+    constexpr int k = kBits / 8;  // whole bytes: one shuffle
+    constexpr char b0 = (4 - k) % 4, b1 = (5 - k) % 4, b2 = (6 - k) % 4, b3 = (7 - k) % 4;
+    const __m256i order = _mm256_setr_epi8(
+        b0, b1, b2, b3, b0 + 4, b1 + 4, b2 + 4, b3 + 4, b0 + 8, b1 + 8, b2 + 8, b3 + 8, b0 + 12,
+        b1 + 12, b2 + 12, b3 + 12, b0, b1, b2, b3, b0 + 4, b1 + 4, b2 + 4, b3 + 4, b0 + 8, b1 + 8,
+        b2 + 8, b3 + 8, b0 + 12, b1 + 12, b2 + 12, b3 + 12);
+    return U32(_mm256_shuffle_epi8(__m256i(x), order));
+  }
+};
 #endif
 
 inline U32 iota() { return U32{SEEDBED_IOTA}; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import os
 from dataclasses import dataclass
@@ -36,6 +37,21 @@ def size(value: Any, name: str = "size") -> int:
     if not 0 < number < _SIZE_LIMIT:
         raise ValueError(f"`{name}` must be at least 1 and below 2**48; got {number}")
     return number
+
+
+def init_call(init: Any, args: tuple[Any, ...]) -> None:
+    """Whether ``init(key, *args)`` fits the function's signature, where it has one."""
+    try:
+        signature = inspect.signature(init)
+    except (TypeError, ValueError):  # builtins and some wrapped functions have none
+        return
+    try:
+        signature.bind(None, *args)
+    except TypeError as error:
+        raise TypeError(
+            f"`init` is called as init(key, *args), here with {len(args)} argument(s) after the "
+            f"key, and its signature {signature} does not accept that: {error}"
+        ) from None
 
 
 # --- keys -------------------------------------------------------------------------------
@@ -238,27 +254,29 @@ def words(indices: Any) -> Any:
         return jnp.stack([high, indices.astype(jnp.uint32)], axis=-1)
     wide = np.asarray(indices).astype(np.uint64)
     pair = [wide >> np.uint64(32), wide & np.uint64(0xFFFFFFFF)]
-    return np.stack(pair, axis=-1).astype(np.uint32)
+    # Sent explicitly, which jax.transfer_guard("disallow") allows.
+    return jax.device_put(np.stack(pair, axis=-1).astype(np.uint32))
 
 
 # --- memory -----------------------------------------------------------------------------
 
 
-def memory(plan: Plan, count: int, concrete: bool) -> None:
-    """Refuses a result that cannot exist, before anything is allocated."""
-    direct = {output.source for output in plan.native}
-    feeding = sum(
-        draw.nbytes
-        for index, draw in enumerate(plan.draws)
-        if not any(getattr(source, "index", None) == index for source in direct)
-    )
-    asked = count * (plan.member_bytes + feeding)
+def memory(plan: Plan, member_bytes: int, count: int, concrete: bool) -> None:
+    """Refuses a result that cannot exist, before anything is allocated.
+
+    Args:
+        plan: names the largest results in the message.
+        member_bytes: what one member takes, `Plan.total_bytes`.
+        count: how many members.
+        concrete: whether they are about to be allocated, not only traced.
+    """
+    asked = count * member_bytes
     if asked < _SMALL:
         return
     leaves = ", ".join(
         f"{output.path} {(count, *output.shape)} {output.dtype}" for output in largest(plan)
     )
-    message = f"{count} members of {plan.member_bytes + feeding:,} bytes are {asked:,} bytes"
+    message = f"{count} members of {member_bytes:,} bytes are {asked:,} bytes"
     if asked >= 1 << 63:
         raise OverflowError(f"`size` is too large: {message}. Largest results: {leaves}")
     available = _available_memory() if concrete else None

@@ -99,9 +99,9 @@ def impl_name(impl: Any) -> str:
 
 def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     """Evaluates one jaxpr equation on ``values``, in the context it was traced in."""
-    subfuns, params = eqn.primitive.get_bind_params(eqn.params)
+    params = eqn.primitive.get_bind_params(eqn.params)
     with eqn.ctx.manager:
-        out = eqn.primitive.bind(*subfuns, *values, **params)
+        out = eqn.primitive.bind(*values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
 
 
@@ -162,6 +162,10 @@ def register_ffi_target(
     name: str, target: Any, *, platform: str, types: Callable[[], dict[str, Any]] | None = None
 ) -> None:
     """Registers one custom-call target and the state types it needs."""
+    # A client that starts later would register the waiting targets before their state types,
+    # and fail to start at all.
+    with contextlib.suppress(RuntimeError):  # jax was told to do without this platform
+        jax.local_devices(backend=platform)
     if types is not None:
         for type_name, type_info in types().items():
             jax.ffi.register_ffi_type(type_name, type_info, platform=platform)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from . import _backends, _check, _compat, _execute, _match, _native, _plan, _trace
 
@@ -23,6 +21,7 @@ class _Prepared:
     closed: Any
     captures: tuple[Any, ...]
     axes: tuple[int | None, ...]
+    member_bytes: int
 
 
 class Ensemble:
@@ -110,7 +109,7 @@ class Ensemble:
         leaves = jax.tree_util.tree_leaves(args)
         size = self.size if chosen is None else chosen.count
         tracing = _compat.under_trace([key, *leaves, *prepared.captures])
-        _check.memory(plan, size, concrete=not tracing)
+        _check.memory(plan, prepared.member_bytes, size, concrete=not tracing)
         if chosen is not None:
             leaves = [
                 leaf if axis is None else chosen.take(leaf, axis)
@@ -174,6 +173,7 @@ class Ensemble:
         prepared = self._prepared.get(signature)
         if prepared is not None:
             return prepared
+        _check.init_call(self.init, args)
         member_args = jax.tree_util.tree_unflatten(tree, abstract)
         graph = _trace.trace(self.init, key_type, member_args)
         reason = _backends.why_reference(_check.key_impl(key), graph.effects)
@@ -182,7 +182,7 @@ class Ensemble:
         else:
             plan = _plan.reference_plan(graph, reason)
         captures = tuple(graph.captured.values())
-        prepared = _Prepared(plan, graph.closed, captures, axes)
+        prepared = _Prepared(plan, graph.closed, captures, axes, plan.total_bytes)
         # A function that closes over values being traced means something else next time.
         if not _compat.under_trace(graph.closed.consts):
             self._prepared[signature] = prepared
@@ -190,11 +190,14 @@ class Ensemble:
 
 
 def _member_words(chosen: _check.Chosen | None, stacked: bool) -> tuple[int, Any]:
-    """The custom call's mode and its operand of member indices, as (high, low) words."""
+    """The custom call's mode and its operand of member indices, as (high, low) words.
+
+    No indices mean all members: then nothing has to be sent to the device.
+    """
     if stacked:
-        return _native.KEYS, np.zeros(2, np.uint32)
+        return _native.KEYS, None
     if chosen is None:
-        return _native.CONSECUTIVE, np.zeros(2, np.uint32)
+        return _native.CONSECUTIVE, None
     if chosen.start is not None:
         return _native.CONSECUTIVE, _check.words(chosen.start)
     return _native.CHOSEN, _check.words(chosen.indices())
@@ -234,6 +237,4 @@ def ensemble(init: Callable[..., Any], size: int, *, in_axes: Any = None) -> Ens
         >>> make.member(jax.random.key(0), 17)["b"].shape
         (2,)
     """
-    return Ensemble(
-        init, operator.index(size) if isinstance(size, np.integer) else size, in_axes=in_axes
-    )
+    return Ensemble(init, size, in_axes=in_axes)

@@ -74,6 +74,8 @@ def _draws(plan: Plan, mode: int, size: int, keys: Any, members: Any) -> list[An
         return []
     if _compat.is_key(keys.dtype):
         keys = jax.random.key_data(keys)
+    if members is None:
+        members = jnp.zeros(2, jnp.uint32)
     return _native.call(plan.draws, mode, size, keys, members)
 
 

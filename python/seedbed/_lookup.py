@@ -1,7 +1,8 @@
-"""Tables of everything a narrow random word can become, filled by XLA itself."""
+"""What only XLA itself can say: tables of narrow draws, and how it treats constant factors."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -49,3 +50,15 @@ def _evaluate_chain(bits: int, drop: int, steps: tuple[Any, ...]) -> bytes:
     words = (np.arange(1 << (bits - drop), dtype=np.uint32) << drop).astype(f"uint{bits}")
     with _compat.compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
         return np.asarray(jax.jit(chain)(words)).tobytes()
+
+
+@functools.cache
+def merges_factors() -> bool:
+    """Whether XLA turns ``(x * a) * b`` into ``x * (a * b)``, which rounds differently.
+
+    jaxlib 0.10 does, jaxlib 0.12 does not.
+    """
+    x, a, b = np.float32(0.7), np.float32(0.3), np.float32(1.1)
+    with _compat.compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        found = np.asarray(jax.jit(lambda x: (x * a) * b)(x))
+    return bool(found == x * (a * b))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ._draw import KeyPath, Kind, Shape
+from ._lookup import merges_factors
 from ._meaning import (
     Integers,
     Keys,
@@ -96,10 +97,17 @@ def _bitcast(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> M
     return None
 
 
-def _product(real: Real, first: float, second: Any) -> float:
-    """A product of constants, rounded as XLA rounds when it folds them."""
-    with np.errstate(all="ignore"):
-        return float(real.dtype(first) * real.dtype(second))
+def _times(real: Real, shape: Shape, constant: Any) -> Meaning | None:
+    """One more constant factor, rounded where XLA rounds it."""
+    if real.scale == 1.0:
+        return replace(real, shape=shape, scale=float(constant))
+    if merges_factors():
+        with np.errstate(all="ignore"):
+            scale = float(real.dtype(real.scale) * real.dtype(constant))
+        return replace(real, shape=shape, scale=scale)
+    if real.stage == "normal" and real.factor == 1.0:
+        return replace(real, shape=shape, factor=real.scale, scale=float(constant))
+    return None
 
 
 @_rule("sub")
@@ -124,7 +132,7 @@ def _mul(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     if value.stage == "unit":
         return replace(value, shape=shape, stage="scaled", span=float(constant))
     if value.stage in ("ranged", "normal", "clipped"):
-        return replace(value, shape=shape, scale=_product(value, value.scale, constant))
+        return _times(value, shape, constant)
     return None
 
 
@@ -160,7 +168,7 @@ def _max(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
         return None
     if real.stage == "shifted" and _same(float(bound), real.low):
         return replace(real, shape=shape, stage="ranged")
-    if real.stage == "normal":
+    if real.stage == "normal" and real.factor == 1.0:
         # The clip separates the factors before it from those after.
         clip = (float(bound), math.inf)
         return replace(real, shape=shape, stage="clip_low", clip=clip, factor=real.scale, scale=1.0)
@@ -182,7 +190,7 @@ def _min(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
 @_rule("clamp")
 def _clamp(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     low, real, high = number(operands[0]), operands[1], number(operands[2])
-    if isinstance(real, Real) and real.stage == "normal" and real.shift is None:
+    if isinstance(real, Real) and (real.stage, real.factor, real.shift) == ("normal", 1.0, None):
         if low is not None and high is not None:
             clip = (float(low), float(high))
             return replace(

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _lookup
+from . import _compat, _lookup
 from ._draw import Draw, KeyPath, Kind, Shape
 from ._trace import Const, Equation, splat
 
@@ -97,16 +97,17 @@ class Real:
     def dtype(self) -> Any:
         return np.float64 if self.bits == 64 else np.float32
 
+    @property
+    def closed(self) -> bool:
+        """No multiplication or addition at the end, which XLA may merge with what follows."""
+        return self.stage != "unit" and self.scale == 1.0 and self.shift is None
+
     def draw(self) -> Draw | None:
         shift = -0.0 if self.shift is None else self.shift
         if self.stage in ("unit", "ranged"):
             values = [self.span, self.low, self.scale, shift]
             kind = Kind.UNIFORM
-        elif self.stage == "normal":
-            # Without a clip in between, a product of constants is one constant.
-            values = [self.span, self.low, 1.0, *self.clip, self.scale, shift]
-            kind = Kind.NORMAL
-        elif self.stage in ("clip_low", "clipped"):
+        elif self.stage in ("normal", "clip_low", "clipped"):
             values = [self.span, self.low, self.factor, *self.clip, self.scale, shift]
             kind = Kind.NORMAL
         else:
@@ -132,6 +133,15 @@ class Lookup:
     dtype: str
     # Each step: primitive, hashable parameters, position of the chain, other operands.
     steps: tuple[Any, ...]
+
+    @property
+    def closed(self) -> bool:
+        """As `Real.closed`; integers never round."""
+        return not (
+            self.steps
+            and self.steps[-1][0] in ("add", "sub", "mul", "div", "neg")
+            and _compat.is_float(np.dtype(self.dtype))
+        )
 
     def draw(self) -> Draw | None:
         table = _lookup.table(self.bits, self.drop, self.steps)

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import _compat
 from ._draw import Draw, Kind, Shape
-from ._meaning import Keys, Meaning
+from ._meaning import Keys, Lookup, Meaning, Real
 from ._trace import Atom, Const, Equation, Graph, splat
 
 ALL_KERNELS = frozenset(
@@ -128,6 +128,13 @@ class Plan:
         return sum(output.nbytes for output in self.outputs)
 
     @property
+    def total_bytes(self) -> int:
+        """Bytes of one member's result and of the draws that only feed residual equations."""
+        direct = self._direct()
+        feeding = sum(draw.nbytes for i, draw in enumerate(self.draws) if i not in direct)
+        return self.member_bytes + feeding
+
+    @property
     def native(self) -> tuple[Output, ...]:
         """The output leaves that the custom call writes directly."""
         return tuple(
@@ -140,6 +147,7 @@ class Plan:
         """A table of the output leaves: what each is, where its key comes from, who makes it."""
         rows: list[tuple[str, ...]] = [("output", "draw", "shape", "dtype", "key path", "made by")]
         rows += [self._row(output) for output in self.outputs]
+        direct = self._direct()
         rows += [
             (
                 f"(draw {index})",
@@ -150,7 +158,7 @@ class Plan:
                 "native, feeds XLA",
             )
             for index, draw in enumerate(self.draws)
-            if index not in self._direct()
+            if index not in direct
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(6)]
         lines = [
@@ -221,12 +229,18 @@ class _Builder:
             for position, equation in enumerate(graph.equations)
             for number in equation.outputs
         }
+        # What residual equations read, and what outputs are that need none.
         self.sources: dict[int, Source] = {}
+        self.written: dict[int, Source] = {}
         self.kept: set[int] = set()
 
     def plan(self) -> Plan:
         for atom in self.graph.outputs:
-            self.require(atom)
+            source = None if isinstance(atom, Const) else self.given(atom)
+            if source is not None:
+                self.written[atom] = source  # type: ignore[index]
+            else:
+                self.require(atom)
         steps = tuple(
             Step(
                 equation.eqn,
@@ -237,7 +251,7 @@ class _Builder:
             if position in self.kept
         )
         outputs = tuple(
-            Output(path, *_type(aval), self.source(atom), self.reason(atom), aval.weak_type)
+            Output(path, *_type(aval), self.result(atom), self.reason(atom), aval.weak_type)
             for path, aval, atom in zip(
                 self.graph.paths, self.graph.closed.out_avals, self.graph.outputs, strict=True
             )
@@ -245,13 +259,17 @@ class _Builder:
         return Plan(tuple(self.draws), steps, outputs, self.graph.out_tree)
 
     def require(self, atom: Atom) -> None:
-        """Finds a source for a value, and for everything that source needs (iteratively)."""
+        """Finds a source for a residual value, and for everything it needs (iteratively).
+
+        XLA multiplies constants together, fuses multiplications with additions, and so rounds
+        a chain of them as a whole: draws that feed it therefore end before such a chain.
+        """
         pending = [atom]
         while pending:
             number = pending.pop()
             if isinstance(number, Const) or number in self.sources:
                 continue
-            source = self.given(number)
+            source = self.given(number) if self.closed(number) else None
             if source is None:
                 position = self.producer[number]
                 self.kept.add(position)
@@ -275,13 +293,22 @@ class _Builder:
         index = self.draws.setdefault(draw, len(self.draws))
         return Operand("key" if isinstance(meaning, Keys) else "draw", index)
 
+    def closed(self, number: int) -> bool:
+        meaning = self.meanings.get(number)
+        return not isinstance(meaning, (Real, Lookup)) or meaning.closed
+
+    def result(self, atom: Atom) -> Source:
+        if isinstance(atom, int) and atom in self.written:
+            return self.written[atom]
+        return self.source(atom)
+
     def source(self, atom: Atom) -> Source:
         return constant(atom.value) if isinstance(atom, Const) else self.sources[atom]
 
     def reason(self, atom: Atom) -> str:
         if isinstance(atom, Const):
             return "XLA: constant"
-        source = self.sources[atom]
+        source = self.result(atom)
         assert isinstance(source, Operand)
         if source.kind in ("draw", "key"):
             return "native"

@@ -133,15 +133,26 @@ def _check_outputs(out: Any) -> None:
 
 
 def _check_leaks(traces: Sequence[weakref.ref[Any]]) -> None:
-    """A trace that outlives tracing was stored somewhere: its values mean nothing there."""
-    if any(ref() is not None for ref in traces):
-        gc.collect()
-        if any(ref() is not None for ref in traces):
-            raise TypeError(
-                "`init` stored a traced value outside itself (in a global, an attribute or a "
-                "container that outlives the call). It runs once, on abstract values, for all "
-                "members; return what you want to keep instead of storing it."
-            )
+    """A traced value that outlives tracing was stored somewhere, and means nothing there.
+
+    The trace itself may live on in the jaxpr (the derivative rule of a custom_jvp function
+    holds it), so what counts is whether one of its values does.
+    """
+    if not any(_values(ref()) for ref in traces):
+        return
+    gc.collect()
+    if any(_values(ref()) for ref in traces):
+        raise TypeError(
+            "`init` stored a traced value outside itself (in a global, an attribute or a "
+            "container that outlives the call). It runs once, on abstract values, for all "
+            "members; return what you want to keep instead of storing it."
+        )
+
+
+def _values(trace: Any | None) -> bool:
+    if trace is None:
+        return False
+    return any(_compat.is_tracer(holder) for holder in gc.get_referrers(trace))
 
 
 def _flatten(graph: Graph) -> None:

@@ -1,0 +1,126 @@
+"""The runner: ``python -m benchmarks [--quick] [--case NAME] ...`` from the repository root."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+from . import cases, environment, measure, report
+
+RESULTS = Path(__file__).parent / "results"
+# Where runs go that are not meant to be shown; git ignores it.
+SCRATCH = RESULTS / "scratch"
+_EPILOG = "A full run rewrites benchmarks/README.md; a partial one goes to results/scratch."
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures what is asked for; returns 1 if peers that promise the same bits differ."""
+    options = _options(arguments)
+    if options.list:
+        for case in cases.CASES:
+            print(f"{case.name:22} {case.title}\n{'':22} {', '.join(case.peers)}")
+        return 0
+    if options.report:
+        for path in sorted(RESULTS.glob("*/*.json")):
+            if path.parent != SCRATCH:
+                _present(path)
+        _rewrite_page()
+        return 0
+    try:
+        chosen = cases.select(options.case)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    settings = measure.QUICK if options.quick else measure.Settings()
+    changes = {"rounds": options.rounds, "cap": options.cap}
+    settings = dataclasses.replace(
+        settings, **{name: value for name, value in changes.items() if value is not None}
+    )
+    described = environment.describe()
+    full = not (options.quick or options.case or options.out)
+    out = options.out or (RESULTS / _run_name(described) if full else SCRATCH)
+    out.mkdir(parents=True, exist_ok=True)
+    if described["load"] and described["load"] > 0.5:
+        _log(f"! the machine is busy (load {described['load']}): times will be too long")
+    started = time.monotonic()
+    same = True
+    for table in cases.TABLES:
+        results = [measure.measure(c, settings, _log) for c in chosen if c.table == table]
+        if not results:
+            continue
+        run = {
+            "table": table,
+            "settings": dataclasses.asdict(settings),
+            "environment": described | {"load_after": environment.load()},
+            "cases": results,
+        }
+        path = out / f"{table}.json"
+        path.write_text(json.dumps(run, indent=1) + "\n")
+        _present(path)
+        same &= all(
+            peer.get("same_bits") is not False for case in results for peer in case["peers"].values()
+        )
+    if full:
+        _rewrite_page()
+    _log(f"{time.monotonic() - started:.0f} s; results in {out}")
+    return 0 if same else 1
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, epilog=_EPILOG
+    )
+    parser.add_argument("--list", action="store_true", help="print the cases and their peers")
+    parser.add_argument(
+        "--case",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this case or table; may be a pattern, may be repeated",
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
+    parser.add_argument("--rounds", type=int, help="timed warm calls of every peer")
+    parser.add_argument("--cap", type=float, help="seconds after which a cold start is given up")
+    parser.add_argument("--out", type=Path, help="folder for JSON, Markdown and PNG")
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="measure nothing; write Markdown, PNG and README.md again from the JSON files",
+    )
+    return parser.parse_args(arguments)
+
+
+def _run_name(described: dict[str, object]) -> str:
+    packages = described["packages"]
+    assert isinstance(packages, dict)
+    return f"jax-{packages.get('jax', 'none')}"
+
+
+def _present(path: Path) -> None:
+    """Writes the tables and the figure beside a result."""
+    run = json.loads(path.read_text())
+    path.with_suffix(".md").write_text(report.page(run))
+    try:
+        from . import plots
+    except ImportError as error:
+        _log(f"! no figure: {error}")
+    else:
+        plots.draw(run, path.with_suffix(".png"))
+
+
+def _rewrite_page() -> None:
+    page = RESULTS.parent / "README.md"
+    page.write_text(report.readme(RESULTS))
+    _log(f"wrote {page}")
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

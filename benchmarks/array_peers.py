@@ -1,0 +1,77 @@
+"""The peers that are not JAX: one call for each leaf, with the member axis in front.
+
+Each function takes a case and returns a `Call`. Both libraries draw a leaf of all members at
+once from one generator, so a member's values depend on how many members there are; that is
+less than the JAX peers promise, and what their users do.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+from .cases import Case, Leaf
+from .peers import Call, Unavailable
+
+# Variance times fan-in. (The rescaling for truncation does not concern a plain normal.)
+_GAIN = {"he_normal": 2.0, "lecun_normal": 1.0}
+
+
+def _standard_deviation(leaf: Leaf) -> float:
+    return 0.02 if leaf.sampler == "embedding" else sqrt(_GAIN[leaf.sampler] / leaf.shape[-2])
+
+
+def numpy(case: Case) -> Call:
+    import numpy as np
+
+    methods = {
+        "bits": lambda rng, shape: rng.integers(0, 1 << 32, shape, np.uint32),
+        "uniform": lambda rng, shape: rng.random(shape, np.float32),
+        "normal": lambda rng, shape: rng.standard_normal(shape, np.float32),
+    }
+    _refuse(case, set(methods))
+
+    def run(rng: Any) -> dict[str, Any]:
+        return {
+            leaf.name: methods[leaf.sampler](rng, (case.members, *leaf.shape))
+            for leaf in case.leaves
+        }
+
+    return Call(lambda seed: np.random.Generator(np.random.SFC64(seed)), run)
+
+
+def torch(case: Case) -> Call:
+    import torch
+
+    def normal(leaf: Leaf, shape: tuple[int, ...]) -> Any:
+        # Scaled by the draw itself: a multiplication afterwards would cost another pass.
+        return torch.empty(shape).normal_(0.0, _standard_deviation(leaf))
+
+    methods: dict[str, Any] = {
+        "bits": lambda leaf, shape: torch.empty(shape, dtype=torch.int32).random_(
+            -(1 << 31), 1 << 31
+        ),
+        "uniform": lambda leaf, shape: torch.rand(shape),
+        "normal": lambda leaf, shape: torch.randn(shape),
+        "truncated_normal": lambda leaf, shape: torch.nn.init.trunc_normal_(torch.empty(shape)),
+        "he_normal": normal,
+        "lecun_normal": normal,
+        "embedding": normal,
+        "zeros": lambda leaf, shape: torch.zeros(shape),
+        "ones": lambda leaf, shape: torch.ones(shape),
+    }
+    _refuse(case, set(methods))
+
+    def run(generator: Any) -> dict[str, Any]:
+        return {
+            leaf.name: methods[leaf.sampler](leaf, (case.members, *leaf.shape))
+            for leaf in case.leaves
+        }
+
+    return Call(torch.manual_seed, run, lambda: {"threads": torch.get_num_threads()})
+
+
+def _refuse(case: Case, known: set[str]) -> None:
+    missing = sorted({leaf.sampler for leaf in case.leaves} - known)
+    if missing:
+        raise Unavailable(f"it has no {', '.join(missing)}")

@@ -1,0 +1,199 @@
+"""What is measured: tables of cases. Data only; imported without jax.
+
+A case is a model, given as its list of leaves, and a number of members. A plain draw is a
+model with one leaf, so draws and models run through the same code. Every case names the peers
+that run beside seedbed in the same rounds, and the baselines that ratios are given against.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of a model: how it is drawn, and its shape for one member."""
+
+    name: str
+    sampler: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its number of members, and who makes it."""
+
+    name: str
+    title: str
+    table: str
+    leaves: tuple[Leaf, ...]
+    members: int
+    peers: tuple[str, ...]
+    baselines: tuple[str, ...]
+    # Why this case is in the table, or what to know when reading it.
+    note: str = ""
+    # Rounds for this case alone, where the table's number would take too long.
+    rounds: int | None = None
+    # What --quick replaces.
+    quick: dict[str, Any] = field(default_factory=dict)
+
+
+# --- models -----------------------------------------------------------------------------
+
+
+def mlp(*widths: int) -> tuple[Leaf, ...]:
+    """Dense layers with zero biases: he_normal, and lecun_normal for the last."""
+    leaves = []
+    for layer, shape in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        sampler = "lecun_normal" if layer == len(widths) - 2 else "he_normal"
+        leaves += [
+            Leaf(f"weight{layer}", sampler, shape),
+            Leaf(f"bias{layer}", "zeros", shape[1:]),
+        ]
+    return tuple(leaves)
+
+
+def transformer(width: int, layers: int, vocabulary: int, length: int) -> tuple[Leaf, ...]:
+    """A decoder: token and position embeddings, pre-norm blocks, an output head."""
+    leaves = [
+        Leaf("tokens", "embedding", (vocabulary, width)),
+        Leaf("positions", "embedding", (length, width)),
+    ]
+    for layer in range(layers):
+        block = [
+            *[(name, "lecun_normal", (width, width)) for name in ("query", "key", "value", "out")],
+            ("up", "he_normal", (width, 4 * width)),
+            ("up_bias", "zeros", (4 * width,)),
+            ("down", "lecun_normal", (4 * width, width)),
+            ("down_bias", "zeros", (width,)),
+            *[(f"norm{i}_scale", "ones", (width,)) for i in range(2)],
+            *[(f"norm{i}_bias", "zeros", (width,)) for i in range(2)],
+        ]
+        leaves += [Leaf(f"block{layer}_{name}", *rest) for name, *rest in block]
+    return (*leaves, Leaf("head", "lecun_normal", (width, vocabulary)))
+
+
+def many_leaves(count: int) -> tuple[Leaf, ...]:
+    """Many small layers: compile time is nearly all of what users wait for."""
+    return tuple(Leaf(f"weight{i}", "lecun_normal", (16, 16)) for i in range(count))
+
+
+# --- the tables -------------------------------------------------------------------------
+
+JAX = ("seedbed", "jax", "jax_unrolled")
+FRAMEWORKS = ("equinox", "nnx", "linen")
+ARRAYS = ("numpy", "torch")
+_MEMBERS = 16
+
+
+def _draw(sampler: str, title: str, *peers: str, note: str = "") -> Case:
+    # 2**24 words of 4 bytes; a key is two words.
+    count = 1 << 19 if sampler == "split" else 1 << 20
+    return Case(
+        name=f"draw-{sampler.replace('_', '-')}",
+        title=title,
+        table="draws",
+        leaves=(Leaf("draw", sampler, (count,)),),
+        members=_MEMBERS,
+        peers=(*JAX, *peers, "zeros"),
+        baselines=("jax", "jax_unrolled", *(p for p in peers if p in ARRAYS), "zeros"),
+        note=note,
+        quick={"leaves": (Leaf("draw", sampler, (count >> 3,)),)},
+    )
+
+
+CASES = (
+    _draw("bits", "random bits, 2^24 uint32", *ARRAYS),
+    _draw("uniform", "uniform, 2^24 float32", *ARRAYS),
+    _draw("normal", "normal, 2^24 float32", *ARRAYS, "jax_unrolled_huge_pages", "zeros_huge_pages"),
+    _draw(
+        "truncated_normal",
+        "normal truncated to (-2, 2), 2^24 float32",
+        "torch",
+        note="numpy has no truncated normal.",
+    ),
+    _draw(
+        "split",
+        "split, 2^23 keys",
+        note="numpy and torch have no operation that splits a key.",
+    ),
+    Case(
+        name="mlp",
+        title="MLP 64-128-128-128-10, 1,024 members",
+        table="ensembles",
+        leaves=mlp(64, 128, 128, 128, 10),
+        members=1024,
+        peers=(
+            *JAX,
+            *FRAMEWORKS,
+            "torch",
+            "zeros",
+            "jax_unrolled_huge_pages",
+            "zeros_huge_pages",
+        ),
+        baselines=("jax", "jax_unrolled", "torch", "zeros"),
+        note="he_normal and lecun_normal draw truncated normals; torch draws plain ones.",
+        quick={"members": 64},
+    ),
+    Case(
+        name="transformer",
+        title="transformer, width 128, 4 layers, 51 leaves, 64 members",
+        table="ensembles",
+        leaves=transformer(128, 4, vocabulary=256, length=64),
+        members=64,
+        peers=(*JAX, *FRAMEWORKS, "torch", "zeros"),
+        baselines=("jax", "jax_unrolled", "torch", "zeros"),
+        rounds=7,
+        quick={
+            "leaves": transformer(32, 1, vocabulary=64, length=16),
+            "members": 4,
+            "peers": (*JAX, "torch", "zeros"),
+        },
+    ),
+    Case(
+        name="many-leaves",
+        title="200 leaves of (16, 16), 512 members",
+        table="ensembles",
+        leaves=many_leaves(200),
+        members=512,
+        peers=(*JAX, "torch", "zeros"),
+        baselines=("jax", "jax_unrolled", "torch", "zeros"),
+        note="The frameworks compile the same program as jax and would take as long again.",
+        quick={"leaves": many_leaves(6), "members": 16},
+    ),
+    Case(
+        name="huge-leaf",
+        title="one leaf of (4096, 4096), 2 members",
+        table="ensembles",
+        leaves=(Leaf("weight", "lecun_normal", (4096, 4096)),),
+        members=2,
+        peers=(*JAX, *FRAMEWORKS, "torch", "zeros"),
+        baselines=("jax", "jax_unrolled", "torch", "zeros"),
+        quick={"leaves": (Leaf("weight", "lecun_normal", (512, 512)),), "peers": (*JAX, "zeros")},
+    ),
+)
+TABLES = tuple(dict.fromkeys(case.table for case in CASES))
+
+
+def select(patterns: list[str]) -> tuple[Case, ...]:
+    """The cases whose name or table matches any of the patterns; all of them for no pattern.
+
+    Raises:
+        ValueError: a pattern matches nothing.
+    """
+    if not patterns:
+        return CASES
+    chosen = set()
+    for pattern in patterns:
+        names = {
+            case.name
+            for case in CASES
+            if pattern == case.table or fnmatch.fnmatchcase(case.name, pattern)
+        }
+        if not names:
+            known = ", ".join([*TABLES, *(case.name for case in CASES)])
+            raise ValueError(f"--case {pattern!r} matches no case; there are {known}")
+        chosen |= names
+    return tuple(case for case in CASES if case.name in chosen)

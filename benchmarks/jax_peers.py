@@ -1,0 +1,153 @@
+"""The peers that are JAX programs. Each function takes a case and returns a `Call`.
+
+They import what they measure inside the functions, so that a process holds one peer only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn import initializers
+
+from . import unrolled as unrolled_lowering
+from .cases import Case, Leaf
+from .peers import Call
+
+SAMPLERS = {
+    "bits": lambda key, shape: jax.random.bits(key, shape, jnp.uint32),
+    "uniform": lambda key, shape: jax.random.uniform(key, shape),
+    "normal": lambda key, shape: jax.random.normal(key, shape),
+    "truncated_normal": lambda key, shape: jax.random.truncated_normal(key, -2.0, 2.0, shape),
+    "split": lambda key, shape: jax.random.split(key, shape),
+    "he_normal": initializers.he_normal(),
+    "lecun_normal": initializers.lecun_normal(),
+    "embedding": initializers.normal(0.02),
+    "zeros": lambda key, shape: jnp.zeros(shape),
+    "ones": lambda key, shape: jnp.ones(shape),
+}
+CONSTANTS = ("zeros", "ones")
+
+
+def key(seed: int) -> Any:
+    """A key that no jax program had to run for, so that a cold start stays cold."""
+    return np.array([0x5EED, seed], np.uint32)
+
+
+def draw(leaf: Leaf, key: Any) -> Any:
+    return SAMPLERS[leaf.sampler](key, leaf.shape)
+
+
+def init(case: Case) -> Any:
+    """The case's model as a plain function of a key."""
+    random = [leaf.name for leaf in case.leaves if leaf.sampler not in CONSTANTS]
+
+    def model(key: Any) -> dict[str, Any]:
+        keys = [key] if len(random) == 1 else jax.random.split(key, len(random))
+        of = dict(zip(random, keys, strict=True))
+        return {leaf.name: draw(leaf, of.get(leaf.name)) for leaf in case.leaves}
+
+    return model
+
+
+def _ready(make: Any) -> Any:
+    return lambda key: jax.block_until_ready(make(key))
+
+
+def _lowering() -> dict[str, Any]:
+    return {"threefry": unrolled_lowering.lowering()}
+
+
+def seedbed(case: Case) -> Call:
+    import seedbed as sb
+
+    make = sb.ensemble(init(case), case.members)
+
+    def facts() -> dict[str, Any]:
+        plan = make.plan(key(0))
+        facts = {"plan": plan.summary(), "version": sb.__version__}
+        if plan.reference is None:
+            from seedbed import _cpu
+
+            facts["isa"] = _cpu.isa()
+        else:
+            facts["warning"] = f"not native: {plan.reference}"
+        return facts
+
+    return Call(key, _ready(make), facts)
+
+
+def raw(case: Case) -> Call:
+    member = init(case)
+    make = jax.jit(lambda key: jax.vmap(member)(jax.random.split(key, case.members)))
+    return Call(key, _ready(make), _lowering)
+
+
+def unrolled(case: Case) -> Call:
+    unrolled_lowering.install()
+    return raw(case)
+
+
+def equinox(case: Case) -> Call:
+    import equinox as eqx
+
+    member = init(case)
+
+    class Model(eqx.Module):
+        parameters: dict[str, jax.Array]
+
+        def __init__(self, key: Any) -> None:
+            self.parameters = member(key)
+
+    @eqx.filter_jit
+    def make(key: Any) -> Any:
+        return eqx.filter_vmap(Model)(jax.random.split(key, case.members))
+
+    return Call(key, _ready(make), _lowering)
+
+
+def nnx(case: Case) -> Call:
+    from flax import nnx
+
+    class Model(nnx.Module):
+        def __init__(self, rngs: Any) -> None:
+            for leaf in case.leaves:
+                random = leaf.sampler not in CONSTANTS
+                setattr(self, leaf.name, nnx.Param(draw(leaf, rngs.params() if random else None)))
+
+    @nnx.split_rngs(splits=case.members)
+    @nnx.vmap
+    def create(rngs: Any) -> Any:
+        return Model(rngs)
+
+    @jax.jit
+    def make(key: Any) -> Any:
+        return nnx.state(create(nnx.Rngs(params=jax.random.wrap_key_data(key))))
+
+    return Call(key, _ready(make), _lowering)
+
+
+def linen(case: Case) -> Call:
+    from flax import linen
+
+    class Model(linen.Module):
+        @linen.compact
+        def __call__(self) -> None:
+            for leaf in case.leaves:
+                self.param(leaf.name, lambda key, leaf=leaf: draw(leaf, key))
+
+    model = Model()
+    make = jax.jit(lambda key: jax.vmap(model.init)(jax.random.split(key, case.members)))
+    return Call(key, _ready(make), _lowering)
+
+
+def zeros(case: Case) -> Call:
+    shapes = jax.eval_shape(init(case), key(0))
+
+    @jax.jit
+    def make() -> Any:
+        return jax.tree.map(lambda x: jnp.zeros((case.members, *x.shape), x.dtype), shapes)
+
+    return Call(key, lambda key: jax.block_until_ready(make()))

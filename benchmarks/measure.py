@@ -1,0 +1,206 @@
+"""Runs the peers of a case against each other, round by round, one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .cases import Case
+from .peers import PEERS
+from .worker import serve
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long to measure.
+
+    Attributes:
+        rounds: timed warm calls of every peer.
+        cold_starts: fresh processes that measure a cold start of every peer.
+        cap: seconds after which a cold start is given up and reported as longer.
+        repeat_below: a cold start that took longer than this is measured once only.
+    """
+
+    rounds: int = 15
+    cold_starts: int = 3
+    cap: float = 300.0
+    repeat_below: float = 8.0
+    quick: bool = False
+
+    def shrink(self, case: Case) -> Case:
+        """The case as it runs under these settings."""
+        if not self.quick:
+            return case
+        return replace(case, title=f"{case.title} (shrunk by --quick)", **case.quick)
+
+
+QUICK = Settings(rounds=3, cold_starts=1, cap=30.0, quick=True)
+
+
+class Dropped(Exception):
+    """This peer cannot go on; the arguments are its status and why."""
+
+
+class Process:
+    """The parent's end of one peer's process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=serve, args=(other, name), daemon=True)
+        with _environment(PEERS[name].env):
+            self.process.start()
+        other.close()
+
+    def ask(self, *request: Any, timeout: float = 600.0) -> Any:
+        self.send(*request)
+        return self.answer(timeout)
+
+    def send(self, *request: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it is dead, as `answer` will find
+            self.connection.send(request)
+
+    def answer(self, timeout: float = 600.0) -> Any:
+        if not self.connection.poll(timeout):
+            raise Dropped("over", f"> {timeout:.0f} s")
+        try:
+            status, value = self.connection.recv()
+        except EOFError:
+            self.process.join()
+            raise Dropped(
+                "error", f"its process ended with status {self.process.exitcode}"
+            ) from None
+        if status != "ok":
+            raise Dropped(status, value)
+        return value
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.send(("stop",))
+        self.process.join(0.2)
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+
+
+class Race:
+    """The processes of some peers, started together and then asked one at a time."""
+
+    def __init__(self, names: tuple[str, ...], log: Log) -> None:
+        self.log = log
+        self.results: dict[str, dict[str, Any]] = {name: {"status": "ok"} for name in names}
+        self.processes = {name: Process(name) for name in names}
+        # Imports are not measured and may overlap; nothing is timed until all are done.
+        for process in self.processes.values():
+            process.send("ready")
+        for name in names:
+            self._guard(name, lambda process: process.answer())
+
+    def ask(self, name: str, *request: Any, timeout: float = 600.0) -> Any:
+        """One peer's answer, or None if it has dropped out, now or before."""
+        return self._guard(name, lambda process: process.ask(*request, timeout=timeout))
+
+    def _guard(self, name: str, talk: Callable[[Process], Any]) -> Any:
+        if name not in self.processes:
+            return None
+        try:
+            return talk(self.processes[name])
+        except Dropped as dropped:
+            status, reason = dropped.args
+            self.results[name] |= {"status": status, "reason": reason.strip().splitlines()[-1]}
+            self.log(f"  ! {PEERS[name].label}: {status}: {reason.strip()}")
+            self.processes.pop(name).close()
+            return None
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.close()
+
+
+def measure(case: Case, settings: Settings, log: Log) -> dict[str, Any]:
+    """Everything about one case, as plain data: raw samples of every peer, in seconds and bytes."""
+    case = settings.shrink(case)
+    log(f"{case.name}: {case.title}")
+    with contextlib.closing(Race(case.peers, log)) as race:
+        results = race.results
+        for name in case.peers:
+            cold = race.ask(name, "cold", case, timeout=settings.cap)
+            if cold is not None:
+                results[name]["cold"] = [cold]
+                results[name] |= race.ask(name, "output") or {}
+                results[name]["facts"] = race.ask(name, "facts")
+                log(f"  {PEERS[name].label}: cold {cold['wall']:.2f} s")
+        _compare(results, log)
+        _rounds(race, min(settings.rounds, case.rounds or settings.rounds))
+        for name in case.peers:
+            samples = [race.ask(name, "memory") for _ in range(3)]
+            if all(sample is not None for sample in samples):
+                results[name]["peak_growth"] = samples
+    _cold_again(case, settings, results, log)
+    kept = ("name", "title", "table", "members", "note", "baselines")
+    return {key: getattr(case, key) for key in kept} | {"peers": results}
+
+
+def _rounds(race: Race, rounds: int) -> None:
+    """Warm calls: all peers in every round, each round with new keys and another first peer."""
+    names = list(race.processes)
+    for number in range(rounds + 1):
+        first = number % max(len(names), 1)
+        for name in names[first:] + names[:first]:
+            # Thread pools spin for a while after their work; let the last one go to sleep.
+            time.sleep(0.01)
+            sample = race.ask(name, "warm", number + 1)
+            if sample is not None and number > 0:  # round 0 warms up
+                race.results[name].setdefault("warm", []).append(sample)
+
+
+def _cold_again(
+    case: Case, settings: Settings, results: dict[str, dict[str, Any]], log: Log
+) -> None:
+    """More cold starts, each in another fresh process, of the peers that do not take long."""
+    names = tuple(
+        name
+        for name in case.peers
+        if results[name]["status"] == "ok"
+        and results[name]["cold"][0]["wall"] < settings.repeat_below
+    )
+    for _ in range(settings.cold_starts - 1 if case.table == "ensembles" else 0):
+        with contextlib.closing(Race(names, log)) as race:
+            for name in names:
+                cold = race.ask(name, "cold", case, timeout=settings.cap)
+                if cold is not None:
+                    results[name]["cold"].append(cold)
+
+
+def _compare(results: dict[str, dict[str, Any]], log: Log) -> None:
+    """Holds the peers that promise jax's numbers to them, bit for bit."""
+    digests = {name: results[name].get("digest") for name in ("jax", "jax_unrolled")}
+    oracle = next((digest for digest in digests.values() if digest), None)
+    for name, result in results.items():
+        if PEERS[name].same_bits and oracle and "digest" in result:
+            result["same_bits"] = result["digest"] == oracle
+            if not result["same_bits"]:
+                log(f"  ! {PEERS[name].label}: ITS BITS DIFFER FROM JAX'S")
+
+
+@contextlib.contextmanager
+def _environment(extra: dict[str, str]) -> Iterator[None]:
+    """Sets variables for a process that is started inside."""
+    before = {name: os.environ.get(name) for name in extra}
+    os.environ.update(extra)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

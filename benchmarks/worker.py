@@ -1,0 +1,150 @@
+"""One peer in one process: it imports, waits to be asked, and answers with measurements.
+
+Peers in processes of their own share no allocator, no compilation cache and no thread pool, so
+none of them warms or slows another. The parent asks one process at a time, so that the one
+that is measured has the machine to itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import hashlib
+import importlib
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from .cases import Case
+from .peers import PEERS, Call, Unavailable
+
+_STATUS, _CLEAR_REFS = "/proc/self/status", "/proc/self/clear_refs"
+
+
+def serve(connection: Connection, peer: str) -> None:
+    """Answers ``(method, *arguments)`` requests with ``("ok", result)`` until it is told to stop.
+
+    Other answers are ``("skip", reason)`` and ``("error", traceback)``.
+    """
+    worker = None
+    while True:
+        try:
+            method, *arguments = connection.recv()
+        except EOFError:
+            return
+        if method == "stop":
+            return
+        try:
+            worker = worker or Worker(peer)
+            connection.send(("ok", getattr(worker, method)(*arguments)))
+        except (Unavailable, ImportError) as error:
+            connection.send(("skip", str(error)))
+        except Exception:
+            connection.send(("error", traceback.format_exc()))
+
+
+class Worker:
+    """The measurements of one peer."""
+
+    def __init__(self, peer: str) -> None:
+        self.peer = PEERS[peer]
+        for module in self.peer.requires:
+            importlib.import_module(module)
+        module, name = self.peer.factory.split(":")
+        self.factory = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+        self.call: Call
+
+    def ready(self) -> None:
+        """Answers once everything is imported, which is when a process gets its worker."""
+
+    def prepare(self, case: Case) -> None:
+        """Builds the case's callable, without running it."""
+        self.call = self.factory(case)
+
+    def cold(self, case: Case) -> dict[str, float]:
+        """One call in a process that has imported its libraries and done nothing else."""
+        seed = None
+
+        def everything() -> Any:
+            nonlocal seed
+            self.prepare(case)
+            seed = self.call.seed(0)
+            return self.call.run(seed)
+
+        return _timed(everything)
+
+    def warm(self, number: int) -> dict[str, float]:
+        """One call, with a key of its own, in a process that has made this ensemble before."""
+        seed = self.call.seed(number)
+        return _timed(lambda: self.call.run(seed))
+
+    def facts(self) -> dict[str, Any]:
+        return self.call.facts()
+
+    def output(self) -> dict[str, Any]:
+        """Number of values and bytes of the result, and a digest of all its bits."""
+        leaves = _leaves(self.call.run(self.call.seed(0)))
+        digest = hashlib.blake2b(digest_size=16)
+        for leaf in leaves:
+            digest.update(leaf.data)
+        return {
+            "values": sum(leaf.size for leaf in leaves),
+            "bytes": sum(leaf.nbytes for leaf in leaves),
+            "digest": digest.hexdigest(),
+        }
+
+    def memory(self) -> int | None:
+        """Peak growth of resident memory over one warm call, in bytes; None if unknown here.
+
+        What the process holds before the call (libraries, compiled programs) does not count,
+        and freed blocks are given back first, so that they cannot hide what the call takes.
+        """
+        seed = self.call.seed(1)
+        gc.collect()
+        if sys.platform != "linux":
+            return None
+        libc = ctypes.CDLL(None)
+        if not hasattr(libc, "malloc_trim"):
+            return None
+        libc.malloc_trim(0)
+        try:
+            with open(_CLEAR_REFS, "w") as file:
+                file.write("5")
+        except OSError:
+            return None
+        before = _status("VmRSS")
+        result = self.call.run(seed)
+        growth = _status("VmHWM") - before
+        del result
+        return growth
+
+
+def _timed(run: Any) -> dict[str, float]:
+    """Wall and CPU seconds of ``run()``; the CPU time is of all threads of the process."""
+    gc.collect()
+    cpu, wall = time.process_time(), time.perf_counter()
+    result = run()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    del result
+    return {"wall": wall, "cpu": cpu}
+
+
+def _status(name: str) -> int:
+    with open(_STATUS) as file:
+        line = next(line for line in file if line.startswith(name + ":"))
+    return int(line.split()[1]) << 10
+
+
+def _leaves(result: Any) -> list[Any]:
+    """The arrays of a result as contiguous numpy arrays, in the order of their names."""
+    import numpy as np
+
+    if isinstance(result, dict) and "jax" not in sys.modules:
+        values = [result[name] for name in sorted(result)]
+    else:
+        import jax
+
+        values = jax.tree.leaves(result)
+    return [np.ascontiguousarray(value) for value in values]

@@ -1,0 +1,271 @@
+// From the words of a vector of elements to their values: one type for each variant of a draw.
+// Part of kernels.cc: compiled once per instruction set.
+#ifndef SEEDBED_CPU_OPS_H_
+#define SEEDBED_CPU_OPS_H_
+
+#include "kernels.h"
+#include "samplers.h"
+#include "simd.h"
+
+namespace {
+
+using seedbed::Kind;
+using seedbed::Sampler;
+
+// GCC would rather call the large transforms than inline them into each loop.
+#define SEEDBED_INLINE inline __attribute__((always_inline))
+
+// The lane type of samplers.h.
+struct Lanes {
+  using F = F32;
+  using U = U32;
+  static F f(float x) { return F{} + x; }
+  static U u(uint32_t x) { return U{} + x; }
+  static F fma(F a, F b, F c) { return ::fma(a, b, c); }
+  static F sqrt(F x) { return square_root(x); }
+  static F select(I32 m, F a, F b) { return m ? a : b; }
+  static bool all_above(F x, F y) { return ::all_above(x, y); }
+  static F max(F bound, F x) { return max_second(bound, x); }
+  static F to_float(I32 i) { return __builtin_convertvector(i, F32); }
+  static F as_float(U x) { return reinterpret<F32>(x); }
+  static U as_uint(F x) { return reinterpret<U32>(x); }
+  static I32 as_int(U x) { return reinterpret<I32>(x); }
+};
+
+float param_f32(const Sampler& s, int i) {
+  const uint32_t bits = static_cast<uint32_t>(s.params[i]);
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+double param_f64(const Sampler& s, int i) {
+  double x;
+  __builtin_memcpy(&x, &s.params[i], sizeof x);
+  return x;
+}
+
+// The span of max(lo, fma(u, span, lo)) for vector maxima that return either zero where XLA's
+// returns +0. The two can meet only if lo is +0 and span is negative; then the result is +0.
+// (`lo` by its bits: where subnormals are flushed, one of them would compare equal to zero.)
+template <class T>
+T proper_span(T span, uint64_t lo_bits) {
+  return lo_bits == 0 && span < 0 ? 0 : span;
+}
+
+// Each sampler below turns the word pairs of kLanes consecutive elements into kLanes elements of
+// kSize bytes at `out`. `words(0)` evaluates the cipher; `words(1)` the second key's, where there
+// is one.
+
+template <class T>
+struct Bits {
+  static constexpr int kSize = sizeof(T);
+  template <class Words>
+  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
+    const Pair<U32> w = words(0);
+    if constexpr (kSize == 8) {
+      store(out, zip_lo(w.b, w.a));  // (a << 32) | b, little endian
+      store(out + kVectorBytes, zip_hi(w.b, w.a));
+    } else if constexpr (kSize == 4) {
+      store(out, w.a ^ w.b);
+    } else {
+      store(out, __builtin_convertvector(w.a ^ w.b, Vec<T, kLanes>));
+    }
+  }
+};
+
+template <bool kAffine>
+struct UniformF32 {
+  static constexpr int kSize = 4;
+  F32 span, lo, mul, add;
+  explicit UniformF32(const Sampler& s)
+      : span(Lanes::f(proper_span(param_f32(s, 0), s.params[1]))), lo(Lanes::f(param_f32(s, 1))),
+        mul(Lanes::f(param_f32(s, 2))), add(Lanes::f(param_f32(s, 3))) {}
+  template <class Words>
+  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
+    const Pair<U32> w = words(0);
+    const F32 v = affine_uniform<Lanes>(unit_float<Lanes>(w.a ^ w.b), span, lo);
+    store(out, kAffine ? fma(v, mul, add) : v);
+  }
+};
+
+// Range [0, 1), spacing 2^-52, from the high 52 bits of (a << 32) | b.
+inline F64 unit_double(U32 interleaved) {
+  const U64 bits = (reinterpret<U64>(interleaved) >> 12) | 0x3FF0000000000000u;
+  return reinterpret<F64>(bits) - 1.0;
+}
+
+struct RangeF64 {
+  F64 span, lo;
+  explicit RangeF64(const Sampler& s)
+      : span(F64{} + proper_span(param_f64(s, 0), s.params[1])), lo(F64{} + param_f64(s, 1)) {}
+  F64 operator()(U32 interleaved) const {
+    return max_second(lo, fma(unit_double(interleaved), span, lo));
+  }
+};
+
+template <bool kAffine>
+struct UniformF64 {
+  static constexpr int kSize = 8;
+  RangeF64 range;
+  F64 mul, add;
+  explicit UniformF64(const Sampler& s)
+      : range(s), mul(F64{} + param_f64(s, 2)), add(F64{} + param_f64(s, 3)) {}
+  template <class Words>
+  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
+    const Pair<U32> w = words(0);
+    const F64 v0 = range(zip_lo(w.b, w.a)), v1 = range(zip_hi(w.b, w.a));
+    store(out, kAffine ? fma(v0, mul, add) : v0);
+    store(out + kVectorBytes, kAffine ? fma(v1, mul, add) : v1);
+  }
+};
+
+// min(clip_hi, max(clip_lo, x)) with the zeros and NaN of IEEE maximum and minimum, -0 < +0.
+struct Clip {
+  F32 lo, hi;
+  U32 keep, set;  // x & keep makes zeros +0, x | set makes them -0
+  Clip(const Sampler& s, int first)
+      : lo(Lanes::f(param_f32(s, first))), hi(Lanes::f(param_f32(s, first + 1))),
+        keep(Lanes::u(s.params[first] == 0 ? 0x7FFFFFFFu : 0xFFFFFFFFu)),
+        set(Lanes::u(s.params[first + 1] == 0x80000000u ? 0x80000000u : 0)) {}
+  SEEDBED_INLINE F32 operator()(F32 x) const {
+    x = Lanes::as_float(Lanes::as_uint(max_second(lo, x)) & keep);
+    return Lanes::as_float(Lanes::as_uint(min_second(hi, x)) | set);
+  }
+};
+
+// Applied to words that are in memory already; see fill_staged.
+template <bool kClip, bool kAffine>
+struct NormalF32 {
+  F32 span, lo, scale;
+  Clip clip;
+  F32 mul, add;
+  explicit NormalF32(const Sampler& s)
+      : span(Lanes::f(proper_span(param_f32(s, 0), s.params[1]))),
+        lo(Lanes::f(param_f32(s, 1))), scale(Lanes::f(param_f32(s, 2))),
+        clip(s, 3), mul(Lanes::f(param_f32(s, 5))),
+        add(Lanes::f(param_f32(s, 6))) {
+    const bool nan_bound = __builtin_isunordered(param_f32(s, 3), param_f32(s, 4));
+    if (nan_bound) scale = Lanes::f(__builtin_nanf(""));  // and so every result
+  }
+  SEEDBED_INLINE F32 transform(U32 word) const {
+    F32 x = erf_inv<Lanes>(affine_uniform<Lanes>(unit_float<Lanes>(word), span, lo)) * scale;
+    if constexpr (kClip) x = clip(x);
+    if constexpr (kAffine) x = fma(x, mul, add);
+    return x;
+  }
+};
+
+// Ones of a lane mask, a byte each.
+inline void store_flags(char* out, I32 mask) {
+  store(out, __builtin_convertvector(mask & 1, Vec<uint8_t, kLanes>));
+}
+
+struct BernoulliF32 {
+  static constexpr int kSize = 1;
+  F32 span, lo, p;
+  explicit BernoulliF32(const Sampler& s)
+      : span(Lanes::f(proper_span(param_f32(s, 0), s.params[1]))), lo(Lanes::f(param_f32(s, 1))),
+        p(Lanes::f(param_f32(s, 2))) {}
+  template <class Words>
+  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
+    const Pair<U32> w = words(0);
+    store_flags(out, affine_uniform<Lanes>(unit_float<Lanes>(w.a ^ w.b), span, lo) < p);
+  }
+};
+
+struct BernoulliF64 {
+  static constexpr int kSize = 1;
+  RangeF64 range;
+  F64 p;
+  explicit BernoulliF64(const Sampler& s) : range(s), p(F64{} + param_f64(s, 2)) {}
+  template <class Words>
+  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
+    const Pair<U32> w = words(0);
+    const I64 m0 = range(zip_lo(w.b, w.a)) < p, m1 = range(zip_hi(w.b, w.a)) < p;
+    // The low halves of the 64-bit masks, in order.
+    store_flags(out, reinterpret<I32>(even(reinterpret<U32>(m0), reinterpret<U32>(m1))));
+  }
+};
+
+// x % d, and x where d is 0, as XLA defines it. With m = floor((2^B - 1) / d) the high word of x * m
+// is the quotient or one less, so one subtraction corrects the remainder.
+struct Modulus32 {
+  U32 divisor, reciprocal;
+  explicit Modulus32(uint32_t d)
+      : divisor(Lanes::u(d)), reciprocal(Lanes::u(d == 0 ? 0 : UINT32_MAX / d)) {}
+  U32 operator()(U32 x) const {
+    const U32 r = x - multiply_high(x, reciprocal) * divisor;
+    const U32 corrected = r - divisor;
+    return corrected < r ? corrected : r;  // wraps upwards where r < divisor
+  }
+};
+
+struct Modulus64 {
+  uint64_t divisor, reciprocal;
+  explicit Modulus64(uint64_t d) : divisor(d), reciprocal(d == 0 ? 0 : UINT64_MAX / d) {}
+  uint64_t operator()(uint64_t x) const {
+    const auto q = static_cast<uint64_t>((static_cast<unsigned __int128>(x) * reciprocal) >> 64);
+    const uint64_t r = x - q * divisor, corrected = r - divisor;
+    return corrected < r ? corrected : r;
+  }
+};
+
+template <class T>
+struct Randint32 {
+  static constexpr int kSize = sizeof(T);
+  Modulus32 span;
+  U32 mult, minval;
+  explicit Randint32(const Sampler& s)
+      : span(static_cast<uint32_t>(s.params[0])),
+        mult(Lanes::u(static_cast<uint32_t>(s.params[1]))),
+        minval(Lanes::u(static_cast<uint32_t>(s.params[2]))) {}
+  template <class Words>
+  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
+    const Pair<U32> hi = words(0), lo = words(1);
+    const U32 r = span(span(hi.a ^ hi.b) * mult + span(lo.a ^ lo.b)) + minval;
+    store(out, __builtin_convertvector(r, Vec<T, kLanes>));
+  }
+};
+
+template <class T>
+struct Randint64 {
+  static constexpr int kSize = sizeof(T);
+  Modulus64 span;
+  uint64_t mult, minval;
+  explicit Randint64(const Sampler& s)
+      : span(s.params[0]), mult(s.params[1]), minval(s.params[2]) {}
+  template <class Words>
+  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
+    const Pair<U32> hi = words(0), lo = words(1);
+    for (int i = 0; i < kLanes; ++i) {
+      const uint64_t h = (static_cast<uint64_t>(hi.a[i]) << 32) | hi.b[i];
+      const uint64_t l = (static_cast<uint64_t>(lo.a[i]) << 32) | lo.b[i];
+      const T r = static_cast<T>(minval + span(span(h) * mult + span(l)));
+      __builtin_memcpy(out + i * kSize, &r, kSize);
+    }
+  }
+};
+
+template <class T>
+struct Table {
+  static constexpr int kSize = sizeof(T);
+  const char* entries;
+  uint32_t mask;
+  int shift;
+  explicit Table(const Sampler& s)
+      : entries(static_cast<const char*>(s.table)), mask((1u << s.word_bits) - 1),
+        shift(static_cast<int>(s.params[0])) {}
+  template <class Words>
+  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
+    const Pair<U32> w = words(0);
+    const U32 index = ((w.a ^ w.b) & mask) >> shift;
+    for (int i = 0; i < kLanes; ++i) {
+      __builtin_memcpy(out + i * kSize, entries + static_cast<uint64_t>(index[i]) * kSize, kSize);
+    }
+  }
+};
+
+}  // namespace
+
+#endif  // SEEDBED_CPU_OPS_H_

@@ -1,0 +1,44 @@
+"""Settings that every test runs under; they must come before jax is imported."""
+
+import os
+
+# Four devices on one processor, for the tests of sharding.
+_DEVICES = "--xla_force_host_platform_device_count=4"
+if "device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import pytest
+
+from helpers import backend_name, native_problem
+
+# Shapes that line up by accident hide mistakes; nothing in the tests relies on it.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+hypothesis.settings.register_profile(
+    "ci", max_examples=25, derandomize=True, deadline=None, print_blob=True, database=None
+)
+hypothesis.settings.register_profile("deep", max_examples=500, deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_report_header() -> str:
+    return f"jax {jax.__version__}, seedbed backend: {backend_name()}"
+
+
+@pytest.fixture
+def key():
+    """A typed key."""
+    return jax.random.key(20)
+
+
+@pytest.fixture
+def native():
+    """Skips where the native backend does not run; a failure if it was required."""
+    problem = native_problem()
+    if problem:
+        if os.environ.get("SEEDBED_REQUIRE_NATIVE") == "1" and "SEEDBED_BACKEND" not in problem:
+            pytest.fail(f"SEEDBED_REQUIRE_NATIVE=1, but {problem}")
+        pytest.skip(f"needs the native backend: {problem}")

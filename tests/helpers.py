@@ -1,0 +1,145 @@
+"""What the tests share: the oracle, comparison by bits, and plans without a backend."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from seedbed import _backends, _check, _match, _plan, _trace
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def native_problem() -> str:
+    """Why the native backend does not run here; empty if it does."""
+    return _backends.why_reference("threefry2x32", False) or ""
+
+
+def backend_name() -> str:
+    problem = native_problem()
+    if problem:
+        return f"reference ({problem})"
+    from seedbed import _cpu
+
+    return f"native ({_cpu.isa()})"
+
+
+def as_words(array) -> np.ndarray:
+    """The bit pattern of an array: keys as their words, numbers as unsigned integers."""
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
+    array = np.asarray(array)
+    if array.dtype.kind == "c":
+        array = np.stack([array.real, array.imag], axis=-1)
+    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape)
+
+
+def _ordered(words: np.ndarray) -> np.ndarray:
+    """Bit patterns of floats as integers in the order of the floats, so that 1 is one ulp."""
+    top = np.uint64(1) << np.uint64(8 * words.dtype.itemsize - 1)
+    wide = words.astype(np.uint64)
+    size = (wide & (top - np.uint64(1))).astype(np.int64)
+    return np.where(wide & top, -size, size)
+
+
+def mismatches(got, expected, *, either=None, ulps: int = 0, nan: bool = False) -> np.ndarray:
+    """Where two arrays differ in their bits.
+
+    Args:
+        either: a second array of right answers; an element equal to one of the two is right.
+        ulps: how many units in the last place are allowed.
+        nan: take all NaNs as equal (their sign and payload are nobody's promise).
+    """
+    wrong = as_words(got) != as_words(expected)
+    if either is not None:
+        wrong &= as_words(got) != as_words(either)
+    if wrong.any() and ulps:
+        wrong &= np.abs(_ordered(as_words(got)) - _ordered(as_words(expected))) > ulps
+    if wrong.any() and nan:
+        wrong &= ~(np.isnan(np.asarray(got)) & np.isnan(np.asarray(expected)))
+    return wrong
+
+
+def assert_same_bits(
+    got, expected, *, either=None, ulps: int = 0, nan: bool = False, weak: bool = True
+) -> None:
+    """Asserts that two pytrees agree in structure, shapes, dtypes, weak types and bits."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    others = jax.tree.leaves(either) if either is not None else None
+    leaves = jax.tree_util.tree_leaves_with_path(got)
+    for position, ((path, one), two) in enumerate(
+        zip(leaves, jax.tree.leaves(expected), strict=True)
+    ):
+        name = jax.tree_util.keystr(path) or "the result"
+        assert one.shape == two.shape, f"{name}: shape {one.shape}, expected {two.shape}"
+        assert one.dtype == two.dtype, f"{name}: dtype {one.dtype}, expected {two.dtype}"
+        if weak and isinstance(one, jax.Array) and isinstance(two, jax.Array):
+            assert one.weak_type == two.weak_type, f"{name}: weak type {one.weak_type}"
+        other = None if others is None else others[position]
+        wrong = mismatches(one, two, either=other, ulps=ulps, nan=nan)
+        if wrong.any():
+            first = tuple(int(axis[0]) for axis in np.nonzero(wrong))
+            raise AssertionError(
+                f"{name} {one.dtype}{list(one.shape)}: {wrong.sum()} of {wrong.size} elements "
+                f"differ, first at {first}: words {as_words(one)[first]:#x}, expected "
+                f"{as_words(two)[first]:#x}"
+            )
+
+
+def split(key, size: int):
+    return jax.random.split(key, size)
+
+
+def oracle(init, size: int, key, *args, in_axes=None):
+    """``jax.jit(jax.vmap(init))`` over split keys: what an ensemble must equal."""
+    axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+    return jax.jit(jax.vmap(init, (0, *axes)))(split(key, size), *args)
+
+
+def plan_of(init, key=None, *args) -> _plan.Plan:
+    """The plan for one member, made without any backend."""
+    key = jax.random.key(0) if key is None else key
+    types = jax.tree.map(lambda leaf: _check.member_type(leaf, None), args)
+    graph = _trace.trace(init, _check.member_key_type(key), types)
+    return _plan.build(graph, _match.match(graph))
+
+
+def sources(plan: _plan.Plan) -> dict[str, str]:
+    """For each output its draw as text, or what ``explain`` says of its origin."""
+    return {
+        output.path: str(plan.draws[output.source.index])
+        if getattr(output.source, "kind", "") in ("draw", "key")
+        else output.why
+        for output in plan.outputs
+    }
+
+
+def key_paths(plan: _plan.Plan) -> dict[str, str]:
+    """For each natively written output the path of its key."""
+    return {output.path: str(plan.draws[output.source.index].key) for output in plan.native}
+
+
+def run_python(code: str, **env: str) -> str:
+    """Runs code in a new interpreter from the root of the project; its standard output."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **env},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+# The dtypes whose draws jax supports, by name (ml_dtypes registers bfloat16 with numpy).
+BF16 = np.dtype(ml_dtypes.bfloat16)
+F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
