@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from . import cases, environment, measure, report
 
@@ -22,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     if options.list:
         for case in cases.CASES:
-            print(f"{case.name:22} {case.title}\n{'':22} {', '.join(case.peers)}")
+            print(f"{case.name:22} {case.heading}\n{'':22} {', '.join(case.peers)}")
         return 0
     if options.report:
         for path in sorted(RESULTS.glob("*/*.json")):
@@ -31,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         _rewrite_page()
         return 0
     try:
-        chosen = cases.select(options.case)
+        chosen = cases.select(options.case, options.peer)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -41,29 +43,29 @@ def main(arguments: list[str] | None = None) -> int:
         settings, **{name: value for name, value in changes.items() if value is not None}
     )
     described = environment.describe()
-    full = not (options.quick or options.case or options.out)
+    full = not (options.quick or options.case or options.peer or options.out)
     out = options.out or (RESULTS / _run_name(described) if full else SCRATCH)
     out.mkdir(parents=True, exist_ok=True)
     if described["load"] and described["load"] > 0.5:
         _log(f"! the machine is busy (load {described['load']}): times will be too long")
     started = time.monotonic()
     same = True
-    for table in cases.TABLES:
-        results = [measure.measure(c, settings, _log) for c in chosen if c.table == table]
-        if not results:
-            continue
-        run = {
+    for table in dict.fromkeys(case.table for case in chosen):
+        path = out / f"{table}.json"
+        run: dict[str, Any] = {
             "table": table,
             "settings": dataclasses.asdict(settings),
-            "environment": described | {"load_after": environment.load()},
-            "cases": results,
+            "environment": described,
+            "cases": [],
         }
-        path = out / f"{table}.json"
-        path.write_text(json.dumps(run, indent=1) + "\n")
+        for case in chosen:
+            if case.table == table:
+                run["cases"].append(measure.measure(case, settings, _log))
+                described["load_after"] = environment.load()
+                path.write_text(_json(run))  # a run that is cut off keeps what it has
         _present(path)
-        same &= all(
-            peer.get("same_bits") is not False for case in results for peer in case["peers"].values()
-        )
+        peers = [peer for case in run["cases"] for peer in case["peers"].values()]
+        same &= all(peer.get("same_bits") is not False for peer in peers)
     if full:
         _rewrite_page()
     _log(f"{time.monotonic() - started:.0f} s; results in {out}")
@@ -82,6 +84,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="only this case or table; may be a pattern, may be repeated",
     )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this peer, where a case has it; may be repeated",
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
     parser.add_argument("--rounds", type=int, help="timed warm calls of every peer")
     parser.add_argument("--cap", type=float, help="seconds after which a cold start is given up")
@@ -98,6 +107,12 @@ def _run_name(described: dict[str, object]) -> str:
     packages = described["packages"]
     assert isinstance(packages, dict)
     return f"jax-{packages.get('jax', 'none')}"
+
+
+def _json(run: dict[str, Any]) -> str:
+    """Indented, but with lists of numbers on one line."""
+    text = json.dumps(run, indent=1)
+    return re.sub(r"\[([-+.\de,\s]+)\]", lambda m: f"[{' '.join(m[1].split())}]", text) + "\n"
 
 
 def _present(path: Path) -> None:

@@ -8,7 +8,8 @@ that run beside seedbed in the same rounds, and the baselines that ratios are gi
 from __future__ import annotations
 
 import fnmatch
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 
@@ -39,6 +40,16 @@ class Case:
     # What --quick replaces.
     quick: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def heading(self) -> str:
+        """The title with its numbers filled in."""
+        draws = self.members * sum(prod(leaf.shape) for leaf in self.leaves)
+        return self.title.format(
+            members=f"{self.members:,}",
+            leaves=len(self.leaves),
+            draws=f"2^{draws.bit_length() - 1}" if draws.bit_count() == 1 else f"{draws:,}",
+        )
+
 
 # --- models -----------------------------------------------------------------------------
 
@@ -63,15 +74,18 @@ def transformer(width: int, layers: int, vocabulary: int, length: int) -> tuple[
     ]
     for layer in range(layers):
         block = [
-            *[(name, "lecun_normal", (width, width)) for name in ("query", "key", "value", "out")],
-            ("up", "he_normal", (width, 4 * width)),
-            ("up_bias", "zeros", (4 * width,)),
-            ("down", "lecun_normal", (4 * width, width)),
-            ("down_bias", "zeros", (width,)),
-            *[(f"norm{i}_scale", "ones", (width,)) for i in range(2)],
-            *[(f"norm{i}_bias", "zeros", (width,)) for i in range(2)],
+            *(
+                Leaf(name, "lecun_normal", (width, width))
+                for name in ("query", "key", "value", "out")
+            ),
+            Leaf("up", "he_normal", (width, 4 * width)),
+            Leaf("up_bias", "zeros", (4 * width,)),
+            Leaf("down", "lecun_normal", (4 * width, width)),
+            Leaf("down_bias", "zeros", (width,)),
+            *(Leaf(f"norm{i}_scale", "ones", (width,)) for i in range(2)),
+            *(Leaf(f"norm{i}_bias", "zeros", (width,)) for i in range(2)),
         ]
-        leaves += [Leaf(f"block{layer}_{name}", *rest) for name, *rest in block]
+        leaves += [replace(leaf, name=f"block{layer}_{leaf.name}") for leaf in block]
     return (*leaves, Leaf("head", "lecun_normal", (width, vocabulary)))
 
 
@@ -85,10 +99,18 @@ def many_leaves(count: int) -> tuple[Leaf, ...]:
 JAX = ("seedbed", "jax", "jax_unrolled")
 FRAMEWORKS = ("equinox", "nnx", "linen")
 ARRAYS = ("numpy", "torch")
+HUGE_PAGES = ("jax_unrolled_huge_pages", "zeros_huge_pages")
 _MEMBERS = 16
 
 
-def _draw(sampler: str, title: str, *peers: str, note: str = "") -> Case:
+def _draw(
+    sampler: str,
+    title: str,
+    *peers: str,
+    note: str = "",
+    more: tuple[str, ...] = (),
+    rounds: int | None = None,
+) -> Case:
     # 2**24 words of 4 bytes; a key is two words.
     count = 1 << 19 if sampler == "split" else 1 << 20
     return Case(
@@ -97,49 +119,48 @@ def _draw(sampler: str, title: str, *peers: str, note: str = "") -> Case:
         table="draws",
         leaves=(Leaf("draw", sampler, (count,)),),
         members=_MEMBERS,
-        peers=(*JAX, *peers, "zeros"),
-        baselines=("jax", "jax_unrolled", *(p for p in peers if p in ARRAYS), "zeros"),
+        rounds=rounds,
+        peers=(*JAX, *peers, "zeros", *more),
+        baselines=("jax", "jax_unrolled", *peers, "zeros"),
         note=note,
         quick={"leaves": (Leaf("draw", sampler, (count >> 3,)),)},
     )
 
 
 CASES = (
-    _draw("bits", "random bits, 2^24 uint32", *ARRAYS),
-    _draw("uniform", "uniform, 2^24 float32", *ARRAYS),
-    _draw("normal", "normal, 2^24 float32", *ARRAYS, "jax_unrolled_huge_pages", "zeros_huge_pages"),
+    _draw("bits", "random bits, {draws} uint32", *ARRAYS),
+    _draw("uniform", "uniform, {draws} float32", *ARRAYS),
+    _draw("normal", "normal, {draws} float32", *ARRAYS, more=HUGE_PAGES),
     _draw(
         "truncated_normal",
-        "normal truncated to (-2, 2), 2^24 float32",
+        "normal truncated to (-2, 2), {draws} float32",
         "torch",
         note="numpy has no truncated normal.",
+        rounds=7,
     ),
     _draw(
         "split",
-        "split, 2^23 keys",
+        "split, {draws} keys",
         note="numpy and torch have no operation that splits a key.",
     ),
     Case(
         name="mlp",
-        title="MLP 64-128-128-128-10, 1,024 members",
+        title="MLP 64-128-128-128-10, {members} members",
         table="ensembles",
         leaves=mlp(64, 128, 128, 128, 10),
         members=1024,
-        peers=(
-            *JAX,
-            *FRAMEWORKS,
-            "torch",
-            "zeros",
-            "jax_unrolled_huge_pages",
-            "zeros_huge_pages",
-        ),
+        peers=(*JAX, *FRAMEWORKS, "torch", "zeros", *HUGE_PAGES),
         baselines=("jax", "jax_unrolled", "torch", "zeros"),
         note="he_normal and lecun_normal draw truncated normals; torch draws plain ones.",
-        quick={"members": 64},
+        quick={
+            "title": "MLP 64-128-10, {members} members",
+            "leaves": mlp(64, 128, 10),
+            "members": 128,
+        },
     ),
     Case(
         name="transformer",
-        title="transformer, width 128, 4 layers, 51 leaves, 64 members",
+        title="transformer, width 128, 4 layers, {leaves} leaves, {members} members",
         table="ensembles",
         leaves=transformer(128, 4, vocabulary=256, length=64),
         members=64,
@@ -147,6 +168,7 @@ CASES = (
         baselines=("jax", "jax_unrolled", "torch", "zeros"),
         rounds=7,
         quick={
+            "title": "transformer, width 32, 1 layer, {leaves} leaves, {members} members",
             "leaves": transformer(32, 1, vocabulary=64, length=16),
             "members": 4,
             "peers": (*JAX, "torch", "zeros"),
@@ -154,7 +176,7 @@ CASES = (
     ),
     Case(
         name="many-leaves",
-        title="200 leaves of (16, 16), 512 members",
+        title="{leaves} leaves of (16, 16), {members} members",
         table="ensembles",
         leaves=many_leaves(200),
         members=512,
@@ -165,35 +187,54 @@ CASES = (
     ),
     Case(
         name="huge-leaf",
-        title="one leaf of (4096, 4096), 2 members",
+        title="one leaf of (4096, 4096), {members} members",
         table="ensembles",
         leaves=(Leaf("weight", "lecun_normal", (4096, 4096)),),
         members=2,
         peers=(*JAX, *FRAMEWORKS, "torch", "zeros"),
         baselines=("jax", "jax_unrolled", "torch", "zeros"),
-        quick={"leaves": (Leaf("weight", "lecun_normal", (512, 512)),), "peers": (*JAX, "zeros")},
+        rounds=7,
+        quick={
+            "title": "one leaf of (512, 512), {members} members",
+            "leaves": (Leaf("weight", "lecun_normal", (512, 512)),),
+            "peers": (*JAX, "zeros"),
+        },
     ),
 )
 TABLES = tuple(dict.fromkeys(case.table for case in CASES))
 
 
-def select(patterns: list[str]) -> tuple[Case, ...]:
-    """The cases whose name or table matches any of the patterns; all of them for no pattern.
+def select(patterns: list[str], peers: list[str] | None = None) -> tuple[Case, ...]:
+    """The cases whose name or table matches any of the patterns, with some of their peers.
+
+    No pattern means all cases, and no peers mean all peers.
 
     Raises:
-        ValueError: a pattern matches nothing.
+        ValueError: a pattern matches nothing, or no case has such a peer.
     """
-    if not patterns:
-        return CASES
-    chosen = set()
-    for pattern in patterns:
-        names = {
-            case.name
+    chosen = []
+    for pattern in patterns or ["*"]:
+        matching = [
+            case
             for case in CASES
             if pattern == case.table or fnmatch.fnmatchcase(case.name, pattern)
-        }
-        if not names:
+        ]
+        if not matching:
             known = ", ".join([*TABLES, *(case.name for case in CASES)])
             raise ValueError(f"--case {pattern!r} matches no case; there are {known}")
-        chosen |= names
-    return tuple(case for case in CASES if case.name in chosen)
+        chosen += matching
+    known_peers = {peer for case in CASES for peer in case.peers}
+    for peer in peers or []:
+        if peer not in known_peers:
+            raise ValueError(f"--peer {peer!r} is in no case; there are {sorted(known_peers)}")
+    kept = [_only(case, peers) if peers else case for case in CASES if case in chosen]
+    return tuple(case for case in kept if case.peers)
+
+
+def _only(case: Case, peers: list[str]) -> Case:
+    """The case with these peers alone, also under --quick."""
+    kept = tuple(peer for peer in case.peers if peer in peers)
+    quick = dict(case.quick)
+    if "peers" in quick:
+        quick["peers"] = tuple(peer for peer in quick["peers"] if peer in peers)
+    return replace(case, peers=kept, quick=quick)

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import hashlib
 import importlib
+import os
 import sys
 import time
 import traceback
@@ -21,6 +22,7 @@ from .cases import Case
 from .peers import PEERS, Call, Unavailable
 
 _STATUS, _CLEAR_REFS = "/proc/self/status", "/proc/self/clear_refs"
+_MEMORY_CALLS = 2
 
 
 def serve(connection: Connection, peer: str) -> None:
@@ -33,8 +35,6 @@ def serve(connection: Connection, peer: str) -> None:
         try:
             method, *arguments = connection.recv()
         except EOFError:
-            return
-        if method == "stop":
             return
         try:
             worker = worker or Worker(peer)
@@ -95,30 +95,47 @@ class Worker:
             "digest": digest.hexdigest(),
         }
 
-    def memory(self) -> int | None:
-        """Peak growth of resident memory over one warm call, in bytes; None if unknown here.
+    def memory(self) -> list[int] | None:
+        """Peak growth of resident memory over some warm calls, in bytes; None if unknown here.
 
-        What the process holds before the call (libraries, compiled programs) does not count,
-        and freed blocks are given back first, so that they cannot hide what the call takes.
+        What the process holds before a call (libraries, compiled programs) does not count, and
+        freed blocks are given back first, so that they cannot hide what the call takes.
         """
-        seed = self.call.seed(1)
+        seeds = [self.call.seed(number) for number in range(_MEMORY_CALLS + 1)]
         gc.collect()
-        if sys.platform != "linux":
+        if not _give_back_at_once():
             return None
-        libc = ctypes.CDLL(None)
-        if not hasattr(libc, "malloc_trim"):
-            return None
-        libc.malloc_trim(0)
-        try:
+        self.call.run(seeds[0])
+        samples = []
+        for seed in seeds[1:]:
+            # XLA's threads may free the buffers of the last call a little after it returned.
+            time.sleep(0.1)
+            ctypes.CDLL(None).malloc_trim(0)
             with open(_CLEAR_REFS, "w") as file:
-                file.write("5")
-        except OSError:
-            return None
-        before = _status("VmRSS")
-        result = self.call.run(seed)
-        growth = _status("VmHWM") - before
-        del result
-        return growth
+                file.write("5")  # the peak starts again at what is resident now
+            before = _status("VmRSS")
+            result = self.call.run(seed)
+            samples.append(_status("VmHWM") - before)
+            del result
+        return samples
+
+
+def _give_back_at_once() -> bool:
+    """Tells glibc to keep no freed memory from here on; False where that cannot be had.
+
+    Otherwise small blocks come from memory that earlier calls left behind. It is done after all
+    timing, since it makes every allocation slower.
+    """
+    if not os.access(_CLEAR_REFS, os.W_OK):
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "malloc_trim"):
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    libc.mallopt(trim_threshold, 0)
+    libc.mallopt(mmap_threshold, 1 << 16)
+    libc.malloc_trim(0)
+    return True
 
 
 def _timed(run: Any) -> dict[str, float]:

@@ -123,6 +123,7 @@ void transform(Input<float> params, Input<uint32_t> bits, Output<float> out,
     sampler.params[i] = word;
   }
   const KernelTable& kernels = table_for(isa);
+  const nb::gil_scoped_release release;
   const FlushDenormals flush;
   kernels.transform(elements(bits), sampler, bits.data(), out.data());
 }
@@ -186,8 +187,11 @@ NB_MODULE(_cpu, m) {
   m.def("isas", &isas);
   m.def("version", [] { return std::string(SEEDBED_VERSION); });
   m.def("plan_version", [] { return kPlanVersion; });
-  m.def("run_plan", &run_plan, "plan"_a, "mode"_a, "size"_a, "keys"_a, "members"_a, "outputs"_a,
-        "isa"_a = nb::none(), "threads"_a = 1);
-  m.def("transform", &transform, "params"_a, "bits"_a, "out"_a, "isa"_a = nb::none());
-  m.def("threefry", &threefry, "keys"_a, "counters"_a, "out"_a, "isa"_a = nb::none());
+  // Without conversions: an output that had to be copied first would never reach the caller.
+  m.def("run_plan", &run_plan, "plan"_a.noconvert(), "mode"_a, "size"_a, "keys"_a.noconvert(),
+        "members"_a.noconvert(), "outputs"_a.noconvert(), "isa"_a = nb::none(), "threads"_a = 1);
+  m.def("transform", &transform, "params"_a.noconvert(), "bits"_a.noconvert(), "out"_a.noconvert(),
+        "isa"_a = nb::none());
+  m.def("threefry", &threefry, "keys"_a.noconvert(), "counters"_a.noconvert(), "out"_a.noconvert(),
+        "isa"_a = nb::none());
 }

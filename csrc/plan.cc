@@ -76,6 +76,7 @@ class DrawDecoder {
     read_params(draw, n_params);
     read_table(draw, n_table);
     check_sampler(draw);
+    trim_params(draw.sampler);
     checked_product(draw.batch, checked_product(draw.inner, 8, "row size"), "draw size");
     return draw;
   }
@@ -96,7 +97,9 @@ class DrawDecoder {
  private:
   int32_t small(const char* what) {
     const int64_t value = reader_.next(what);
-    if (value < 0 || value > 64) fail(std::string(what) + " out of range: " + std::to_string(value));
+    if (value < 0 || value > 64) {
+      fail(std::string(what) + " out of range: " + std::to_string(value));
+    }
     return static_cast<int32_t>(value);
   }
 
@@ -164,6 +167,12 @@ class DrawDecoder {
     check_table(draw);
   }
 
+  // Words of 32 bits count without the upper half, which an encoder may sign-extend.
+  static void trim_params(Sampler& s) {
+    if (s.word_bits != 32) return;
+    for (uint64_t& param : s.params) param &= std::numeric_limits<uint32_t>::max();
+  }
+
   // Every index that the kernel can form must lie inside the table.
   void check_table(const Draw& draw) const {
     const Sampler& s = draw.sampler;
@@ -210,8 +219,8 @@ Plan decode_plan(const int64_t* words, size_t count) {
                       std::to_string(kPlanMagic));
   }
   if (version != kPlanVersion) {
-    throw InvalidPlan("plan has version " + std::to_string(version) + ", this build reads version " +
-                      std::to_string(kPlanVersion));
+    throw InvalidPlan("plan has version " + std::to_string(version) +
+                      ", this build reads version " + std::to_string(kPlanVersion));
   }
   const int64_t n_draws = reader.next("number of draws");
   if (n_draws < 0 || static_cast<uint64_t>(n_draws) > reader.left() / kDrawWords) {

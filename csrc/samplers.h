@@ -1,7 +1,7 @@
 // Bits -> values: what XLA computes from one random word, operation by operation, so that results
 // have the same bits. Templated over a lane type `L`, so that CPU vectors and device scalars share
 // the text. `L` supplies
-//   F, U, I, M       float32, uint32, int32 and mask types
+//   F, U             float32 and uint32
 //   f(x), u(x)       broadcasts
 //   fma, sqrt        fused multiply-add with ONE rounding; correctly rounded square root
 //   select(m, a, b)  m ? a : b, lane by lane

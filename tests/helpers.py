@@ -81,7 +81,8 @@ def assert_same_bits(
         assert one.shape == two.shape, f"{name}: shape {one.shape}, expected {two.shape}"
         assert one.dtype == two.dtype, f"{name}: dtype {one.dtype}, expected {two.dtype}"
         if weak and isinstance(one, jax.Array) and isinstance(two, jax.Array):
-            assert one.weak_type == two.weak_type, f"{name}: weak type {one.weak_type}"
+            weakness = jax.typeof(one).weak_type
+            assert weakness == jax.typeof(two).weak_type, f"{name}: weak type {weakness}"
         other = None if others is None else others[position]
         wrong = mismatches(one, two, either=other, ulps=ulps, nan=nan)
         if wrong.any():

@@ -1,4 +1,4 @@
-"""Adds the installed jaxlib's digests to ``python/seedbed/_golden.json``.
+"""Adds the installed jaxlib's facts to ``python/seedbed/_golden.json``.
 
     python tools/make_golden.py
 
@@ -13,8 +13,10 @@ from __future__ import annotations
 import json
 import sys
 
-import jaxlib
-from seedbed import _native, _selfcheck
+import jax
+import numpy as np
+
+from seedbed import _cases, _golden, _native, _selfcheck
 
 
 def main() -> int:
@@ -22,29 +24,32 @@ def main() -> int:
     if module is None:
         print(f"the extension is needed: {problem}", file=sys.stderr)
         return 2
-    situation = _selfcheck.surroundings(module)
-    # Every release counts as known here: only the machine and the flags can be wrong.
-    known = {situation[package]: {} for package in ("jax", "jaxlib")}
-    reason = _selfcheck.why_not_golden(situation, known)
+    reason = _selfcheck.why_measure(module)
     if reason is not None:
         print(f"golden values cannot be made here: {reason}", file=sys.stderr)
         return 2
     measured = _selfcheck.measure(module)
     for isa in module.isas():
-        values = _selfcheck.native_values(module, _selfcheck.CASES, isa)
+        values = _selfcheck.native_values(module, _cases.CASES, isa)
         native = _selfcheck.digests(values)
         differing = [kernel for kernel in native if native[kernel] != measured[kernel]]
         if differing:
             print(f"{isa} differs from XLA: {', '.join(differing)}", file=sys.stderr)
             return 1
-    path = _selfcheck.GOLDEN
-    machines = _selfcheck.golden() if path.exists() else {}
-    releases = machines.setdefault(_selfcheck.machine(), {})
-    releases[jaxlib.__version__] = measured
-    machines[_selfcheck.machine()] = dict(sorted(releases.items(), key=_release_order))
-    path.write_text(json.dumps({"machines": machines}, indent=1) + "\n", encoding="utf-8")
-    print(f"jaxlib {jaxlib.__version__}: {', '.join(module.isas())} equal to XLA")
+    machines = _golden.table() if _golden.PATH.exists() else {}
+    releases = machines.setdefault(_golden.machine(), {})
+    release = _golden.versions()["jaxlib"]
+    releases[release] = {"digests": measured, "merges_factors": _merges_factors()}
+    machines[_golden.machine()] = dict(sorted(releases.items(), key=_release_order))
+    _golden.PATH.write_text(json.dumps({"machines": machines}, indent=1) + "\n", encoding="utf-8")
+    print(f"jaxlib {release}: {', '.join(module.isas())} equal to XLA")
     return 0
+
+
+def _merges_factors() -> bool:
+    x, a, b = np.float32(0.7), np.float32(0.3), np.float32(1.1)
+    with _selfcheck.xla_on_cpu():
+        return bool(np.asarray(jax.jit(lambda x: (x * a) * b)(x)) == x * (a * b))
 
 
 def _release_order(item: tuple[str, object]) -> list[int]:

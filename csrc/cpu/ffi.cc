@@ -1,6 +1,7 @@
 #include "ffi.h"
 
 #include <memory>
+#include <sstream>
 #include <string>
 #include <utility>
 
@@ -34,12 +35,17 @@ class XlaPool : public Pool {
   ffi::ThreadPool pool_;
 };
 
-std::string shape_of(const ffi::AnyBuffer& buffer) {
-  std::string text = "[";
+// Such as "F32[4,2]".
+std::string type_of(const ffi::AnyBuffer& buffer) {
+  std::ostringstream text;
+  text << static_cast<XLA_FFI_DataType>(buffer.element_type()) << "[";
+  const char* separator = "";
   for (const int64_t dim : buffer.dimensions()) {
-    text += (text.size() > 1 ? "," : "") + std::to_string(dim);
+    text << separator << dim;
+    separator = ",";
   }
-  return text + "]";
+  text << "]";
+  return text.str();
 }
 
 // The batch dims in front of the dims that an operand must end with.
@@ -54,9 +60,8 @@ uint64_t leading(const ffi::AnyBuffer& operand, const char* name,
     ok = static_cast<uint64_t>(dims[n_leading + d]) == suffix[d];
   }
   if (!ok) {
-    throw InvalidPlan("operand `" + std::string(name) + "` must be u32" + expected + "], got " +
-                      "type " + std::to_string(static_cast<int>(operand.element_type())) + " " +
-                      shape_of(operand));
+    throw InvalidPlan("operand `" + std::string(name) + "` must be U32" + expected + "], got " +
+                      type_of(operand));
   }
   uint64_t product = 1;
   for (size_t d = 0; d < n_leading; ++d) {
@@ -96,9 +101,8 @@ void* check_result(const ffi::AnyBuffer& buffer, const Draw& draw, size_t index,
   const auto itemsize = static_cast<uint64_t>(draw.sampler.itemsize);
   if (buffer.element_count() != elements || item_bytes(buffer.element_type()) != itemsize) {
     throw InvalidPlan("result " + std::to_string(index) + " must have " + std::to_string(elements) +
-                      " elements of " + std::to_string(itemsize) + " bytes, got type " +
-                      std::to_string(static_cast<int>(buffer.element_type())) + " " +
-                      shape_of(buffer));
+                      " elements of " + std::to_string(itemsize) + " bytes, got " +
+                      type_of(buffer));
   }
   return buffer.untyped_data();
 }
@@ -117,7 +121,7 @@ ffi::Error execute_checked(ffi::ThreadPool threads, const FillState& state, ffi:
   const uint64_t groups = leading(members, "members", index_each ? each : shared);
   if (groups != call.groups) {
     throw InvalidPlan("operands `keys` and `members` must have the same batch dims, got " +
-                      shape_of(keys) + " and " + shape_of(members));
+                      type_of(keys) + " and " + type_of(members));
   }
   const Plan& plan = state.plan;
   if (results.size() != plan.draws.size()) {

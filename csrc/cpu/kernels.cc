@@ -83,9 +83,10 @@ void fill_short_rows(const Op& op, const Fill& f) {
       store(c1 + n, iota() + low);
     }
     write_blocks(op, n, out, [&](uint64_t i, char* to) {
-      op([&](int s) {
+      const auto words = [&](int s) {
         return threefry2x32(load<U32>(k0[s] + i), load<U32>(k1[s] + i), c0, load<U32>(c1 + i));
-      }, to);
+      };
+      op(words, to);
     });
     out += n * Op::kSize;
   }
@@ -112,8 +113,7 @@ bool is_neutral(double mul, double add) {
 template <class Visit>
 void with_normal(const Sampler& s, const Visit& visit) {
   const bool affine = !is_neutral(param_f32(s, 5), param_f32(s, 6));
-  const bool clip =
-      !(param_f32(s, 3) == -__builtin_inff() && param_f32(s, 4) == __builtin_inff());
+  const bool clip = !(param_f32(s, 3) == -__builtin_inff() && param_f32(s, 4) == __builtin_inff());
   if (clip && affine) return visit(NormalF32<true, true>(s));
   if (clip) return visit(NormalF32<true, false>(s));
   if (affine) return visit(NormalF32<false, true>(s));
@@ -211,8 +211,8 @@ void derive(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* 
             const uint32_t* c1, uint32_t* o0, uint32_t* o1) {
   uint64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    const Pair<U32> w = threefry2x32(load<U32>(k0 + i), load<U32>(k1 + i), load<U32>(c0 + i),
-                                     load<U32>(c1 + i));
+    const Pair<U32> w =
+        threefry2x32(load<U32>(k0 + i), load<U32>(k1 + i), load<U32>(c0 + i), load<U32>(c1 + i));
     store(o0 + i, w.a);
     store(o1 + i, w.b);
   }

@@ -19,8 +19,8 @@ using seedbed::Sampler;
 struct Lanes {
   using F = F32;
   using U = U32;
-  static F f(float x) { return F{} + x; }
-  static U u(uint32_t x) { return U{} + x; }
+  static F f(float x) { return broadcast(x); }
+  static U u(uint32_t x) { return broadcast(x); }
   static F fma(F a, F b, F c) { return ::fma(a, b, c); }
   static F sqrt(F x) { return square_root(x); }
   static F select(I32 m, F a, F b) { return m ? a : b; }
@@ -98,7 +98,8 @@ inline F64 unit_double(U32 interleaved) {
 struct RangeF64 {
   F64 span, lo;
   explicit RangeF64(const Sampler& s)
-      : span(F64{} + proper_span(param_f64(s, 0), s.params[1])), lo(F64{} + param_f64(s, 1)) {}
+      : span(broadcast(proper_span(param_f64(s, 0), s.params[1]))), lo(broadcast(param_f64(s, 1))) {
+  }
   F64 operator()(U32 interleaved) const {
     return max_second(lo, fma(unit_double(interleaved), span, lo));
   }
@@ -110,7 +111,7 @@ struct UniformF64 {
   RangeF64 range;
   F64 mul, add;
   explicit UniformF64(const Sampler& s)
-      : range(s), mul(F64{} + param_f64(s, 2)), add(F64{} + param_f64(s, 3)) {}
+      : range(s), mul(broadcast(param_f64(s, 2))), add(broadcast(param_f64(s, 3))) {}
   template <class Words>
   SEEDBED_INLINE void operator()(const Words& words, char* out) const {
     const Pair<U32> w = words(0);
@@ -141,9 +142,8 @@ struct NormalF32 {
   Clip clip;
   F32 mul, add;
   explicit NormalF32(const Sampler& s)
-      : span(Lanes::f(proper_span(param_f32(s, 0), s.params[1]))),
-        lo(Lanes::f(param_f32(s, 1))), scale(Lanes::f(param_f32(s, 2))),
-        clip(s, 3), mul(Lanes::f(param_f32(s, 5))),
+      : span(Lanes::f(proper_span(param_f32(s, 0), s.params[1]))), lo(Lanes::f(param_f32(s, 1))),
+        scale(Lanes::f(param_f32(s, 2))), clip(s, 3), mul(Lanes::f(param_f32(s, 5))),
         add(Lanes::f(param_f32(s, 6))) {
     const bool nan_bound = __builtin_isunordered(param_f32(s, 3), param_f32(s, 4));
     if (nan_bound) scale = Lanes::f(__builtin_nanf(""));  // and so every result
@@ -178,7 +178,7 @@ struct BernoulliF64 {
   static constexpr int kSize = 1;
   RangeF64 range;
   F64 p;
-  explicit BernoulliF64(const Sampler& s) : range(s), p(F64{} + param_f64(s, 2)) {}
+  explicit BernoulliF64(const Sampler& s) : range(s), p(broadcast(param_f64(s, 2))) {}
   template <class Words>
   SEEDBED_INLINE void operator()(const Words& words, char* out) const {
     const Pair<U32> w = words(0);
@@ -188,8 +188,8 @@ struct BernoulliF64 {
   }
 };
 
-// x % d, and x where d is 0, as XLA defines it. With m = floor((2^B - 1) / d) the high word of x * m
-// is the quotient or one less, so one subtraction corrects the remainder.
+// x % d, and x where d is 0, as XLA defines it. With m = floor((2^B - 1) / d) the high word of x *
+// m is the quotient or one less, so one subtraction corrects the remainder.
 struct Modulus32 {
   U32 divisor, reciprocal;
   explicit Modulus32(uint32_t d)

@@ -146,7 +146,7 @@ void take_tasks(Shared& shared, const KernelTable& kernels, const Plan& plan, co
   if (shared.done == shared.tasks) shared.finished.notify_all();
 }
 
-// First touch of fresh memory costs more than the numbers; huge pages make it several times cheaper.
+// First touch of fresh memory costs more than the numbers; huge pages make it far cheaper.
 void advise_huge_pages(void* buffer, uint64_t bytes) {
 #if defined(__linux__)
   if (bytes < kHugeOutput) return;
@@ -171,7 +171,8 @@ KeyMode key_mode(int64_t value) {
 }
 
 uint64_t output_elements(const Draw& draw, uint64_t groups, uint64_t size) {
-  const uint64_t rows = checked_product(checked_product(groups, size, "members"), draw.batch, "rows");
+  const uint64_t rows =
+      checked_product(checked_product(groups, size, "members"), draw.batch, "rows");
   const uint64_t elements = checked_product(rows, draw.elements_per_row(), "output elements");
   checked_product(elements, static_cast<uint64_t>(draw.sampler.itemsize), "output bytes");
   return elements;
@@ -188,23 +189,26 @@ void run(const KernelTable& kernels, const Plan& plan, const Call& call, Pool& p
   uint64_t work = 0;
   for (const Draw& draw : plan.draws) work += draw.inner > 0 ? draw.batch * row_work(draw) : 0;
   const bool alone = work * members < kInlineWork;
-  const uint64_t threads = alone ? 1 : 1 + static_cast<uint64_t>(std::max<int64_t>(0, pool.helpers()));
+  const uint64_t threads =
+      alone ? 1 : 1 + static_cast<uint64_t>(std::max<int64_t>(0, pool.helpers()));
   const Layout layout(plan, members, threads);
 
   const auto shared = std::make_shared<Shared>();
   shared->tasks = layout.tasks();
   if (shared->tasks == 0) return;
   const uint64_t helpers = std::min(threads - 1, shared->tasks - 1);
-  for (uint64_t i = 0; i < helpers; ++i) {
-    pool.schedule([shared, &kernels, &plan, &call, &layout] {
-      // The references are alive while a task is left that this call has taken: the caller waits
-      // for it. Without one, they must not be touched.
-      const uint64_t task = shared->next.fetch_add(1, std::memory_order_relaxed);
-      if (task < shared->tasks) take_tasks(*shared, kernels, plan, call, layout, task);
-    });
+  const auto help = [shared, &kernels, &plan, &call, &layout] {
+    // The references live as long as a task is unfinished, since this call waits for all that were
+    // taken. Without a task they must not be touched.
+    const uint64_t task = shared->next.fetch_add(1, std::memory_order_relaxed);
+    if (task < shared->tasks) take_tasks(*shared, kernels, plan, call, layout, task);
+  };
+  try {
+    for (uint64_t i = 0; i < helpers; ++i) pool.schedule(help);
+  } catch (...) {
+    // Fewer helpers, or none: not a reason to fail, and those that started use what lives here.
   }
-  const uint64_t task = shared->next.fetch_add(1, std::memory_order_relaxed);
-  if (task < shared->tasks) take_tasks(*shared, kernels, plan, call, layout, task);
+  help();
 
   std::unique_lock<std::mutex> lock(shared->mutex);
   shared->finished.wait(lock, [&] { return shared->done == shared->tasks; });

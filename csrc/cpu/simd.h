@@ -61,12 +61,24 @@ inline To reinterpret(From v) {
   return to;
 }
 
+// The same value in every lane. (By integers: 0 + x would lose the sign of -0.)
+inline U32 broadcast(uint32_t x) { return U32{} + x; }
+inline F32 broadcast(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return reinterpret<F32>(U32{} + bits);
+}
+inline F64 broadcast(double x) {
+  uint64_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return reinterpret<F64>(U64{} + bits);
+}
+
 #if defined(__AVX512F__)
 #define SEEDBED_IOTA 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 #define SEEDBED_ZIP_LO 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define SEEDBED_ZIP_HI 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define SEEDBED_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
-#define SEEDBED_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 inline F32 fma(F32 a, F32 b, F32 c) { return F32(_mm512_fmadd_ps(a, b, c)); }
 inline F64 fma(F64 a, F64 b, F64 c) { return F64(_mm512_fmadd_pd(a, b, c)); }
 inline F32 square_root(F32 x) { return F32(_mm512_sqrt_ps(x)); }
@@ -81,7 +93,6 @@ inline U64 multiply_even(U32 a, U32 b) { return U64(_mm512_mul_epu32(__m512i(a),
 #define SEEDBED_ZIP_LO 0, 8, 1, 9, 2, 10, 3, 11
 #define SEEDBED_ZIP_HI 4, 12, 5, 13, 6, 14, 7, 15
 #define SEEDBED_EVEN 0, 2, 4, 6, 8, 10, 12, 14
-#define SEEDBED_ODD 1, 3, 5, 7, 9, 11, 13, 15
 inline F32 fma(F32 a, F32 b, F32 c) { return F32(_mm256_fmadd_ps(a, b, c)); }
 inline F64 fma(F64 a, F64 b, F64 c) { return F64(_mm256_fmadd_pd(a, b, c)); }
 inline F32 square_root(F32 x) { return F32(_mm256_sqrt_ps(x)); }
@@ -97,7 +108,6 @@ inline U64 multiply_even(U32 a, U32 b) { return U64(_mm256_mul_epu32(__m256i(a),
 #define SEEDBED_ZIP_LO 0, 4, 1, 5
 #define SEEDBED_ZIP_HI 2, 6, 3, 7
 #define SEEDBED_EVEN 0, 2, 4, 6
-#define SEEDBED_ODD 1, 3, 5, 7
 #if defined(__aarch64__)
 inline F32 fma(F32 a, F32 b, F32 c) { return F32(vfmaq_f32(c, a, b)); }
 inline F64 fma(F64 a, F64 b, F64 c) { return F64(vfmaq_f64(c, a, b)); }
@@ -171,7 +181,6 @@ inline U32 iota() { return U32{SEEDBED_IOTA}; }
 inline U32 zip_lo(U32 a, U32 b) { return __builtin_shufflevector(a, b, SEEDBED_ZIP_LO); }
 inline U32 zip_hi(U32 a, U32 b) { return __builtin_shufflevector(a, b, SEEDBED_ZIP_HI); }
 inline U32 even(U32 a, U32 b) { return __builtin_shufflevector(a, b, SEEDBED_EVEN); }
-inline U32 odd(U32 a, U32 b) { return __builtin_shufflevector(a, b, SEEDBED_ODD); }
 
 // The high words of the 64-bit products.
 inline U32 multiply_high(U32 a, U32 b) {

@@ -20,9 +20,7 @@ Words load_pair(const void* from, uint64_t i) {
   return words;
 }
 
-Words split_words(uint64_t x) {
-  return {static_cast<uint32_t>(x >> 32), static_cast<uint32_t>(x)};
-}
+Words split_words(uint64_t x) { return {static_cast<uint32_t>(x >> 32), static_cast<uint32_t>(x)}; }
 
 void fill_constant(KeyArray& to, uint64_t n, uint64_t value) {
   const Words words = split_words(value);
@@ -131,13 +129,13 @@ void Worker::write_rows(const Draw& draw, char* out, uint64_t row, uint64_t rows
     }
     return;
   }
-  Fill fill = {&draw.sampler, keys.k0, keys.k1,              nullptr, nullptr,
-               rows,          count,   draw.offset + offset, out};
+  Fill fill = {&draw.sampler,        keys.k0, keys.k1, nullptr, nullptr, rows, count,
+               draw.offset + offset, out};
   if (draw.sampler.kind == Kind::kRandint) {
     // jax.random.randint splits its key in two: high words, low words.
     fill_constant(index_, rows, 1);
-    kernels_.derive(rows, keys.k0, keys.k1, index_.k0.data(), index_.k1.data(),
-                    low_rows_.k0.data(), low_rows_.k1.data());
+    kernels_.derive(rows, keys.k0, keys.k1, index_.k0.data(), index_.k1.data(), low_rows_.k0.data(),
+                    low_rows_.k1.data());
     fill_constant(index_, rows, 0);
     kernels_.derive(rows, keys.k0, keys.k1, index_.k0.data(), index_.k1.data(), rows_.k0.data(),
                     rows_.k1.data());
@@ -151,9 +149,11 @@ void Worker::write(size_t index, Place begin, Place end) {
   const Draw& draw = plan_.draws[index];
   const uint64_t row_bytes = draw.bytes_per_row();
   const uint64_t itemsize = static_cast<uint64_t>(draw.sampler.itemsize);
-  char* const out = static_cast<char*>(call_.outputs[index]) + block_.first * draw.batch * row_bytes;
+  char* const out =
+      static_cast<char*>(call_.outputs[index]) + block_.first * draw.batch * row_bytes;
   const auto part = [&](uint64_t row, uint64_t from, uint64_t to) {
-    if (from < to) write_rows(draw, out + row * row_bytes + from * itemsize, row, 1, from, to - from);
+    if (from == to) return;
+    write_rows(draw, out + row * row_bytes + from * itemsize, row, 1, from, to - from);
   };
   if (begin.row == end.row) return part(begin.row, begin.offset, end.offset);
   if (begin.offset > 0) {

@@ -5,3 +5,4 @@ __version__ = "0.1.0"
 from ._ensemble import Ensemble as Ensemble
 from ._ensemble import ensemble as ensemble
 from ._plan import Plan as Plan
+from ._selfcheck import SelfCheckWarning as SelfCheckWarning

@@ -50,6 +50,8 @@ def why_reference(key_impl: str, effects: bool) -> str | None:
         return "jax_threefry_partitionable is off"
     if effects:
         return "init has side effects (printing or callbacks), which run as JAX runs them"
+    if "bits" not in kernels():
+        return "the native cipher does not give this jax's bits (`seedbed info` says more)"
     return None
 
 

@@ -108,28 +108,24 @@ def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
 def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
     """The closed jaxpr that an equation merely calls, or None if it does more than call.
 
-    Rematerialised and custom-derivative calls mean something to transformations that
-    follow, so the caller decides whether to open them (`opaque_call`).
+    A custom derivative rule is more than a call: opening it would change what gradients
+    of the result mean.
     """
     name = eqn.primitive.name
-    if name in ("jit", "pjit", "closed_call", "core_call", "core_closed_call"):
-        inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-    elif name in ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"):
-        inner = eqn.params.get("call_jaxpr", eqn.params.get("fun_jaxpr"))
-    elif name in ("checkpoint", "remat", "remat2"):
-        inner = eqn.params.get("jaxpr")
-    else:
+    if name not in ("jit", "pjit", "closed_call", "core_call", "core_closed_call", *_REMAT):
         return None
-    if inner is None:
-        return None
-    if isinstance(inner, jex_core.Jaxpr) and not hasattr(inner, "consts"):
+    inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    if inner is not None and not hasattr(inner, "consts"):
         return jex_core.ClosedJaxpr(inner, ())
     return inner
 
 
-def opaque_call(eqn: JaxprEqn) -> bool:
-    """Whether opening this call would lose a derivative rule or a remat boundary."""
-    return str(eqn.primitive.name).startswith(("custom_", "checkpoint", "remat"))
+_REMAT = ("checkpoint", "remat", "remat2")
+
+
+def is_remat(eqn: JaxprEqn) -> bool:
+    """Whether opening this call would lose a rematerialisation boundary."""
+    return eqn.primitive.name in _REMAT
 
 
 def is_tracer(value: Any) -> bool:

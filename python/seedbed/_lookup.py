@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import _compat
+from . import _compat, _golden
 
 _tables: dict[Any, bytes] = {}
 
@@ -52,13 +52,27 @@ def _evaluate_chain(bits: int, drop: int, steps: tuple[Any, ...]) -> bytes:
         return np.asarray(jax.jit(chain)(words)).tobytes()
 
 
+def _on_scalar(function: Any, x: Any) -> Any:
+    """A function of one number as XLA compiles it."""
+    with _compat.compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.asarray(jax.jit(function)(x))
+
+
 @functools.cache
 def merges_factors() -> bool:
     """Whether XLA turns ``(x * a) * b`` into ``x * (a * b)``, which rounds differently.
 
     jaxlib 0.10 does, jaxlib 0.12 does not.
     """
+    known = _golden.merges_factors()
+    if known is not None:
+        return known
     x, a, b = np.float32(0.7), np.float32(0.3), np.float32(1.1)
-    with _compat.compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        found = np.asarray(jax.jit(lambda x: (x * a) * b)(x))
-    return bool(found == x * (a * b))
+    return bool(_on_scalar(lambda x: (x * a) * b, x) == x * (a * b))
+
+
+@functools.cache
+def divides_by_reciprocals() -> bool:
+    """Whether XLA turns ``x / a`` into ``x * (1 / a)``, which rounds differently."""
+    x, a = np.float32(0.9), np.float32(3.0)
+    return bool(_on_scalar(lambda x: x / a, x) == x * (np.float32(1.0) / a))

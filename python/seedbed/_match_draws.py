@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ._draw import KeyPath, Kind, Shape
-from ._lookup import merges_factors
+from ._lookup import divides_by_reciprocals, merges_factors
 from ._meaning import (
     Integers,
     Keys,
@@ -134,6 +134,20 @@ def _mul(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     if value.stage in ("ranged", "normal", "clipped"):
         return _times(value, shape, constant)
     return None
+
+
+@_rule("div")
+def _div(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
+    real, constant = operands[0], number(operands[1])
+    if not isinstance(real, Real) or real.shift is not None or constant is None:
+        return None
+    if real.stage not in ("ranged", "normal", "clipped"):
+        return None
+    exact = abs(math.frexp(float(constant))[0]) == 0.5  # powers of two
+    if not (exact or divides_by_reciprocals()):
+        return None
+    with np.errstate(all="ignore"):
+        return _times(real, shape, real.dtype(1.0) / real.dtype(constant))
 
 
 @_rule("add", "add_any")

@@ -44,7 +44,7 @@ def _unwrap(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Me
 
 @_rule("random_clone")
 def _clone(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
-    return operands[0] if isinstance(operands[0], Keys) else None
+    return operands[0] if isinstance(operands[0], (Keys, KeyWords)) else None
 
 
 @_rule("random_split")
@@ -75,19 +75,18 @@ def _fold_in(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> M
 
 
 def _extend(level: Level, old: Shape, new: Shape) -> Level | None:
-    """The level of keys of shape ``old`` broadcast to ``new`` (equal, or from a scalar)."""
-    if old == new:
-        return level
-    return Level(level.base, (0,) * len(new)) if not old else None
+    """The level of keys of shape ``old`` broadcast to ``new``, leading dimensions lined up."""
+    if any(one not in (1, other) for one, other in zip(old, new, strict=False)):
+        return None
+    return Level(level.base, (*level.strides, *(0,) * (len(new) - len(old))))
 
 
 def _fit(indices: np.ndarray[Any, Any], shape: Shape) -> Level | None:
     """The affine form of an index array, or None if it has none."""
-    if indices.shape != shape:
-        if indices.size != 1 and indices.shape != shape[: indices.ndim]:
-            return None
-        padded = indices.reshape(indices.shape + (1,) * (len(shape) - indices.ndim))
-        indices = np.broadcast_to(padded if indices.size != 1 else indices.reshape(()), shape)
+    if any(one not in (1, other) for one, other in zip(indices.shape, shape, strict=False)):
+        return None
+    padding = (1,) * (len(shape) - indices.ndim)
+    indices = np.broadcast_to(indices.reshape(indices.shape + padding), shape)
     if 0 in shape:
         return Level(0, (0,) * len(shape))
     origin = int(indices[(0,) * len(shape)])
@@ -239,8 +238,8 @@ def _restructure(equation: Equation, shape: Shape, operands: Sequence[Operand]) 
         if words and (not axes or axes[-1] != len(shape) - 1):
             return None
         moved = _rearrange(path, target, lambda index: _broadcast(index, axes[:rank], target))
-    elif name == "gather" and isinstance(operands[1], Const) and not words:
-        moved = _gather(path, target, params, operands[1].value)
+    elif name == "gather" and isinstance(operands[1], Const):
+        moved = _gather(path, words, len(shape), params, operands[1].value)
     else:
         return None
     return _rebuilt(first, moved)
@@ -256,30 +255,26 @@ def _broadcast(
 
 
 def _gather(
-    path: KeyPath, shape: Shape, params: dict[str, Any], indices: np.ndarray[Any, Any]
+    path: KeyPath, words: int, rank: int, params: dict[str, Any], indices: np.ndarray[Any, Any]
 ) -> KeyPath | None:
-    """``keys[indices]`` along one axis, as jnp writes it: whole index array, sizes 1."""
+    """``keys[indices]`` along the first axis, as jnp writes it: whole rows, known indices.
+
+    Args:
+        words: 1 if the operand is raw key words, with their own last axis, else 0.
+        rank: rank of the result.
+    """
     numbers = params["dimension_numbers"]
-    sizes = params["slice_sizes"]
-    if len(numbers.start_index_map) != 1 or indices.shape[-1:] != (1,):
+    rows = (1, *path.batch[1:], *(2,) * words)
+    if tuple(params["slice_sizes"]) != rows or indices.shape[-1:] != (1,):
         return None
-    if getattr(numbers, "operand_batching_dims", ()) or numbers.collapsed_slice_dims != (
-        axis := numbers.start_index_map[0],
-    ):
+    if tuple(numbers.start_index_map) != (0,) or tuple(numbers.collapsed_slice_dims) != (0,):
         return None
-    whole = all(
-        size == extent
-        for d, (size, extent) in enumerate(zip(sizes, path.batch, strict=True))
-        if d != axis
-    )
     flat = indices[..., 0]
-    if axis != 0 or not whole or sizes[axis] != 1:
+    if tuple(numbers.offset_dims) != tuple(range(flat.ndim, rank)):
         return None
     if flat.size and (flat.min() < 0 or flat.max() >= path.batch[0]):
         return None
-    offset = tuple(range(flat.ndim, len(shape)))
-    if tuple(numbers.offset_dims) != offset:
-        return None
+    shape = (*flat.shape, *path.batch[1:])
     return _rearrange(path, shape, lambda index: index[flat])
 
 

@@ -18,10 +18,17 @@ import numpy as np
 from . import _compat
 from ._draw import Draw, Kind, Shape
 from ._meaning import Keys, Lookup, Meaning, Real
-from ._trace import Atom, Const, Equation, Graph, splat
+from ._trace import Atom, Const, Graph, splat
 
 ALL_KERNELS = frozenset(
     ["bits", "uniform32", "uniform64", "normal32", "bernoulli32", "bernoulli64"]
+)
+
+
+# What a result of the custom call may be; others (float8, int4) stay with XLA.
+_NATIVE_DTYPES = frozenset(
+    ["bool", "float16", "bfloat16", "float32", "float64"]
+    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 )
 
 
@@ -214,6 +221,25 @@ def build(
     return _Builder(graph, meanings, kernels).plan()
 
 
+# Results of a step that nothing reads.
+_UNUSED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What becomes one step: an equation, or a call that stays shut."""
+
+    eqn: Any
+    inputs: tuple[Atom, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        name = str(self.eqn.primitive.name)
+        called = self.eqn.params.get("name")
+        return f"{name} {called}" if name in ("jit", "pjit") and called else name
+
+
 class _Builder:
     def __init__(
         self, graph: Graph, meanings: Mapping[int, Meaning], kernels: frozenset[str]
@@ -232,7 +258,16 @@ class _Builder:
         # What residual equations read, and what outputs are that need none.
         self.sources: dict[int, Source] = {}
         self.written: dict[int, Source] = {}
-        self.kept: set[int] = set()
+        # Calls in which nothing was recognised: they stay calls, since XLA may round the
+        # opened body another way.
+        recognised = {
+            call
+            for equation in graph.equations
+            if any(number in meanings for number in equation.outputs)
+            for call in equation.calls
+        }
+        self.shut = set(range(len(graph.calls))) - recognised
+        self.kept: dict[int, Unit] = {}
 
     def plan(self) -> Plan:
         for atom in self.graph.outputs:
@@ -242,13 +277,8 @@ class _Builder:
             else:
                 self.require(atom)
         steps = tuple(
-            Step(
-                equation.eqn,
-                tuple(self.source(operand) for operand in equation.inputs),
-                equation.outputs,
-            )
-            for position, equation in enumerate(self.graph.equations)
-            if position in self.kept
+            Step(unit.eqn, tuple(self.source(operand) for operand in unit.inputs), unit.outputs)
+            for _, unit in sorted(self.kept.items())
         )
         outputs = tuple(
             Output(path, *_type(aval), self.result(atom), self.reason(atom), aval.weak_type)
@@ -271,14 +301,33 @@ class _Builder:
                 continue
             source = self.given(number) if self.closed(number) else None
             if source is None:
-                position = self.producer[number]
-                self.kept.add(position)
-                equation = self.graph.equations[position]
-                for output in equation.outputs:
+                position, unit = self.unit(number)
+                self.kept[position] = unit
+                for output in unit.outputs:
                     self.sources.setdefault(output, Operand("value", output))
-                pending.extend(equation.inputs)
+                pending.extend(unit.inputs)
             else:
                 self.sources[number] = source
+
+    def unit(self, number: int) -> tuple[int, Unit]:
+        """The equation or shut call that a value comes from, and its place in the order."""
+        position = self.producer[number]
+        equation = self.graph.equations[position]
+        outer = next((call for call in equation.calls if call in self.shut), None)
+        if outer is None:
+            return position, Unit(equation.eqn, equation.inputs, equation.outputs)
+        call = self.graph.calls[outer]
+        while position and outer in self.graph.equations[position - 1].calls:
+            position -= 1
+        inside = tuple(
+            output if isinstance(output, int) and self.within(output, outer) else _UNUSED
+            for output in call.outputs
+        )
+        return position, Unit(call.eqn, call.inputs, inside)
+
+    def within(self, number: int, call: int) -> bool:
+        position = self.producer.get(number)
+        return position is not None and call in self.graph.equations[position].calls
 
     def given(self, number: int) -> Source | None:
         """A source that needs no residual equation."""
@@ -288,7 +337,7 @@ class _Builder:
             return Operand("capture", self.captures[number])
         meaning = self.meanings.get(number)
         draw = meaning.draw() if meaning is not None else None
-        if draw is None or draw.needs not in self.kernels:
+        if draw is None or draw.needs not in self.kernels or draw.dtype not in _NATIVE_DTYPES:
             return None
         index = self.draws.setdefault(draw, len(self.draws))
         return Operand("key" if isinstance(meaning, Keys) else "draw", index)
@@ -314,9 +363,8 @@ class _Builder:
             return "native"
         if source.kind != "value":
             return "XLA: an argument" if source.kind == "arg" else "XLA: a captured array"
-        equation = self.graph.equations[self.producer[atom]]
         feeds, random = self.upstream(atom)
-        text = f"XLA: {equation.name}"
+        text = f"XLA: {self.unit(atom)[1].name}"
         if feeds:
             text += " of draw " + ", ".join(map(str, feeds[:4])) + (", ..." if feeds[4:] else "")
         if random:
@@ -335,22 +383,24 @@ class _Builder:
             assert isinstance(source, Operand)
             if source.kind in ("draw", "key"):
                 feeds.add(source.index)
-            if source.kind != "value" or (position := self.producer[number]) in seen:
+            if source.kind != "value":
+                continue
+            position, unit = self.unit(number)
+            if position in seen:
                 continue
             seen.add(position)
-            equation = self.graph.equations[position]
-            if _is_random(equation):
-                random.add(equation.name)
-            pending.extend(operand for operand in equation.inputs if isinstance(operand, int))
+            if _is_random(unit):
+                random.add(unit.name)
+            pending.extend(operand for operand in unit.inputs if isinstance(operand, int))
         return sorted(feeds), sorted(random)
 
 
-def _is_random(equation: Equation) -> bool:
+def _is_random(unit: Unit) -> bool:
     keys = any(
         _compat.is_key(getattr(variable.aval, "dtype", np.dtype(bool)))
-        for variable in equation.eqn.invars
+        for variable in unit.eqn.invars
     )
-    return keys or equation.name.startswith(("random_", "rng_", "threefry"))
+    return keys or unit.name.startswith(("random_", "rng_", "threefry"))
 
 
 def _type(aval: Any) -> tuple[Shape, str]:

@@ -2,7 +2,7 @@
 
 The kernels repeat XLA's float arithmetic operation by operation. Another XLA, or one told to
 use other instructions, may compute otherwise, and then a kernel must not be used. So each
-kernel makes about 4,096 values of every fixed case (`CASES`), and their digest is compared
+kernel makes 4,096 values of every fixed case (`_cases.CASES`), and their digest is compared
 with that of XLA's values:
 
 - shipped ones (``_golden.json``), for the jaxlib releases and processors they were made on:
@@ -19,135 +19,43 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import platform
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib.version
 import numpy as np
 
-from . import _compat, _native
-from ._draw import Draw, KeyPath, Kind, Level
-from ._meaning import words
+from . import _compat, _golden, _native
+from ._cases import CASES, COUNT, KNOWN_ANSWERS, chain
+from ._draw import Draw, Kind
 from ._plan import ALL_KERNELS
 
 Digests = dict[str, str]
 
-COUNT = 4096
 _KEY = (0x5EEDBED0, 0x9E3779B9)
 _FORMAT = 1
-GOLDEN = Path(__file__).with_name("_golden.json")
 
-# Key, counter and result of threefry2x32 with 20 rounds, made with Random123's own C header.
-KNOWN_ANSWERS = (
-    ((0x00000000, 0x00000000), (0x00000000, 0x00000000), (0x6B200159, 0x99BA4EFE)),
-    ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
-    ((0x5EEDBED0, 0x9E3779B9), (0x00000000, 0x00000001), (0xBE3296C4, 0x38817100)),
-    ((0x5EEDBED0, 0x9E3779B9), (0x00000001, 0x00000000), (0x189D6BF1, 0x40C1066E)),
-    ((0x00000000, 0x00000001), (0x00000000, 0xFFFFFFFF), (0x45ECD01C, 0xEFFC9CBD)),
-    ((0x00000001, 0x00000000), (0x80000000, 0x00000000), (0xE443B1C0, 0x35A872CF)),
-    ((0x01234567, 0x89ABCDEF), (0xFEDCBA98, 0x76543210), (0x8EC29833, 0x0526F298)),
-    ((0x7FFFFFFF, 0x80000001), (0x00000003, 0x00000005), (0xEB275ACC, 0x74E9D01E)),
-)
-
-# Flags of XLA that leave the arithmetic on the CPU alone. Any other one calls for a measurement.
-_HARMLESS_FLAGS = (
-    "--xla_force_host_platform_device_count",
-    "--xla_dump_",
-    "--xla_gpu_",
-    "--xla_tpu_",
-    "--xla_cpu_multi_thread_eigen",
-)
+# Kernels that contain another one's arithmetic, in order. The comparison that ends a bernoulli
+# draw would hide nearly every difference in its uniform.
+_BUILT_ON = {
+    "uniform32": "bits",
+    "uniform64": "bits",
+    "normal32": "uniform32",
+    "bernoulli32": "uniform32",
+    "bernoulli64": "uniform64",
+}
 
 
 class SelfCheckWarning(RuntimeWarning):
     """A native kernel differs from XLA on this machine and is not used."""
-
-
-# --- the fixed cases ----------------------------------------------------------------------
-
-
-def _draw(index: int, kind: Kind, word_bits: int, dtype: str, *params: int) -> Draw:
-    path = KeyPath(levels=(Level(index),))
-    return Draw(kind, path, COUNT, word_bits, dtype, (COUNT,), params)
-
-
-def _floats(word_bits: int, *values: float) -> tuple[int, ...]:
-    return words(values, np.float64 if word_bits == 64 else np.float32)
-
-
-def _cases() -> tuple[Draw, ...]:
-    """One draw or more for each kernel; a draw's key is the root key folded with its position."""
-    infinity, below_one = math.inf, float(np.nextafter(np.float32(-1), np.float32(0)))
-    root_two = float(np.float32(math.sqrt(2.0)))
-    truncated = (1.9089994430541992, -0.9544997215270996, root_two, -1.9999998807907104)
-    f32, f64 = np.dtype(np.float32).name, np.dtype(np.float64).name
-    made: list[Draw] = []
-
-    def add(kind: Kind, bits: int, dtype: str, params: tuple[int, ...] = ()) -> None:
-        made.append(_draw(len(made), kind, bits, dtype, *params))
-
-    for bits in (8, 16, 32, 64):
-        add(Kind.BITS, bits, f"uint{bits}")
-    # randint [-7, 1000): span, 2^32 mod span, first value as a 32-bit word.
-    add(Kind.RANDINT, 32, "int32", (1007, (1 << 32) % 1007, (1 << 32) - 7))
-    add(Kind.UNIFORM, 32, f32, _floats(32, 1.0, 0.0, 1.0, -0.0))
-    add(Kind.UNIFORM, 32, f32, _floats(32, 15.0, -3.7, 1.0, -0.0))
-    add(Kind.UNIFORM, 32, f32, _floats(32, 2.0, -1.0, 0.17, 0.3))
-    add(Kind.NORMAL, 32, f32, _floats(32, 2.0, below_one, 1.0, -infinity, infinity, root_two, -0.0))
-    add(Kind.NORMAL, 32, f32, _floats(32, *truncated, -truncated[3], 0.17, -0.0))
-    add(Kind.NORMAL, 32, f32, _floats(32, *truncated, -truncated[3], 0.17, 0.3))
-    add(Kind.BERNOULLI, 32, "bool", _floats(32, 1.0, 0.0, 0.3))
-    add(Kind.UNIFORM, 64, f64, _floats(64, 1.0, 0.0, 1.0, -0.0))
-    add(Kind.UNIFORM, 64, f64, _floats(64, 15.0, -3.7, 1.0, -0.0))
-    add(Kind.UNIFORM, 64, f64, _floats(64, 2.0, -1.0, 0.17, 0.3))
-    add(Kind.BERNOULLI, 64, "bool", _floats(64, 1.0, 0.0, 0.3))
-    return tuple(made)
-
-
-CASES = _cases()
-
-
-def chain(draw: Draw) -> Callable[[jax.Array], jax.Array]:
-    """The values of a float draw from its random words, in the operations that XLA gets.
-
-    Args:
-        draw: of kind ``UNIFORM``, ``NORMAL`` or ``BERNOULLI``.
-
-    Returns:
-        A function of ``uint32`` or ``uint64`` words, of any shape, to be jitted.
-    """
-    real: Any = np.float64 if draw.word_bits == 64 else np.float32
-    unsigned: Any = np.uint64 if draw.word_bits == 64 else np.uint32
-    drop, one = (12, 0x3FF0000000000000) if draw.word_bits == 64 else (9, 0x3F800000)
-    span, low, *rest = (real(value) for value in draw.floats())
-
-    def values(word: jax.Array) -> jax.Array:
-        mantissa = jax.lax.shift_right_logical(word, jnp.full_like(word, drop))
-        unit = jax.lax.bitcast_convert_type(mantissa | unsigned(one), real) - real(1)
-        value = jnp.maximum(low, unit * span + low)
-        if draw.kind is Kind.BERNOULLI:
-            return jnp.less(value, rest[0])
-        if draw.kind is Kind.NORMAL:
-            factor, clip_low, clip_high = rest[:3]
-            value = jax.lax.erf_inv(value)
-            value = value if factor == 1 else value * factor
-            if not math.isinf(clip_low):
-                value = jnp.clip(value, clip_low, clip_high)
-        scale, shift = rest[-2:]
-        value = value if scale == 1 else value * scale
-        return value if shift == 0 else jnp.add(value, shift)
-
-    return values
 
 
 # --- native values ------------------------------------------------------------------------
@@ -238,75 +146,28 @@ def xla_on_cpu() -> Iterator[None]:
 # --- what XLA's values should be ----------------------------------------------------------
 
 
-def golden() -> dict[str, dict[str, Digests]]:
-    """The shipped digests of XLA's values, by machine and jaxlib release."""
-    with GOLDEN.open(encoding="utf-8") as file:
-        return dict(json.load(file)["machines"])
-
-
-def machine() -> str:
-    """Name of the processor's architecture."""
-    name = platform.machine().lower()
-    return {"amd64": "x86_64", "aarch64": "arm64"}.get(name, name)
-
-
-def _flags() -> list[str]:
-    """XLA's flags that may alter arithmetic on the CPU. XLA reads a file if it gets a name."""
-    text = os.environ.get("XLA_FLAGS", "").strip()
-    if text and not text.startswith("-"):
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            text = f"{text} {Path(text).read_text(encoding='utf-8')}"
-    return [flag for flag in text.split() if not flag.startswith(_HARMLESS_FLAGS)]
-
-
-def surroundings(module: Any) -> dict[str, Any]:
-    """Everything that XLA's values may depend on, as far as it can be known."""
-    config: Any = jax.config
-    compiler = ("jax_disable_most_optimizations", "jax_optimization_level")
-    return {
-        "format": _FORMAT,
-        "seedbed": module.version(),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.version.__version__,
-        "machine": machine(),
-        "isas": list(module.isas()),
-        "xla_flags": _flags(),
-        "compiler": [name for name in compiler if not _is_default(config, name)],
-    }
-
-
-def _is_default(config: Any, name: str) -> bool:
-    """Whether one of jax's compiler settings is as shipped, or unknown to this jax."""
-    value = getattr(config, "values", {}).get(name)
-    return value in (None, False) or getattr(value, "name", value) == "UNKNOWN"
-
-
-def why_not_golden(situation: Mapping[str, Any], known: Mapping[str, Any]) -> str | None:
-    """Why the shipped digests do not apply here, or None if they do."""
-    if not known:
-        return f"no golden values for {situation['machine']}"
-    for package in ("jaxlib", "jax"):
-        if situation[package] not in known:
-            return f"no golden values for {package} {situation[package]}"
-    # The name of the kernels that need, besides AVX2, the fused multiply-add that XLA would use.
-    if situation["machine"] == "x86_64" and "avx2" not in situation["isas"]:
+def why_measure(module: Any) -> str | None:
+    """Why XLA's arithmetic here may not be that of the shipped digests, or None."""
+    # The kernels called avx2 need, beside AVX2, the fused multiply-add that XLA then uses.
+    if _golden.machine() == "x86_64" and "avx2" not in module.isas():
         return "the processor has no fused multiply-add"
-    if situation["xla_flags"]:
-        return f"XLA_FLAGS has {' '.join(situation['xla_flags'])}"
-    if situation["compiler"]:
-        return f"{' and '.join(situation['compiler'])} is set"
-    return None
+    return _golden.why_altered()
 
 
 def _expected(module: Any) -> tuple[Digests, str]:
     """XLA's digests, and how they were come by."""
-    situation = surroundings(module)
-    known = golden().get(situation["machine"], {})
-    reason = why_not_golden(situation, known)
+    reason = why_measure(module) or _golden.why_unknown()
     if reason is None:
-        release: str = situation["jaxlib"]
-        return known[release], f"golden values for jaxlib {release}"
-    situation["processor"] = _processor()
+        return _golden.facts()[
+            "digests"
+        ], f"golden values for jaxlib {_golden.versions()['jaxlib']}"
+    situation = {
+        "format": _FORMAT,
+        "seedbed": module.version(),
+        "isas": list(module.isas()),
+        "processor": _processor(),
+        **_golden.situation(),
+    }
     path = _cache_path(situation)
     cached = _read_cache(path, situation)
     if cached is not None:
@@ -437,10 +298,11 @@ def _compare(module: Any) -> Report:
         bits = frozenset(["bits"])
         problem = f"XLA could not be asked ({type(error).__name__}: {error})"
         return Report(bits, tuple(sorted(ALL_KERNELS - bits)), problem)
-    agree = frozenset(kernel for kernel in mine if mine[kernel] == expected.get(kernel))
-    if "bits" not in agree:  # everything else is made of them
-        agree = frozenset()
-    return Report(agree, tuple(sorted(ALL_KERNELS - agree)), source)
+    agree = {kernel for kernel in mine if mine[kernel] == expected.get(kernel)}
+    for kernel, base in _BUILT_ON.items():
+        if base not in agree:
+            agree.discard(kernel)
+    return Report(frozenset(agree), tuple(sorted(ALL_KERNELS - agree)), source)
 
 
 def _message(found: Report) -> str:

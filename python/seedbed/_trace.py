@@ -49,6 +49,8 @@ class Equation:
     eqn: Any
     inputs: tuple[Atom, ...]
     outputs: tuple[int, ...]
+    # The opened calls it stands in, outermost first (positions in `Graph.calls`).
+    calls: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,6 +59,15 @@ class Equation:
     @property
     def params(self) -> dict[str, Any]:
         return dict(self.eqn.params)
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that was opened: its operands and results as values of the flat program."""
+
+    eqn: Any
+    inputs: tuple[Atom, ...]
+    outputs: tuple[Atom, ...] = ()
 
 
 @dataclass(slots=True)
@@ -70,6 +81,7 @@ class Graph:
         key_inputs, arg_inputs: value numbers of the key and of the argument leaves.
         captured: arrays the function closed over, by value number.
         equations, outputs: the program.
+        calls: the calls that were opened on the way.
         avals: abstract value of every value number.
         effects: whether the function has side effects (printing, callbacks).
     """
@@ -81,6 +93,7 @@ class Graph:
     arg_inputs: tuple[int, ...] = ()
     captured: dict[int, Any] = field(default_factory=dict)
     equations: list[Equation] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     outputs: tuple[Atom, ...] = ()
     avals: list[Any] = field(default_factory=list)
     effects: bool = False
@@ -185,8 +198,8 @@ def _flatten(graph: Graph) -> None:
             return Const(np.asarray(variable.val, dtype=variable.aval.dtype))
         return scope[variable]
 
-    # A frame is (jaxpr, its scope, position, where its results go in the caller's scope).
-    frames: list[list[Any]] = [[jaxpr, env, 0, None, None]]
+    # A frame is (jaxpr, its scope, position, its caller's scope, the calls it stands in).
+    frames: list[list[Any]] = [[jaxpr, env, 0, None, ()]]
     while frames:
         frame = frames[-1]
         body, scope, position = frame[0], frame[1], frame[2]
@@ -196,17 +209,20 @@ def _flatten(graph: Graph) -> None:
             if frame[3] is None:
                 graph.outputs = tuple(results)
             else:
-                frame[3].update(zip(frame[4], results, strict=True))
+                call = graph.calls[frame[4][-1]]
+                call.outputs = tuple(results)
+                frame[3].update(zip(call.eqn.outvars, results, strict=True))
             continue
         frame[2] += 1
         eqn = body.eqns[position]
         operands = tuple(read(scope, variable) for variable in eqn.invars)
         inner = _compat.inner_jaxpr(eqn)
-        if inner is not None and (not _compat.opaque_call(eqn) or _draws(inner.jaxpr)):
+        if inner is not None and (not _compat.is_remat(eqn) or _draws(inner.jaxpr)):
             callee: dict[Any, Atom] = {}
             bind_consts(callee, inner.jaxpr.constvars, inner.consts)
             callee.update(zip(inner.jaxpr.invars, operands, strict=True))
-            frames.append([inner.jaxpr, callee, 0, scope, eqn.outvars])
+            frames.append([inner.jaxpr, callee, 0, scope, (*frame[4], len(graph.calls))])
+            graph.calls.append(Call(eqn, operands))
             continue
         folded = fold(eqn, operands)
         if folded is not None:
@@ -214,7 +230,7 @@ def _flatten(graph: Graph) -> None:
             continue
         outputs = tuple(new(variable.aval) for variable in eqn.outvars)
         scope.update(zip(eqn.outvars, outputs, strict=True))
-        graph.equations.append(Equation(eqn, operands, outputs))
+        graph.equations.append(Equation(eqn, operands, outputs, frame[4]))
 
 
 def _foldable_capture(value: Any) -> bool:

@@ -1,0 +1,91 @@
+"""From raw samples to the numbers that tables and figures show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+OURS = "seedbed"
+# The peers of this prefix draw nothing.
+FLOOR = "zeros"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One peer of one case. Times in seconds; None where it was not measured.
+
+    Attributes:
+        wall, cpu: medians of the warm calls.
+        spread: first and third quartile of the warm wall times.
+        cold: median wall time of a cold start.
+        peak: largest growth of resident memory during a call, as a multiple of the output.
+        faster_wall, faster_cpu: median over rounds of this peer's time divided by seedbed's time
+            in the same round, so that a machine that slows down cancels out.
+        faster_cold: this peer's median cold start divided by seedbed's.
+    """
+
+    name: str
+    status: str
+    reason: str
+    wall: float | None
+    cpu: float | None
+    spread: tuple[float, float] | None
+    cold: float | None
+    peak: float | None
+    faster_wall: float | None
+    faster_cpu: float | None
+    faster_cold: float | None
+    same_bits: bool | None
+    facts: dict[str, Any]
+
+
+def rows(case: dict[str, Any]) -> list[Row]:
+    """One row for each peer of a case, in the order of the case."""
+    peers = case["peers"]
+    ours = peers.get(OURS, {})
+    return [_row(name, peer, ours) for name, peer in peers.items()]
+
+
+def output(case: dict[str, Any]) -> tuple[int, int]:
+    """Number of values and bytes that every peer of the case makes; zeros if none ran."""
+    made: dict[str, Any] = next((peer for peer in case["peers"].values() if "bytes" in peer), {})
+    return made.get("values", 0), made.get("bytes", 0)
+
+
+def _row(name: str, peer: dict[str, Any], ours: dict[str, Any]) -> Row:
+    wall, cold = peer.get("warm_wall"), peer.get("cold_wall")
+    our_cold = ours.get("cold_wall")
+    growth = peer.get("peak_growth")
+    return Row(
+        name=name,
+        status=peer["status"],
+        reason=peer.get("reason", ""),
+        wall=_median(wall),
+        cpu=_median(peer.get("warm_cpu")),
+        spread=_quartiles(wall),
+        cold=_median(cold),
+        peak=max(growth) / peer["bytes"] if growth and peer.get("bytes") else None,
+        faster_wall=_paired(wall, ours.get("warm_wall")),
+        faster_cpu=_paired(peer.get("warm_cpu"), ours.get("warm_cpu")),
+        faster_cold=median(cold) / median(our_cold) if cold and our_cold else None,
+        same_bits=peer.get("same_bits"),
+        facts=peer.get("facts") or {},
+    )
+
+
+def _median(samples: list[float] | None) -> float | None:
+    return median(samples) if samples else None
+
+
+def _quartiles(samples: list[float] | None) -> tuple[float, float] | None:
+    if not samples or len(samples) < 2:
+        return None
+    first, _, third = quantiles(samples, n=4, method="inclusive")
+    return first, third
+
+
+def _paired(theirs: list[float] | None, ours: list[float] | None) -> float | None:
+    if not theirs or not ours or len(theirs) != len(ours):
+        return None
+    return median(a / b for a, b in zip(theirs, ours, strict=True) if b > 0)

@@ -1,0 +1,7 @@
+"""The subcommands of ``seedbed``: each module has ``add_arguments(parser)`` and ``run(args)``.
+
+Exit codes: 0 all is well, 1 something is wrong (numbers differ, a part that was asked for
+does not work), 2 the command line or an environment variable is not understood.
+"""
+
+OK, WRONG, USAGE = 0, 1, 2

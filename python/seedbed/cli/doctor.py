@@ -1,0 +1,266 @@
+"""Checks every native kernel, under every instruction set of this machine, against XLA.
+
+Known answers of the cipher; then all 2^23 words that a float32 normal can be made from, one
+by one; then uniforms, booleans, and an ensemble from end to end. Every number counts values
+whose bits differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import _cases, _ensemble, _golden, _native, _selfcheck
+from .._draw import Draw, KeyPath, Kind, Level
+from .._meaning import words
+from .._plan import Operand
+from . import OK, WRONG, _text
+from ._oracle import Oracle, bits
+
+# A float32 uniform keeps 23 bits of its word; the words i << 9 are all of them.
+_MANTISSAS = 1 << 23
+_CHUNK = 1 << 19
+_DRAWN = 1 << 21
+_QUICK = 16  # a quick run does a 16th
+_MEMBERS = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quick", action="store_true", help="check a subset: no proof, but done in seconds"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    with warnings.catch_warnings():
+        # What it says is shown here, in more detail.
+        warnings.simplefilter("ignore", _selfcheck.SelfCheckWarning)
+        return _examine(args)
+
+
+def _examine(args: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    versions = _golden.versions()
+    print(f"seedbed doctor: native kernels against XLA of jaxlib {versions['jaxlib']}")
+    if args.quick:
+        print("QUICK: only a subset of the values is checked; leave out --quick for all of them.")
+    module, problem = _native.load()
+    if module is None:
+        print(f"\nThere is no native extension to check: {problem}.")
+        print("Everything is computed by JAX itself (the reference backend), so there is")
+        print("nothing that could differ. Cipher, kernels and FFI target were NOT checked.")
+        return _finish(_ensemble_results(None), started)
+    module.isa()  # an unknown SEEDBED_ISA is an error before any work
+    isas = list(module.isas())
+    checks = _checks(args.quick)
+    results = [_known_answers(module, isas)]
+    total = sum(check.count for check in checks)
+    with _text.Progress(total) as progress, _selfcheck.xla_on_cpu():
+        for check in checks:
+            results.append(_compare(module, isas, check, progress))
+    results += _ensemble_results(module)
+    header = ["values whose bits differ", *isas]
+    print("\n" + _text.table([header, *(result.row(isas) for result in results if result.wrong)]))
+    return _finish(results, started)
+
+
+@dataclass
+class _Result:
+    """Differing values of one check by instruction set, or in a run that has only one."""
+
+    name: str
+    count: int
+    wrong: dict[str, int] = field(default_factory=dict)
+    total_wrong: int | None = None
+
+    def row(self, isas: list[str]) -> list[str]:
+        cells = [f"{self.wrong[isa]:,} of {self.count:,}" for isa in isas]
+        return [self.name, *cells]
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.total_wrong) or any(self.wrong.values())
+
+
+def _finish(results: list[_Result], started: float) -> int:
+    print()
+    for result in results:
+        if result.total_wrong is not None:
+            print(f"  {result.name}: {result.total_wrong:,} of {result.count:,}")
+    failed = [result.name.strip() for result in results if result.failed]
+    took = f"({time.perf_counter() - started:.1f} s)"
+    if not failed:
+        print(f"\nNo difference found. {took}")
+        return OK
+    print(f"\nDIFFERENT: {'; '.join(failed)}. {took}")
+    if all(result.total_wrong is None for result in results if result.failed):
+        print("Kernels that differ from XLA are not used (see `seedbed info`): ensembles are")
+        print("right all the same, as the last lines of the table's checks show, but slower.")
+    return WRONG
+
+
+# --- the cipher and the kernels -----------------------------------------------------------
+
+
+def _known_answers(module: Any, isas: list[str]) -> _Result:
+    wrong = {isa: _selfcheck.known_answers(module, isa) for isa in isas}
+    return _Result("cipher, known answers", len(_cases.KNOWN_ANSWERS), wrong)
+
+
+@dataclass(frozen=True)
+class _Check:
+    """A draw whose values are compared: on all mantissas, or on random words."""
+
+    name: str
+    draw: Draw
+    count: int
+    exhaustive: bool = False
+
+
+def _checks(quick: bool) -> list[_Check]:
+    root_two, below_one = np.sqrt(np.float32(2)), np.nextafter(np.float32(-1), np.float32(0))
+    everything = (np.float32(2), below_one, np.float32(1), -np.inf, np.inf)
+    # jax.random.truncated_normal(-2, 2): a uniform between erf(-2 / sqrt 2) and erf(2 / sqrt 2).
+    truncated = (1.9089994430541992, -0.9544997215270996, root_two, *_clip(2))
+    normals = {
+        "normal": (*everything, root_two, -0.0),
+        "normal * 0.02": (*everything, root_two * np.float32(0.02), -0.0),
+        "normal * 0.5 + 1": (*everything, root_two * np.float32(0.5), 1.0),
+        "truncated normal (-2, 2)": (*truncated, 1.0, -0.0),
+        "  scaled as he_normal": (*truncated, 0.20097, -0.0),
+    }
+    ranges = {
+        "uniform [0, 1)": (0, 1),
+        "uniform [-1, 1)": (-1, 1),
+        "uniform [-3.7, 1e6)": (-3.7, 1e6),
+    }
+    mantissas, drawn = (n // (_QUICK if quick else 1) for n in (_MANTISSAS, _DRAWN))
+    checks = [
+        _Check(name, _float_draw(Kind.NORMAL, 32, params), mantissas, exhaustive=True)
+        for name, params in normals.items()
+    ]
+    for word_bits in (32, 64):
+        real: Any = np.float32 if word_bits == 32 else np.float64
+        for name, (low, high) in ranges.items():
+            params = (real(high) - real(low), real(low), 1.0, -0.0)
+            title = name if word_bits == 32 else f"{name} float64"
+            checks.append(_Check(title, _float_draw(Kind.UNIFORM, word_bits, params, drawn), drawn))
+        draw = _float_draw(Kind.BERNOULLI, word_bits, (1.0, 0.0, 0.3), drawn)
+        checks.append(_Check(f"bernoulli 0.3 of {word_bits} bits", draw, drawn))
+    return checks
+
+
+def _clip(bound: float) -> tuple[Any, Any]:
+    edge = np.nextafter(np.float32(bound), np.float32(0))
+    return -edge, edge
+
+
+def _float_draw(kind: Kind, word_bits: int, params: tuple[Any, ...], inner: int = 0) -> Draw:
+    real: Any = np.float32 if word_bits == 32 else np.float64
+    dtype = "bool" if kind is Kind.BERNOULLI else np.dtype(real).name
+    path = KeyPath(levels=(Level(1),))
+    return Draw(kind, path, inner, word_bits, dtype, (inner,), words(params, real))
+
+
+def _compare(module: Any, isas: list[str], check: _Check, progress: _text.Progress) -> _Result:
+    """Runs XLA once and every instruction set against it."""
+    result = _Result(check.name, check.count, dict.fromkeys(isas, 0))
+    expected_of = jax.jit(_cases.chain(check.draw))
+    for word in _words(module, check):
+        expected = np.asarray(expected_of(word))
+        for isa in isas:
+            made = _made(module, isa, check, word)
+            result.wrong[isa] += int(np.count_nonzero(bits(made) != bits(expected)))
+        progress.advance(word.size, check.name.strip())
+    return result
+
+
+def _words(module: Any, check: _Check) -> Iterator[np.ndarray[Any, Any]]:
+    if not check.exhaustive:
+        draw = check.draw
+        plain = Draw(
+            Kind.BITS, draw.key, draw.inner, draw.word_bits, f"uint{draw.word_bits}", draw.shape
+        )
+        yield _selfcheck.native_values(module, (plain,))[0]
+        return
+    # A subset has every 16th mantissa, so that it still reaches both tails.
+    step = _MANTISSAS // check.count
+    for start in range(0, _MANTISSAS, _CHUNK * step):
+        stop = min(start + _CHUNK * step, _MANTISSAS)
+        yield np.arange(start, stop, step, dtype=np.uint32) << np.uint32(9)
+
+
+def _made(module: Any, isa: str, check: _Check, word: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if not check.exhaustive:
+        return _selfcheck.native_values(module, (check.draw,), isa)[0]
+    made = np.empty(word.shape, np.float32)
+    module.transform(np.array(check.draw.floats(), np.float32), word, made, isa=isa)
+    return made
+
+
+# --- an ensemble, from end to end ---------------------------------------------------------
+
+
+def _init(key: jax.Array) -> dict[str, jax.Array]:
+    """One leaf of every kind, with every way to come by a key."""
+    a, b, c, d = jax.random.split(jax.random.fold_in(key, 5), 4)
+    stacked: Any = jax.vmap(lambda key: jax.nn.initializers.lecun_normal()(key, (7, 9)))
+    return {
+        "bfloat16": jax.random.normal(jax.random.fold_in(a, 1), (33,), jnp.bfloat16),
+        "bits": jax.random.bits(jax.random.fold_in(a, 2), (31,)),
+        "coin": jax.random.bernoulli(jax.random.fold_in(a, 3), 0.3, (17,)),
+        "integers": jax.random.randint(b, (100,), -7, 1000),
+        "normal": 0.02 * jax.random.normal(jax.random.fold_in(b, 1), (65, 33)),
+        "stack": stacked(jax.random.split(c, 5)),
+        "uniform": jax.random.uniform(d, (129,), minval=-0.3, maxval=0.9),
+    }
+
+
+def _ensemble_results(module: Any) -> list[_Result]:
+    """The same ensemble by XLA, by the installed backend (also under jit), and by each kernel."""
+    key = jax.random.key(7, impl="threefry2x32")
+    make = _ensemble.ensemble(_init, _MEMBERS)
+    plan = make.plan(key)
+    oracle = Oracle(_init, jax.random.split(key, _MEMBERS))
+    results = []
+    made_by = "reference" if plan.reference else "native"
+    whole: Any = make
+    for name, call in (("called directly", whole), ("under jax.jit", jax.jit(whole))):
+        wrong, _ = oracle.differing(enumerate(jax.tree.leaves(call(key))))
+        name = f"ensemble of {_MEMBERS} {name}, {made_by}"
+        results.append(_Result(name, oracle.count(range(len(plan.outputs))), total_wrong=wrong))
+    if module is None or not plan.draws:
+        return results
+    written = [
+        (leaf, output.source.index)
+        for leaf, output in enumerate(plan.outputs)
+        if isinstance(output.source, Operand) and output.source.kind == "draw"
+    ]
+    each = _Result(f"ensemble of {_MEMBERS}", oracle.count(leaf for leaf, _ in written))
+    for isa in module.isas():
+        made = _by_kernel(module, isa, plan.draws, key)
+        each.wrong[isa], _ = oracle.differing([(leaf, made[index]) for leaf, index in written])
+    return [each, *results]
+
+
+def _by_kernel(module: Any, isa: str, draws: tuple[Draw, ...], key: Any) -> list[Any]:
+    """All members' draws by one instruction set, without XLA."""
+    made = [np.zeros((_MEMBERS, *draw.shape), jnp.dtype(draw.dtype)) for draw in draws]
+    module.run_plan(
+        _native.encode(draws),
+        _native.CONSECUTIVE,
+        _MEMBERS,
+        np.asarray(jax.random.key_data(key)),
+        np.zeros(2, np.uint32),
+        [bits(array) for array in made],
+        isa=isa,
+    )
+    return made

@@ -1,0 +1,153 @@
+// Random and damaged plans through the decoder, the scheduler and every kernel table, for builds
+// with sanitizers; tools/sanitize.sh builds and runs it. Outputs are exact heap blocks, so that a
+// write outside is an error of its own, and every run is compared with a run on one thread.
+//
+// Usage: fuzz_plan [rounds] [seed]
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "cpu/dispatch.h"
+#include "cpu/schedule.h"
+#include "plan.h"
+
+namespace {
+
+using seedbed::Call;
+using seedbed::Draw;
+using seedbed::Plan;
+
+std::mt19937_64 generator;
+
+uint64_t below(uint64_t n) { return generator() % n; }
+
+int64_t bits_of(float x) {
+  int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+struct Variant {
+  int64_t kind, word_bits, itemsize;
+  std::vector<int64_t> params;
+  int64_t table_words;
+};
+
+std::vector<int64_t> random_plan() {
+  const int64_t f[] = {bits_of(2), bits_of(-1), bits_of(1.5f), bits_of(-2), bits_of(2), bits_of(1)};
+  const Variant variants[] = {
+      {0, 32, 4, {}, 0},
+      {1, 8, 1, {}, 0},
+      {1, 16, 2, {}, 0},
+      {1, 32, 4, {}, 0},
+      {1, 64, 8, {}, 0},
+      {2, 32, 4, {f[0], f[1], f[5], bits_of(-0.0f)}, 0},
+      {2, 64, 8, {1, 2, 3, 4}, 0},
+      {3, 32, 4, {f[0], f[1], f[2], f[3], f[4], f[5], f[5]}, 0},
+      {4, 32, 1, {f[0], f[1], f[5]}, 0},
+      {4, 64, 1, {1, 2, 3}, 0},
+      {5, 32, 4, {static_cast<int64_t>(below(9)), 2, 3}, 0},
+      {5, 64, 2, {static_cast<int64_t>(below(9)), 2, 3}, 0},
+      {6, 8, 2, {1}, 32},
+      {6, 16, 4, {9}, 64},
+  };
+  std::vector<int64_t> words = {seedbed::kPlanMagic, seedbed::kPlanVersion, 0};
+  words[2] = static_cast<int64_t>(1 + below(4));
+  for (int64_t i = 0; i < words[2]; ++i) {
+    const Variant& v = variants[below(std::size(variants))];
+    const uint64_t n_dims = below(3), n_levels = below(4);
+    const int64_t inner = v.kind == 0 ? 1 : static_cast<int64_t>(below(below(8) ? 70 : 70000));
+    const int64_t offset = below(4) ? 0 : (int64_t{1} << 32) - static_cast<int64_t>(below(90));
+    words.insert(words.end(), {v.kind, v.word_bits, v.itemsize, inner, offset,
+                               static_cast<int64_t>(v.params.size()), static_cast<int64_t>(n_dims),
+                               static_cast<int64_t>(n_levels), v.table_words});
+    for (uint64_t d = 0; d < n_dims; ++d) words.push_back(static_cast<int64_t>(below(5)));
+    for (uint64_t l = 0; l < n_levels; ++l) {
+      words.push_back(static_cast<int64_t>(generator()));
+      for (uint64_t d = 0; d < n_dims; ++d) words.push_back(static_cast<int64_t>(below(3)));
+    }
+    words.insert(words.end(), v.params.begin(), v.params.end());
+    for (int64_t t = 0; t < v.table_words; ++t) words.push_back(static_cast<int64_t>(generator()));
+  }
+  return words;
+}
+
+class Threads : public seedbed::Pool {
+ public:
+  explicit Threads(int64_t n) : n_(n) {}
+  ~Threads() override {
+    for (std::thread& thread : threads_) thread.join();
+  }
+  int64_t helpers() const override { return n_; }
+  void schedule(std::function<void()> function) override {
+    threads_.emplace_back(std::move(function));
+  }
+
+ private:
+  int64_t n_;
+  std::vector<std::thread> threads_;
+};
+
+using Outputs = std::vector<std::vector<char>>;
+
+Outputs run(const Plan& plan, const seedbed::KernelTable& table, seedbed::KeyMode mode,
+            uint64_t groups, uint64_t size, const std::vector<uint32_t>& operand, int64_t helpers) {
+  Outputs outputs;
+  Call call = {mode, groups, size, operand.data(), operand.data(), {}};
+  for (const Draw& draw : plan.draws) {
+    const uint64_t n = seedbed::output_elements(draw, groups, size);
+    outputs.emplace_back(n * static_cast<uint64_t>(draw.sampler.itemsize), '\x5A');
+    outputs.back().shrink_to_fit();
+    call.outputs.push_back(outputs.back().data());
+  }
+  Threads pool(helpers);
+  seedbed::run(table, plan, call, pool);
+  return outputs;
+}
+
+void check_round() {
+  std::vector<int64_t> words = random_plan();
+  const bool damaged = below(2) == 0;
+  for (uint64_t i = damaged ? 1 + below(3) : 0; i > 0; --i) {
+    const int64_t extremes[] = {-1, 0, 1, 2, 64, 1 << 20, INT64_MAX, INT64_MIN};
+    words[below(words.size())] = below(3) ? extremes[below(8)] : static_cast<int64_t>(generator());
+    if (below(4) == 0) words.resize(below(words.size()) + 1);
+  }
+  words.shrink_to_fit();
+  try {
+    const Plan plan = seedbed::decode_plan(words.data(), words.size());
+    const uint64_t groups = below(3), size = below(40);
+    uint64_t bytes = 0;
+    for (const Draw& draw : plan.draws) {
+      bytes += seedbed::output_elements(draw, groups, size) * 8;
+      if (bytes > (64 << 20)) return;
+    }
+    std::vector<uint32_t> operand(groups * (size + 1) * 2);
+    for (uint32_t& word : operand) word = static_cast<uint32_t>(generator());
+    const auto mode = static_cast<seedbed::KeyMode>(below(3));
+    const auto& tables = seedbed::supported_tables();
+    const Outputs expected = run(plan, *tables.back(), mode, groups, size, operand, 0);
+    for (const auto* table : tables) {
+      if (run(plan, *table, mode, groups, size, operand, 3) == expected) continue;
+      std::printf("FAILED: %s differs from %s\n", table->name, tables.back()->name);
+      std::abort();
+    }
+  } catch (const seedbed::InvalidPlan&) {
+    if (damaged) return;
+    std::printf("FAILED: a good plan was refused\n");
+    std::abort();
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const long rounds = argc > 1 ? std::atol(argv[1]) : 300;
+  generator.seed(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
+  for (long i = 0; i < rounds; ++i) check_round();
+  std::printf("%ld rounds passed\n", rounds);
+}

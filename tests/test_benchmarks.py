@@ -1,0 +1,79 @@
+"""benchmarks/: the tables are consistent and one tiny case runs. Nothing about time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _from_the_root(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.chdir(ROOT)
+
+
+def test_every_case_names_known_peers_and_samplers():
+    from benchmarks import array_peers, cases, jax_peers, measure, peers
+
+    names = [case.name for case in cases.CASES]
+    assert len(set(names)) == len(names)
+    for case in cases.CASES:
+        for variant in (case, measure.QUICK.shrink(case)):
+            assert set(variant.peers) <= set(peers.PEERS), case.name
+            assert {"seedbed", "jax", "jax_unrolled", "zeros"} <= set(variant.peers), case.name
+            assert {leaf.sampler for leaf in variant.leaves} <= set(jax_peers.SAMPLERS), case.name
+            assert "{" not in variant.heading, case.name
+        assert set(case.baselines) <= set(case.peers), case.name
+    for peer in peers.PEERS.values():
+        module, factory = peer.factory.split(":")
+        home = {"jax_peers": jax_peers, "array_peers": array_peers}[module]
+        assert callable(getattr(home, factory)), peer.label
+
+
+def test_models_have_the_shapes_of_their_leaves():
+    from benchmarks import cases, jax_peers
+
+    (case,) = cases.select(["transformer"])
+    shapes = jax.eval_shape(jax_peers.init(case), np.zeros(2, np.uint32))
+    assert {name: leaf.shape for name, leaf in shapes.items()} == {
+        leaf.name: leaf.shape for leaf in case.leaves
+    }
+    assert len(case.leaves) == 51
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--case", "nosuch"], "matches no case"), (["--peer", "nosuch"], "is in no case")],
+)
+def test_unknown_names_are_refused(arguments, message, capsys):
+    from benchmarks.__main__ import main
+
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_tiny_case_runs_and_its_bits_agree(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "--quick",
+        "--rounds",
+        "1",
+        "--case",
+        "draw-bits",
+    ]
+    command += ["--peer", "seedbed", "--peer", "jax", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (case,) = json.loads((tmp_path / "draws.json").read_text())["cases"]
+    assert {peer["status"] for peer in case["peers"].values()} == {"ok"}
+    assert case["peers"]["seedbed"]["same_bits"] is True
+    assert len(case["peers"]["seedbed"]["warm_wall"]) == 1
+    assert "random bits" in (tmp_path / "draws.md").read_text()

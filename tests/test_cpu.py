@@ -1,0 +1,362 @@
+"""The native kernels, decoder and scheduler, without JAX in between."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+import plan_reference as ref
+from helpers import run_python
+from plan_reference import Draw
+
+if importlib.util.find_spec("seedbed._cpu") is None:
+    if os.environ.get("SEEDBED_REQUIRE_NATIVE") != "1":
+        pytest.skip("the native extension is not built", allow_module_level=True)
+from seedbed import _cpu
+
+ISAS = _cpu.isas()
+KAT = Path(__file__).parent / "kat" / "threefry2x32_20.txt"
+ROOT = Path(__file__).resolve().parent.parent
+CANARY = 0xA5
+
+UNIFORM32 = ref.float_bits(3.0, -1.25, 1.0, -0.0)
+BELOW = float(np.nextafter(np.float32(-1), np.float32(0)))
+NORMAL = ref.float_bits(2.0, BELOW, 2**0.5, -np.inf, np.inf, 1.0, -0.0)
+TRUNCATED = ref.float_bits(1.9089994, -0.9544997, 2**0.5, -1.9999999, 1.9999999, 0.02, 0.5)
+
+
+def table(entries: int, itemsize: int) -> bytes:
+    return np.random.default_rng(entries).bytes(entries * itemsize)
+
+
+# name -> a draw of each variant; `inner` and the rest are filled in by the tests.
+VARIANTS = {
+    "bits8": dict(kind=ref.BITS, word_bits=8, itemsize=1),
+    "bits16": dict(kind=ref.BITS, word_bits=16, itemsize=2),
+    "bits32": dict(kind=ref.BITS, word_bits=32, itemsize=4),
+    "bits64": dict(kind=ref.BITS, word_bits=64, itemsize=8),
+    "uniform32": dict(kind=ref.UNIFORM, word_bits=32, itemsize=4, params=UNIFORM32),
+    "uniform32_affine": dict(
+        kind=ref.UNIFORM, word_bits=32, itemsize=4, params=ref.float_bits(0.1, 0.7, -1.3, 0.2)
+    ),
+    "uniform64": dict(
+        kind=ref.UNIFORM, word_bits=64, itemsize=8, params=ref.double_bits(0.3, -0.1, 1.0, -0.0)
+    ),
+    "uniform64_affine": dict(
+        kind=ref.UNIFORM, word_bits=64, itemsize=8, params=ref.double_bits(0.3, -0.1, 1.7, 0.4)
+    ),
+    "bernoulli32": dict(
+        kind=ref.BERNOULLI, word_bits=32, itemsize=1, params=ref.float_bits(1.0, 0.0, 0.3)
+    ),
+    "bernoulli64": dict(
+        kind=ref.BERNOULLI, word_bits=64, itemsize=1, params=ref.double_bits(1.0, 0.0, 0.7)
+    ),
+    "table8_1": dict(kind=ref.TABLE, word_bits=8, itemsize=1, params=(0,), table=table(256, 1)),
+    "table8_2": dict(kind=ref.TABLE, word_bits=8, itemsize=2, params=(1,), table=table(128, 2)),
+    "table8_4": dict(kind=ref.TABLE, word_bits=8, itemsize=4, params=(8,), table=table(1, 4)),
+    "table16_2": dict(kind=ref.TABLE, word_bits=16, itemsize=2, params=(5,), table=table(2048, 2)),
+}
+SPANS = {32: (0, 1, 7, 2**16, 2**31 + 1, 2**32 - 1), 64: (0, 1, 2**33 + 5, 2**64 - 1)}
+for _bits in SPANS:
+    for _span in SPANS[_bits]:
+        for _item in (1, 2, 4, 8)[: 3 + _bits // 64]:
+            _mult = 2 ** (_bits // 2) % _span if _span else 1
+            _params = (_span, _mult**2 % _span if _span else 1, 2**_bits - 3)
+            VARIANTS[f"randint{_bits}_{_span}_{_item}"] = dict(
+                kind=ref.RANDINT, word_bits=_bits, itemsize=_item, params=_params
+            )
+SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 100)
+
+
+def run(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, isa=None, threads=1, shift=1):
+    """Runs a plan into misaligned, poisoned memory; checks that nothing around it is touched."""
+    keys = np.ascontiguousarray(keys, np.uint32)
+    groups = keys.size // 2 // (size if mode == ref.MEMBER_KEYS else 1) if keys.size else 0
+    members = np.zeros((groups, 2), np.uint32) if members is None else members
+    arenas, outputs = [], []
+    for d in draws:
+        count = groups * size * d.batch * d.row_items
+        arena = np.full(count * d.itemsize + 256, CANARY, np.uint8)
+        inside = arena[128 + shift : 128 + shift + count * d.itemsize]
+        arenas.append(arena)
+        outputs.append(inside.view(f"u{d.itemsize}"))
+    _cpu.run_plan(ref.encode(draws), mode, size, keys, members, outputs, isa, threads)
+    for arena, output in zip(arenas, outputs, strict=True):
+        assert (arena[: 128 + shift] == CANARY).all(), "written before the buffer"
+        assert (arena[128 + shift + output.nbytes :] == CANARY).all(), "written after the buffer"
+    return [
+        output.copy().reshape(groups * size * d.batch, d.row_items)
+        for d, output in zip(draws, outputs, strict=True)
+    ]
+
+
+def keys_of(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2**32, (n, 2), np.uint32)
+
+
+def check(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, isas=ISAS, **kwargs):
+    """Every instruction set against the reference; normals among themselves."""
+    blank = np.zeros(2, np.uint32)
+    member = ref.member_keys(mode, size, keys, blank if members is None else members)
+    results = [run(draws, size, keys, members, mode=mode, isa=isa, **kwargs) for isa in isas]
+    for index, d in enumerate(draws):
+        expected = results[0][index]
+        if d.kind != ref.NORMAL:
+            expected = ref.sample(d, ref.row_keys(d, member))
+        for isa, result in zip(isas, results, strict=True):
+            np.testing.assert_array_equal(result[index], expected, f"draw {index}: {d} on {isa}")
+
+
+def known_answers() -> np.ndarray:
+    """Rows of key, counter and result, two words each."""
+    rows = [line.split() for line in KAT.read_text().splitlines() if line[0] != "#"]
+    return np.array([[int(word, 16) for word in row] for row in rows], np.uint32)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n", [0, 1, 2, 15, 16, 17, 31, 33, 100, 200])
+def test_threefry_known_answers(isa, n):
+    words = known_answers()[:n]
+    keys, counters, expected = (np.ascontiguousarray(words[:, i : i + 2]) for i in (0, 2, 4))
+    out = np.zeros((n, 2), np.uint32)
+    _cpu.threefry(keys, counters, out, isa)
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_reference_known_answers():
+    words = known_answers()
+    a, b = ref.threefry(*words[:, :4].T)
+    np.testing.assert_array_equal(np.stack([a, b], axis=1), words[:, 4:])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants(name, isa):
+    draws = [Draw(**VARIANTS[name], inner=n) for n in SIZES]
+    check(draws, 3, keys_of(3), isas=[isa])
+
+
+@pytest.mark.parametrize("params", [NORMAL, TRUNCATED], ids=["normal", "truncated"])
+def test_normals_are_alike_on_every_isa(params):
+    draws = [Draw(ref.NORMAL, 32, 4, n, params=params) for n in (*SIZES, 1023, 4099)]
+    check(draws, 3, keys_of(3))
+    words = [Draw(ref.BITS, 32, 4, d.inner) for d in draws]
+    values = np.array(params, np.uint32).view(np.float32)
+    for normal, bits in zip(run(draws, 3, keys_of(3)), run(words, 3, keys_of(3)), strict=True):
+        expected = np.zeros(bits.size, np.float32)
+        _cpu.transform(values, bits.ravel(), expected)
+        np.testing.assert_array_equal(normal.ravel(), expected.view(np.uint32))
+
+
+def test_rows_of_a_batch():
+    levels = ((5, (0, 0)), (2**40, (2**33, -1)), (9, (0, 0)), (1, (0, 3)))
+    draws = [
+        Draw(ref.KEY, 32, 4, dims=(3, 5), levels=levels),
+        Draw(ref.BITS, 32, 4, 7, dims=(3, 5), levels=levels),
+        Draw(**VARIANTS["randint32_7_4"], inner=9, dims=(4, 1), levels=((0, (1, 0)),)),
+        Draw(ref.NORMAL, 32, 4, 21, params=NORMAL, dims=(2, 3, 2), levels=((0, (6, 2, 1)),)),
+        Draw(ref.BITS, 8, 1, 1, dims=(700,), levels=((0, (1,)),)),
+        Draw(ref.BITS, 16, 2, 2, dims=(300,)),  # rows that share one key
+    ]
+    check(draws, 5, keys_of(5))
+
+
+def test_deep_chain_of_keys():
+    chain, draws = (), []
+    for i in range(1500):  # key, sub = split(key): 2 nodes a draw, not 1500
+        draws.append(Draw(ref.BITS, 32, 4, 2, levels=(*chain, (1, ()))))
+        chain = (*chain, (0, ()))
+        if i % 300:
+            draws.pop()
+    draws.append(Draw(ref.KEY, 32, 4, levels=chain))
+    check(draws, 20, keys_of(20), isas=ISAS[:1])
+
+
+def test_range_and_indices():
+    draws = [Draw(ref.KEY, 32, 4), Draw(ref.BITS, 32, 4, 3, levels=((7, ()),))]
+    roots = keys_of(2)
+    first = np.array([[0, 2**32 - 5], [2**32 - 1, 2**32 - 9]], np.uint32)  # crosses 2^32
+    check(draws, 300, roots, first, mode=ref.RANGE)
+    index = np.random.default_rng(1).integers(0, 2**32, (2, 37, 2), np.uint32)
+    check(draws, 37, roots, index, mode=ref.INDICES)
+    check(draws, 5, keys_of(15))
+
+
+@pytest.mark.parametrize("name", ["bits32", "bits64", "bits8", "randint32_7_4", "uniform32"])
+def test_counters_beyond_32_bits(name):
+    offsets = (2**32 - 20, 2**32 - 1, 2**32, 5 * 2**32 - 33, 2**62 + 2**32 - 2)
+    draws = [Draw(**VARIANTS[name], inner=n, offset=o) for o in offsets for n in (1, 5, 40)]
+    check(draws, 4, keys_of(4))
+
+
+def test_nothing_to_do():
+    some = Draw(ref.BITS, 32, 4, 3)
+    empty = [Draw(ref.BITS, 32, 4, 0), some, Draw(ref.BITS, 32, 4, 3, dims=(0, 2**40))]
+    check(empty, 3, keys_of(3))
+    check([], 3, keys_of(3))
+    for mode in (ref.MEMBER_KEYS, ref.RANGE, ref.INDICES):
+        check([some], 0, np.zeros((0, 2), np.uint32), np.zeros((0, 2), np.uint32), mode=mode)
+    check([some], 0, keys_of(2), np.zeros((2, 2), np.uint32), mode=ref.RANGE)
+
+
+def test_threads_agree():
+    draws = [
+        Draw(ref.NORMAL, 32, 4, 70_001, params=NORMAL, levels=((1, ()), (2, ()))),
+        Draw(ref.BITS, 8, 1, 1_000_003, levels=((1, ()), (3, ()))),
+        Draw(ref.BITS, 64, 8, 11, dims=(1000,), levels=((0, (1,)),)),
+        Draw(ref.KEY, 32, 4),
+        Draw(**VARIANTS["randint64_1_8"], inner=999),
+    ]
+    one = run(draws, 9, keys_of(9))
+    for threads in (2, 3, 8):
+        for a, b in zip(one, run(draws, 9, keys_of(9), threads=threads, shift=0), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@st.composite
+def random_draws(draw):
+    names = sorted(VARIANTS)
+    index = st.integers(-(2**63), 2**63 - 1)
+    draws = []
+    for _ in range(draw(st.integers(1, 4))):
+        dims = tuple(draw(st.lists(st.integers(0, 4), max_size=2)))
+        levels = tuple(
+            (draw(index), tuple(draw(st.sampled_from([0, 1, 3, 2**35])) for _ in dims))
+            for _ in range(draw(st.integers(0, 3)))
+        )
+        variant = draw(st.sampled_from([*names, "normal", "key"]))
+        options = VARIANTS.get(variant, {})
+        if variant == "normal":
+            options = dict(kind=ref.NORMAL, word_bits=32, itemsize=4, params=TRUNCATED)
+        if variant == "key":
+            draws.append(Draw(ref.KEY, 32, 4, dims=dims, levels=levels))
+            continue
+        inner, offset = draw(st.integers(0, 40)), draw(st.sampled_from([0, 0, 2**32 - 7]))
+        draws.append(Draw(**options, inner=inner, offset=offset, dims=dims, levels=levels))
+    return draws
+
+
+@hypothesis.given(random_draws(), st.integers(0, 5), st.integers(1, 3))
+def test_random_plans(draws, size, threads):
+    check(draws, size, keys_of(size), threads=threads)
+
+
+# Malformed input: always ValueError, never a crash, nothing written.
+
+GOOD = [
+    Draw(ref.BITS, 32, 4, 3, levels=((1, ()),)),
+    Draw(**VARIANTS["table8_2"], inner=3, dims=(2,), levels=((0, (1,)),)),
+    Draw(ref.NORMAL, 32, 4, 5, params=NORMAL),
+]
+
+
+def attempt(words, size=2):
+    """Runs what may be malformed; whether it was accepted."""
+    outputs = [np.zeros(size * d.batch * d.row_items, f"u{d.itemsize}") for d in GOOD]
+    try:
+        _cpu.run_plan(words, 0, size, keys_of(size), np.zeros(2, np.uint32), outputs)
+    except ValueError as error:
+        assert str(error)
+        assert not any(output.any() for output in outputs)
+        return False
+    return True
+
+
+def test_truncated_plans():
+    words = ref.encode(GOOD)
+    assert attempt(words)
+    for n in range(len(words)):
+        assert not attempt(words[:n])
+    assert not attempt(np.append(words, 0))
+
+
+def test_mutated_plans():
+    words = ref.encode(GOOD)
+    for position in range(12):  # the header, and the first draw's
+        for value in (-(2**63), -1, 0, 1, 2, 3, 7, 8, 63, 64, 65, 2**31, 2**32, 2**40, 2**63 - 1):
+            mutated = words.copy()
+            mutated[position] = value
+            harmless = position == 7 and value >= 0  # the counter of the first element
+            if value != words[position] and not (harmless and value <= 2**63 - 4):
+                assert not attempt(mutated), (position, value)
+
+
+@hypothesis.settings(max_examples=300)
+@hypothesis.given(st.data())
+def test_fuzzed_plans(data):
+    words = ref.encode(GOOD)
+    extreme = st.sampled_from([-(2**63), -1, 0, 1, 2, 8, 2**31, 2**32, 2**61, 2**62, 2**63 - 1])
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(0, len(words) - 1))
+        words[position] = data.draw(st.one_of(extreme, st.integers(-(2**63), 2**63 - 1)))
+    attempt(words)
+    prefix = [ref.MAGIC, ref.VERSION, 1]
+    attempt(np.array(prefix + data.draw(st.lists(st.integers(0, 9), max_size=20)), np.int64))
+
+
+def test_messages_name_what_is_wrong():
+    words, keys, none = ref.encode(GOOD[:1]), keys_of(2), np.zeros(2, np.uint32)
+    out = [np.zeros((2, 3), np.uint32)]
+    wide = [np.zeros((2, 3), np.uint64)]
+    cases = {
+        "magic number": (words + (np.arange(len(words)) == 0), 0, 2, keys, none, out),
+        "version 2": (words + (np.arange(len(words)) == 1), 0, 2, keys, none, out),
+        "mode must be .* got 3": (words, 3, 2, keys, none, out),
+        "size must be >= 0, got -1": (words, 0, -1, keys, none, out),
+        "keys must have 6 elements, got 4": (words, 0, 3, keys, none, out),
+        "members must have 4 elements, got 2": (words, 1, 2, keys, none, out),
+        r"outputs\[0\] must have 6 elements, got 3": (words, 0, 2, keys, none, [out[0][0]]),
+        r"outputs\[0\] must have items of 4 bytes": (words, 0, 2, keys, none, wide),
+        "outputs must have 1 elements, got 0": (words, 0, 2, keys, none, []),
+        "one-dimensional": (words.reshape(1, -1), 0, 2, keys, none, out),
+    }
+    for message, arguments in cases.items():
+        with pytest.raises(ValueError, match=message):
+            _cpu.run_plan(*arguments)
+    for bad in (0, -1, 2000):
+        with pytest.raises(ValueError, match=f"threads must be in .* got {bad}"):
+            _cpu.run_plan(words, 0, 2, keys, none, out, threads=bad)
+    read_only = out[0].copy()
+    read_only.flags.writeable = False
+    for wrong in (read_only, np.zeros((3, 2), np.uint32).T):
+        with pytest.raises(TypeError):
+            _cpu.run_plan(words, 0, 2, keys, none, [wrong])
+
+
+def test_isa_by_name():
+    assert _cpu.isa() in ISAS
+    out = np.zeros((1, 2), np.uint32)
+    with pytest.raises(ValueError, match="isa is 'sse9', but this machine runs only '"):
+        _cpu.threefry(out, out, out, "sse9")
+    code = "from seedbed import _cpu\ntry: print(_cpu.isa())\nexcept ValueError as e: print(e)"
+    for isa in ISAS:
+        assert run_python(code, SEEDBED_ISA=isa).strip() == isa
+    assert "SEEDBED_ISA is 'AVX2', but" in run_python(code, SEEDBED_ISA="AVX2")
+
+
+def test_build():
+    path = Path(_cpu.__file__)
+    if sys.version_info >= (3, 12):
+        assert path.name.endswith(".abi3.so")
+    assert _cpu.plan_version() == ref.VERSION
+
+
+def test_kernel_objects_export_one_symbol():
+    # Anything else shared could make the linker pick code that this machine cannot run.
+    roots = [os.environ.get("SEEDBED_BUILD_DIR"), ROOT / "build"]
+    objects = [p for root in roots if root for p in Path(root).rglob("kernels_*.dir/**/*.o")]
+    if not objects:
+        pytest.skip("no kernel objects in build/ or $SEEDBED_BUILD_DIR")
+    for path in objects:
+        command = ["nm", "--defined-only", "--extern-only", str(path)]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        symbols = [line.split()[-1] for line in lines.splitlines() if line]
+        assert len(symbols) == 1 and symbols[0].endswith("5tableE"), (path, symbols)
