@@ -22,11 +22,18 @@ Words load_pair(const void* from, uint64_t i) {
 
 Words split_words(uint64_t x) { return {static_cast<uint32_t>(x >> 32), static_cast<uint32_t>(x)}; }
 
-void fill_constant(KeyArray& to, uint64_t n, uint64_t value) {
-  const Words words = split_words(value);
-  std::fill_n(to.k0.begin(), n, words.hi);
-  std::fill_n(to.k1.begin(), n, words.lo);
+// to[at + j] = first + j * step for j < n.
+void fill_range(KeyArray& to, uint64_t at, uint64_t n, uint64_t first, uint64_t step) {
+  uint32_t* const hi = to.k0.data() + at;
+  uint32_t* const lo = to.k1.data() + at;
+  for (uint64_t j = 0; j < n; ++j) {
+    const Words words = split_words(first + j * step);
+    hi[j] = words.hi;
+    lo[j] = words.lo;
+  }
 }
+
+void fill_constant(KeyArray& to, uint64_t n, uint64_t value) { fill_range(to, 0, n, value, 0); }
 
 }  // namespace
 
@@ -48,24 +55,30 @@ void Worker::enter(const MemberBlock& block) {
 void Worker::derive_members() {
   uint32_t* k0 = nodes_.k0.data();
   uint32_t* k1 = nodes_.k1.data();
-  for (uint64_t i = 0; i < block_.count; ++i) {
-    const uint64_t member = block_.first + i;
-    if (call_.mode == KeyMode::kMemberKeys) {
-      const Words key = load_pair(call_.keys, member);
-      k0[i] = key.hi, k1[i] = key.lo;
-      continue;
-    }
-    const uint64_t group = member / call_.size;
-    const Words key = load_pair(call_.keys, group);
-    Words index = load_pair(call_.members, call_.mode == KeyMode::kRange ? group : member);
-    if (call_.mode == KeyMode::kRange) {
-      const uint64_t first = (static_cast<uint64_t>(index.hi) << 32) | index.lo;
-      index = split_words(first + member % call_.size);
-    }
+  const bool own_keys = call_.mode == KeyMode::kMemberKeys;
+  for (uint64_t i = 0; own_keys && i < block_.count; ++i) {
+    const Words key = load_pair(call_.keys, block_.first + i);
     k0[i] = key.hi, k1[i] = key.lo;
-    index_.k0[i] = index.hi, index_.k1[i] = index.lo;
   }
-  if (call_.mode == KeyMode::kMemberKeys) return;
+  if (own_keys) return;
+  for (uint64_t i = 0; i < block_.count;) {  // a run of members of one group at a time
+    const uint64_t group = (block_.first + i) / call_.size;
+    const uint64_t in_group = (block_.first + i) % call_.size;
+    const uint64_t n = std::min(block_.count - i, call_.size - in_group);
+    const Words key = load_pair(call_.keys, group);
+    std::fill_n(k0 + i, n, key.hi);
+    std::fill_n(k1 + i, n, key.lo);
+    if (call_.mode == KeyMode::kRange) {
+      const Words first = load_pair(call_.members, group);
+      fill_range(index_, i, n, ((uint64_t{first.hi} << 32) | first.lo) + in_group, 1);
+    } else {
+      for (uint64_t j = i; j < i + n; ++j) {
+        const Words index = load_pair(call_.members, block_.first + j);
+        index_.k0[j] = index.hi, index_.k1[j] = index.lo;
+      }
+    }
+    i += n;
+  }
   kernels_.derive(block_.count, k0, k1, index_.k0.data(), index_.k1.data(), k0, k1);
 }
 
@@ -104,15 +117,20 @@ void Worker::fold_level(const Draw& draw, const Level& level, uint64_t row, uint
   for (size_t d = n_dims; d-- > 0; rest /= draw.dims[d]) coordinates_[d] = rest % draw.dims[d];
   uint64_t index = level.base;
   for (size_t d = 0; d < n_dims; ++d) index += level.strides[d] * coordinates_[d];
-  for (uint64_t i = 0; i < rows; ++i) {
-    const Words words = split_words(index);
-    index_.k0[i] = words.hi, index_.k1[i] = words.lo;
-    // Next coordinate, innermost first; after the last row of a member, the first of the next.
-    for (size_t d = n_dims; d-- > 0;) {
-      index += level.strides[d];
-      if (++coordinates_[d] < draw.dims[d]) break;
+  for (uint64_t i = 0; i < rows;) {  // along the innermost dim at a time
+    const uint64_t extent = draw.dims[n_dims - 1], step = level.strides[n_dims - 1];
+    const uint64_t n = std::min(rows - i, extent - coordinates_[n_dims - 1]);
+    fill_range(index_, i, n, index, step);
+    i += n;
+    index += step * n;
+    coordinates_[n_dims - 1] += n;
+    // Carry outwards; after the last row of a member comes the first of the next.
+    for (size_t d = n_dims; d-- > 0 && coordinates_[d] == draw.dims[d];) {
       index -= level.strides[d] * draw.dims[d];
       coordinates_[d] = 0;
+      if (d == 0) break;
+      index += level.strides[d - 1];
+      ++coordinates_[d - 1];
     }
   }
   kernels_.derive(rows, rows_.k0.data(), rows_.k1.data(), index_.k0.data(), index_.k1.data(),
