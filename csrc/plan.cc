@@ -10,8 +10,9 @@ namespace seedbed {
 namespace {
 
 constexpr uint64_t kMax = std::numeric_limits<int64_t>::max();
-constexpr size_t kHeaderWords = 3;
-constexpr size_t kDrawWords = 9;
+constexpr size_t kHeaderWords = 4;
+constexpr size_t kNodeWords = 2;
+constexpr size_t kDrawWords = 10;
 
 // Reads words in order and never past the end.
 class Reader {
@@ -49,7 +50,7 @@ class DrawDecoder {
     return static_cast<uint64_t>(value);
   }
 
-  Draw decode() {
+  Draw decode(uint64_t n_nodes) {
     Draw draw{};
     const int64_t kind = reader_.next("kind");
     if (kind < 0 || kind >= kKinds) fail("unknown kind " + std::to_string(kind));
@@ -59,6 +60,9 @@ class DrawDecoder {
     draw.inner = non_negative("inner");
     draw.offset = non_negative("offset");
     if (draw.offset > kMax - draw.inner) fail("offset + inner overflows");
+    const uint64_t node = non_negative("node");
+    if (node >= n_nodes) fail("node out of range: " + std::to_string(node));
+    draw.node = static_cast<uint32_t>(node);
     const uint64_t n_params = non_negative("number of params");
     const uint64_t n_batch = non_negative("number of batch dims");
     n_levels_ = non_negative("number of levels");
@@ -210,7 +214,7 @@ uint64_t checked_product(uint64_t a, uint64_t b, const char* what) {
 
 Plan decode_plan(const int64_t* words, size_t count) {
   if (count < kHeaderWords) {
-    throw InvalidPlan("plan has " + std::to_string(count) + " words, the header alone needs 3");
+    throw InvalidPlan("plan has " + std::to_string(count) + " words, the header alone needs 4");
   }
   Reader reader(words, count);
   const int64_t magic = reader.next("magic"), version = reader.next("version");
@@ -221,6 +225,12 @@ Plan decode_plan(const int64_t* words, size_t count) {
   if (version != kPlanVersion) {
     throw InvalidPlan("plan has version " + std::to_string(version) +
                       ", this build reads version " + std::to_string(kPlanVersion));
+  }
+  const int64_t n_nodes = reader.next("number of nodes");
+  if (n_nodes < 0 || static_cast<uint64_t>(n_nodes) > reader.left() / kNodeWords ||
+      n_nodes >= std::numeric_limits<uint32_t>::max()) {
+    throw InvalidPlan("plan claims " + std::to_string(n_nodes) + " nodes, " +
+                      std::to_string(reader.left()) + " words are left");
   }
   const int64_t n_draws = reader.next("number of draws");
   if (n_draws < 0 || static_cast<uint64_t>(n_draws) > reader.left() / kDrawWords) {
@@ -237,10 +247,21 @@ Plan decode_plan(const int64_t* words, size_t count) {
     if (is_new) plan.nodes.push_back({parent, index});
     return at->second;
   };
+  for (int64_t i = 1; i <= n_nodes; ++i) {
+    const int64_t parent = reader.next("parent");
+    if (parent < 0 || parent >= i) {
+      throw InvalidPlan("plan node " + std::to_string(i) + ": parent must be an earlier node, got " +
+                        std::to_string(parent));
+    }
+    const auto index = static_cast<uint64_t>(reader.next("index"));
+    const Node node = {static_cast<uint32_t>(parent), index};
+    children.try_emplace({node.parent, index}, static_cast<uint32_t>(i));
+    plan.nodes.push_back(node);
+  }
   plan.draws.reserve(static_cast<size_t>(n_draws));
   for (int64_t i = 0; i < n_draws; ++i) {
     DrawDecoder decoder(reader, static_cast<size_t>(i));
-    plan.draws.push_back(decoder.decode());
+    plan.draws.push_back(decoder.decode(static_cast<uint64_t>(n_nodes) + 1));
     decoder.read_levels(plan.draws.back(), child);
   }
   if (reader.left() != 0) {

@@ -1,14 +1,16 @@
 // A decoded plan: the draws of one member, and the tree of the keys they use.
 //
 // The encoding is a one-dimensional int64 array, as a custom call's attribute carries it:
-//   header  magic, version, number of draws
-//   draw    kind, word bits, item size, inner, offset, and the lengths of what follows:
+//   header  magic, version, number of nodes, number of draws
+//   node    parent, index: a key that others are derived from; they count from 1 (0 is the
+//           member's key), and a parent comes before its children
+//   draw    kind, word bits, item size, inner, offset, node, and the lengths of what follows:
 //           params, batch dims, levels, table words
 //           batch dims                    [n_batch]
 //           levels                        [n_levels][1 + n_batch]: base, strides
 //           params                        [n_params]: float bits or integers
 //           table                         [n_table_words]: packed entries, little endian
-// A draw has prod(batch dims) rows a member. The key of a row is the member's key folded with each
+// A draw has prod(batch dims) rows a member. The key of a row is the node's key folded with each
 // level's base + sum(stride * coordinate), in order; `inner` elements with the counters offset,
 // offset + 1, ... make up the row.
 #ifndef SEEDBED_PLAN_H_

@@ -26,6 +26,7 @@ class Draw:
     params: tuple[int, ...] = ()
     dims: tuple[int, ...] = ()
     levels: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    prefix: tuple[int, ...] = ()
     table: bytes = b""
 
     @property
@@ -38,10 +39,17 @@ class Draw:
 
 
 def encode(draws: list[Draw]) -> np.ndarray:
-    words = [MAGIC, VERSION, len(draws)]
+    nodes = {(): 0}
+    folds = []
+    for d in draws:
+        for n in range(len(d.prefix)):
+            if d.prefix[: n + 1] not in nodes:
+                nodes[d.prefix[: n + 1]] = len(nodes)
+                folds += [nodes[d.prefix[:n]], d.prefix[n]]
+    words = [MAGIC, VERSION, len(nodes) - 1, len(draws), *folds]
     for d in draws:
         table = np.frombuffer(d.table + b"\0" * (-len(d.table) % 8), np.int64).tolist()
-        words += [d.kind, d.word_bits, d.itemsize, d.inner, d.offset]
+        words += [d.kind, d.word_bits, d.itemsize, d.inner, d.offset, nodes[d.prefix]]
         words += [len(d.params), len(d.dims), len(d.levels), len(table), *d.dims]
         for base, strides in d.levels:
             words += [base, *strides]
@@ -94,7 +102,7 @@ def member_keys(mode: int, size: int, keys: np.ndarray, members: np.ndarray) -> 
 def row_keys(draw: Draw, keys: np.ndarray) -> np.ndarray:
     members = len(keys)
     keys = np.repeat(keys, draw.batch, axis=0)
-    for base, strides in draw.levels:
+    for base, strides in [(index, (0,) * len(draw.dims)) for index in draw.prefix] + [*draw.levels]:
         index = [
             base + sum(s * c for s, c in zip(strides, place, strict=True))
             for place in np.ndindex(*draw.dims)

@@ -172,11 +172,12 @@ def test_rows_of_a_batch():
 def test_deep_chain_of_keys():
     chain, draws = (), []
     for i in range(1500):  # key, sub = split(key): 2 nodes a draw, not 1500
-        draws.append(Draw(ref.BITS, 32, 4, 2, levels=(*chain, (1, ()))))
-        chain = (*chain, (0, ()))
+        draws.append(Draw(ref.BITS, 32, 4, 2, prefix=chain, levels=((1, ()),)))
+        chain = (*chain, 0)
         if i % 300:
             draws.pop()
-    draws.append(Draw(ref.KEY, 32, 4, levels=chain))
+    draws.append(Draw(ref.KEY, 32, 4, prefix=chain))
+    draws.append(Draw(ref.KEY, 32, 4, levels=tuple((index, ()) for index in chain)))
     check(draws, 20, keys_of(20), isas=ISAS[:1])
 
 
@@ -254,7 +255,7 @@ def test_random_plans(draws, size, threads):
 GOOD = [
     Draw(ref.BITS, 32, 4, 3, levels=((1, ()),)),
     Draw(**VARIANTS["table8_2"], inner=3, dims=(2,), levels=((0, (1,)),)),
-    Draw(ref.NORMAL, 32, 4, 5, params=NORMAL),
+    Draw(ref.NORMAL, 32, 4, 5, params=NORMAL, prefix=(3, 2**40)),
 ]
 
 
@@ -280,12 +281,14 @@ def test_truncated_plans():
 
 def test_mutated_plans():
     words = ref.encode(GOOD)
-    for position in range(12):  # the header, and the first draw's
+    for position in range(18):  # the header, the nodes, and the first draw's
         for value in (-(2**63), -1, 0, 1, 2, 3, 7, 8, 63, 64, 65, 2**31, 2**32, 2**40, 2**63 - 1):
             mutated = words.copy()
             mutated[position] = value
-            harmless = position == 7 and value >= 0  # the counter of the first element
-            if value != words[position] and not (harmless and value <= 2**63 - 4):
+            # The counter of the first element, the nodes' indices, another node that exists.
+            harmless = position == 12 and 0 <= value <= 2**63 - 4
+            harmless |= position in (5, 7) or (position in (6, 13) and value in (0, 1, 2))
+            if value != words[position] and not harmless:
                 assert not attempt(mutated), (position, value)
 
 
@@ -298,7 +301,7 @@ def test_fuzzed_plans(data):
         position = data.draw(st.integers(0, len(words) - 1))
         words[position] = data.draw(st.one_of(extreme, st.integers(-(2**63), 2**63 - 1)))
     attempt(words)
-    prefix = [ref.MAGIC, ref.VERSION, 1]
+    prefix = [ref.MAGIC, ref.VERSION, 0, 1]
     attempt(np.array(prefix + data.draw(st.lists(st.integers(0, 9), max_size=20)), np.int64))
 
 

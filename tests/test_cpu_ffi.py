@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("native")
 BELOW = np.nextafter(np.float32(-1), np.float32(0))
 NORMAL = ref.float_bits(np.float32(1) - BELOW, BELOW, 2**0.5, -np.inf, np.inf, 1.0, -0.0)
 DRAWS = [
-    Draw(ref.KEY, 32, 4, levels=((3, ()),)),
-    Draw(ref.BITS, 32, 4, 33, levels=((3, ()), (1, ()))),
+    Draw(ref.KEY, 32, 4, prefix=(3,)),
+    Draw(ref.BITS, 32, 4, 33, prefix=(3, 1)),
     Draw(ref.NORMAL, 32, 4, 50, params=NORMAL),
     Draw(ref.BITS, 8, 1, 4, dims=(3,), levels=((0, (1,)),)),
     Draw(ref.BITS, 16, 2, 0),

@@ -196,12 +196,12 @@ def test_init_runs_once(key):
     runs = []
 
     def init(key):
-        runs.append(key)
+        runs.append(isinstance(key, jax.core.Tracer))
         return normal(key, (6,))
 
     make = sb.ensemble(init, 5)
     make(key), make.member(key, 1), make.members(key, [1]), make.plan(key), make(jax.random.key(1))
-    assert len(runs) == 1 and isinstance(runs.pop(), jax.core.Tracer)
+    assert runs == [True]
 
 
 def test_init_may_close_over_arrays(key):
@@ -337,8 +337,8 @@ def test_vmap_over_arguments(key):
     make = sb.ensemble(sweep, 3)
     scales = jnp.linspace(0.5, 2.0, 4)
     got = jax.vmap(make, (None, 0, None))(key, scales, 0.25)
-    want = [oracle(sweep, 3, key, scale, 0.25) for scale in scales]
-    assert_same_bits(got, jnp.stack(want))
+    both = jax.vmap(lambda scale: jax.vmap(sweep, (0, None, None))(split(key, 3), scale, 0.25))
+    assert_same_bits(got, jax.jit(both)(scales), either=both(scales))
 
 
 def test_scan(make, key):
@@ -368,7 +368,7 @@ def test_grad_of_what_follows(make, key, expected):
     x = jnp.linspace(0.0, 1.0, 14).reshape(7, 2)
 
     def loss(x, draws):
-        return ((draws["w"] * x) ** 2).sum()
+        return ((draws["w"] * x[None]) ** 2).sum()
 
     got = jax.grad(lambda x: loss(x, make(key)))(x)
     assert_same_bits(got, jax.grad(loss)(x, expected))
@@ -500,20 +500,18 @@ def test_x64_switched_between_calls(key):
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg", "philox4x32", "philox2x32", "threefry4x32"])
 def test_other_key_types_go_through_the_reference(impl):
     # Row 20.
+    def init(key):
+        return jax.random.bits(jax.random.fold_in(key, 1), (2,))
+
     key = jax.random.key(3, impl=impl)
-    make = sb.ensemble(init, 4)
-    want = oracle(init, 4, key)
+    make, want = sb.ensemble(init, 4), oracle(init, 4, key)
     assert_same_bits(make(key), want)
     assert_same_bits(make(split(key, 4)), want)
-    assert_same_bits(make.members(key, slice(1, 3)), oracle_rows(key, want, impl))
-    assert repr(impl) in make.plan(key).explain() or native_problem()
-
-
-def oracle_rows(key, want, impl):
-    # The hardware generators draw a batch at once, so a member depends on its batch.
-    if "rbg" not in impl:
-        return take(want, slice(1, 3))
-    return jax.jit(jax.vmap(init))(split(key, 4)[1:3])
+    # The hardware's generators draw for a whole batch, so that a member depends on it.
+    part = jax.jit(jax.vmap(init))(split(key, 4)[1:3])
+    assert_same_bits(make.members(key, slice(1, 3)), part)
+    assert "rbg" in impl or (as_words(part) == as_words(want[1:3])).all()
+    assert native_problem() or repr(impl) in make.plan(key).explain()
 
 
 def test_non_partitionable_threefry_goes_through_the_reference(make, key, expected):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._draw import Draw, KeyPath, Kind, Level
+from ._draw import Draw, KeyPath, Kind, node
 from ._meaning import words
 
 COUNT = 4096  # values of each case
@@ -29,7 +29,7 @@ KNOWN_ANSWERS = (
 
 
 def _draw(index: int, kind: Kind, word_bits: int, dtype: str, *params: int) -> Draw:
-    path = KeyPath(levels=(Level(index),))
+    path = KeyPath(node=node(index))
     return Draw(kind, path, COUNT, word_bits, dtype, (COUNT,), params)
 
 

@@ -236,12 +236,13 @@ def members(index: Any, count: int) -> Chosen:
         )
     if _compat.is_tracer(index):
         return Chosen(index.shape[0], listed=index)
-    listed = np.asarray(index).astype(np.int64)
+    listed = np.asarray(index)
     wrong = listed[(listed < -count) | (listed >= count)]
     if wrong.size:
         raise IndexError(
             f"`index` contains {int(wrong[0])}, out of range for an ensemble of size={count}"
         )
+    listed = listed.astype(np.int64)
     return Chosen(listed.size, listed=np.where(listed < 0, listed + count, listed))
 
 

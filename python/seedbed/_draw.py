@@ -10,37 +10,120 @@ vmapped over ``split(key, L)``), the index of a step depends on the row: it is
 from __future__ import annotations
 
 import enum
+import functools
 import math
+import threading
+import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 Shape = tuple[int, ...]
 
 
+class Node:
+    """A key that all rows of a draw share: ``parent``'s, folded with ``index``.
+
+    Equal chains of folds are one object, so that planning, comparing and encoding a model
+    that splits its key thousands of times in a row takes linear time.
+    """
+
+    __slots__ = ("__weakref__", "depth", "index", "parent")
+    _made: ClassVar[weakref.WeakValueDictionary[tuple[int, int], Node]]
+    _made = weakref.WeakValueDictionary()
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, parent: Node | None, index: int) -> None:
+        """Not for use outside: `fold` keeps equal nodes the same object."""
+        self.parent = parent
+        self.index = index
+        self.depth: int = 0 if parent is None else parent.depth + 1
+
+    def fold(self, index: int) -> Node:
+        """The child with this index."""
+        # A child keeps its parent alive, so the parent's id is its own while the entry lives.
+        with Node._lock:
+            child = Node._made.get((id(self), index))
+            if child is None:
+                child = Node(self, index)
+                Node._made[(id(self), index)] = child
+            return child
+
+    def indices(self) -> tuple[int, ...]:
+        """The chain of folds from the member key."""
+        found: list[int] = []
+        node: Node = self
+        while node.parent is not None:
+            found.append(node.index)
+            node = node.parent
+        return tuple(reversed(found))
+
+    def __reduce__(self) -> Any:
+        return node, self.indices()
+
+    def __repr__(self) -> str:
+        return f"node{self.indices()}"
+
+
+MEMBER = Node(None, 0)
+
+
+def node(*indices: int) -> Node:
+    """The key that folds with these indices, in order, lead to."""
+    return functools.reduce(Node.fold, indices, MEMBER)
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One fold: index ``base + sum(row[d] * strides[d])`` (64 bits, unsigned)."""
+    """One fold of stacked keys: index ``base + sum(row[d] * strides[d])`` (64 bits)."""
 
     base: int
-    strides: tuple[int, ...] = ()
+    strides: tuple[int, ...]
 
     def __str__(self) -> str:
         terms = [f"{stride}*{'ijklmnop'[d]}" for d, stride in enumerate(self.strides) if stride]
         if self.base or not terms:
             terms.insert(0, str(self.base))
-        return "+".join(terms).replace("1*", "") if terms else "0"
+        return "+".join(term.removeprefix("1*") for term in terms)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPath:
-    """An array of keys of shape ``batch``, each derived from the member key."""
+    """An array of keys of shape ``batch``: ``node``'s key, folded by each of ``levels``.
+
+    Made by `key_path`, which keeps one form for equal paths: the first level differs
+    between rows.
+    """
 
     batch: Shape = ()
+    node: Node = MEMBER
     levels: tuple[Level, ...] = ()
 
+    def last(self) -> tuple[KeyPath, int] | None:
+        """The keys before the last fold, and its index, if that is the same for all rows."""
+        if not self.levels:
+            parent = self.node.parent
+            return None if parent is None else (KeyPath(self.batch, parent), self.node.index)
+        level = self.levels[-1]
+        if any(level.strides):
+            return None
+        return key_path(self.batch, self.node, self.levels[:-1]), level.base
+
     def __str__(self) -> str:
-        return "/".join(["key", *map(str, self.levels)])
+        steps = [*map(str, self.node.indices()), *map(str, self.levels)]
+        if len(steps) > 8:
+            steps[3:-3] = [f"({len(steps) - 6} more)"]
+        return "/".join(["key", *steps])
+
+
+def key_path(batch: Shape, node: Node, levels: Iterable[Level]) -> KeyPath:
+    """The path of ``levels`` from ``node``; folds that all rows share become part of it."""
+    varying = list(levels)
+    while varying and not any(varying[0].strides):
+        node = node.fold(varying.pop(0).base)
+    return KeyPath(batch, node, tuple(varying))
 
 
 class Kind(enum.IntEnum):

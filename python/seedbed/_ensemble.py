@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ class _Prepared:
     captures: tuple[Any, ...]
     axes: tuple[int | None, ...]
     member_bytes: int
+    programs: dict[Any, Any] = field(default_factory=dict)
 
 
 class Ensemble:
@@ -92,9 +93,13 @@ class Ensemble:
 
     def stream(self, key: Any, *args: Any, chunk_size: int) -> Iterator[Any]:
         """All members in order, in pieces of at most ``chunk_size``, each made when asked for."""
+        # Checked here, not when the first piece is asked for.
         chunk = _check.size(chunk_size, "chunk_size")
-        for start in range(0, self.size, chunk):
-            yield self.members(key, slice(start, start + chunk), *args)
+        self.plan(key, *args)
+        return (
+            self.members(key, slice(start, start + chunk), *args)
+            for start in range(0, self.size, chunk)
+        )
 
     def _axes(self, args: tuple[Any, ...]) -> tuple[int | None, ...]:
         return _check.axes(self.in_axes, args, self.size)
@@ -121,7 +126,12 @@ class Ensemble:
         if plan.reference is not None:
             return self._run_reference(prepared, key, leaves, chosen, stacked, single)
         mode, members = _member_words(chosen, stacked)
-        run = _execute.program(plan, size, mode, axes, single)
+        # Found by a small key: the plan itself takes time to hash when it has many draws.
+        variant = (size, mode, single)
+        run = prepared.programs.get(variant)
+        if run is None:
+            run = _execute.program(plan, size, mode, axes, single)
+            prepared.programs[variant] = run
         out = run(key, members, prepared.captures, leaves)
         return jax.tree_util.tree_unflatten(plan.out_tree, out)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ._draw import KeyPath, Kind, Shape
+from ._draw import Kind, Shape
 from ._lookup import divides_by_reciprocals, merges_factors
 from ._meaning import (
     Integers,
@@ -260,16 +260,10 @@ def _remainder_sum(first: Remainder, second: Remainder, shape: Shape) -> Meaning
         return None
     if (first.bits, first.span) != (second.bits, second.span):
         return None
-    parent = KeyPath(first.path.batch, first.path.levels[:-1])
-    halves = []
-    for half in (first, second):
-        if not half.path.levels or any(half.path.levels[-1].strides):
-            return None
-        if KeyPath(half.path.batch, half.path.levels[:-1]) != parent:
-            return None
-        halves.append(half.path.levels[-1].base)
-    if halves != [0, 1]:
+    high, low = first.path.last(), second.path.last()
+    if high is None or low is None or high[0] != low[0] or (high[1], low[1]) != (0, 1):
         return None
+    parent = high[0]
     return Remainder("sum", parent, first.bits, shape, first.span, first.mult)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _compat
-from ._draw import KeyPath, Level, Shape
+from ._draw import KeyPath, Level, Shape, key_path
 from ._meaning import Keys, KeyWords, Meaning, Operand, Rule, Word, number
 from ._trace import Const, Equation
 
@@ -55,9 +55,9 @@ def _split(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Mea
     new = shape[len(keys.path.batch) :]
     padding = (0,) * len(new)
     levels = [Level(level.base, (*level.strides, *padding)) for level in keys.path.levels]
-    strides = tuple(math.prod(new[d + 1 :]) for d in range(len(new)))
-    levels.append(Level(0, (0,) * len(keys.path.batch) + strides))
-    return Keys(KeyPath(shape, tuple(levels)))
+    strides = [math.prod(new[d + 1 :]) if new[d] > 1 else 0 for d in range(len(new))]
+    levels.append(Level(0, (*(0,) * len(keys.path.batch), *strides)))
+    return Keys(key_path(shape, keys.path.node, levels))
 
 
 @_rule("random_fold_in")
@@ -71,7 +71,7 @@ def _fold_in(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> M
     if folded is None or any(level is None for level in widened):
         return None
     levels = tuple(level for level in widened if level is not None)
-    return Keys(KeyPath(shape, (*levels, folded)))
+    return Keys(key_path(shape, keys.path.node, (*levels, folded)))
 
 
 def _extend(level: Level, old: Shape, new: Shape) -> Level | None:
@@ -119,7 +119,7 @@ def _rearrange(
         if fitted is None:
             return None
         levels.append(fitted)
-    return KeyPath(shape, tuple(levels))
+    return key_path(shape, path.node, levels)
 
 
 def _take(path: KeyPath, axis: int, start: int, count: int | None, step: int = 1) -> KeyPath:
@@ -138,7 +138,7 @@ def _take(path: KeyPath, axis: int, start: int, count: int | None, step: int = 1
         else:
             strides[axis] = strides[axis] * step if count > 1 else 0
         levels.append(Level(base, tuple(strides)))
-    return KeyPath(tuple(batch), tuple(levels))
+    return key_path(tuple(batch), path.node, levels)
 
 
 def _key_view(operand: Operand) -> tuple[KeyPath, int] | None:

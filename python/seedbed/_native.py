@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from . import _compat
-from ._draw import Draw
+from ._draw import MEMBER, Draw, Node
 
 # Must equal the version the extension reports: a stale build would misread plans.
 PLAN_VERSION = 1
@@ -48,9 +48,13 @@ def load() -> tuple[ModuleType | None, str]:
 
 def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The draws as the words that `csrc/plan.h` describes."""
-    words: list[int] = [_MAGIC, PLAN_VERSION, len(draws)]
+    nodes = _number_nodes(draws)
+    words: list[int] = [_MAGIC, PLAN_VERSION, len(nodes) - 1, len(draws)]
+    for node, number in nodes.items():
+        if node.parent is not None:
+            assert nodes[node.parent] < number
+            words += [nodes[node.parent], node.index]
     for draw in draws:
-        batch, levels = draw.key.batch, draw.key.levels
         table = draw.table + b"\0" * (-len(draw.table) % 8)
         words += [
             draw.kind,
@@ -58,17 +62,32 @@ def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
             draw.itemsize,
             draw.inner,
             0,  # first counter
+            nodes[draw.key.node],
             len(draw.params),
-            len(batch),
-            len(levels),
+            len(draw.key.batch),
+            len(draw.key.levels),
             len(table) // 8,
-            *batch,
+            *draw.key.batch,
         ]
-        for level in levels:
-            words += [level.base, *(level.strides or (0,) * len(batch))]
+        for level in draw.key.levels:
+            words += [level.base, *level.strides]
         words += draw.params
         words += np.frombuffer(table, "<i8").tolist()
     return np.array([word & 0xFFFFFFFFFFFFFFFF for word in words], np.uint64).view(np.int64)
+
+
+def _number_nodes(draws: tuple[Draw, ...]) -> dict[Node, int]:
+    """The key nodes that the draws hang from: the member key is 0, parents before children."""
+    numbers = {MEMBER: 0}
+    for draw in draws:
+        node, chain = draw.key.node, []
+        while node not in numbers:
+            chain.append(node)
+            assert node.parent is not None
+            node = node.parent
+        for node in reversed(chain):
+            numbers[node] = len(numbers)
+    return numbers
 
 
 def call(

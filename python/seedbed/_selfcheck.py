@@ -118,7 +118,7 @@ def measure(module: Any) -> Digests:
 
 def _random(draw: Draw, root: jax.Array) -> jax.Array:
     """A draw of words or integers by `jax.random`: its definition of them may change as well."""
-    key = jax.random.fold_in(root, draw.key.levels[0].base)
+    key = jax.random.fold_in(root, draw.key.node.index)
     if draw.kind is Kind.RANDINT:
         return jax.random.randint(key, draw.shape, -7, 1000, draw.dtype)
     return jax.random.bits(key, draw.shape, draw.dtype)

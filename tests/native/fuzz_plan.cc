@@ -55,14 +55,19 @@ std::vector<int64_t> random_plan() {
       {6, 8, 2, {1}, 32},
       {6, 16, 4, {9}, 64},
   };
-  std::vector<int64_t> words = {seedbed::kPlanMagic, seedbed::kPlanVersion, 0};
-  words[2] = static_cast<int64_t>(1 + below(4));
-  for (int64_t i = 0; i < words[2]; ++i) {
+  const auto n_nodes = static_cast<int64_t>(below(5)), n_draws = static_cast<int64_t>(1 + below(4));
+  std::vector<int64_t> words = {seedbed::kPlanMagic, seedbed::kPlanVersion, n_nodes, n_draws};
+  for (int64_t i = 1; i <= n_nodes; ++i) {
+    words.push_back(static_cast<int64_t>(below(static_cast<uint64_t>(i))));
+    words.push_back(static_cast<int64_t>(generator()));
+  }
+  for (int64_t i = 0; i < n_draws; ++i) {
     const Variant& v = variants[below(std::size(variants))];
     const uint64_t n_dims = below(3), n_levels = below(4);
     const int64_t inner = v.kind == 0 ? 1 : static_cast<int64_t>(below(below(8) ? 70 : 70000));
     const int64_t offset = below(4) ? 0 : (int64_t{1} << 32) - static_cast<int64_t>(below(90));
     words.insert(words.end(), {v.kind, v.word_bits, v.itemsize, inner, offset,
+                               static_cast<int64_t>(below(static_cast<uint64_t>(n_nodes) + 1)),
                                static_cast<int64_t>(v.params.size()), static_cast<int64_t>(n_dims),
                                static_cast<int64_t>(n_levels), v.table_words});
     for (uint64_t d = 0; d < n_dims; ++d) words.push_back(static_cast<int64_t>(below(5)));

@@ -67,18 +67,29 @@ def measure(way: str, size: int, layers: list[int], library: str) -> dict[str, A
 
 
 def _extra_memory(call: Callable[[], Any]) -> int | None:
-    # Freed memory that the allocator keeps would hide what the call takes.
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
     try:
+        before = _settled_memory()
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
-        before = _status("VmRSS")
         out = call()
         peak = _status("VmHWM")
         del out
     except (OSError, KeyError):
         return None
     return peak - before
+
+
+def _settled_memory() -> int:
+    """The resident size, once what was freed is given back: the call would take it unseen."""
+    last = _status("VmRSS")
+    for _ in range(20):
+        with contextlib.suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        time.sleep(0.05)  # XLA's threads free some buffers a little later
+        size = _status("VmRSS")
+        if abs(size - last) < 1 << 18:
+            return size
+        last = size
+    return last
 
 
 def _status(field: str) -> int:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _cases, _ensemble, _golden, _native, _selfcheck
-from .._draw import Draw, KeyPath, Kind, Level
+from .._draw import Draw, KeyPath, Kind, node
 from .._meaning import words
 from .._plan import Operand
 from . import OK, WRONG, _text
@@ -166,7 +166,7 @@ def _clip(bound: float) -> tuple[Any, Any]:
 def _float_draw(kind: Kind, word_bits: int, params: tuple[Any, ...], inner: int = 0) -> Draw:
     real: Any = np.float32 if word_bits == 32 else np.float64
     dtype = "bool" if kind is Kind.BERNOULLI else np.dtype(real).name
-    path = KeyPath(levels=(Level(1),))
+    path = KeyPath(node=node(1))
     return Draw(kind, path, inner, word_bits, dtype, (inner,), words(params, real))
 
 

@@ -1,0 +1,342 @@
+"""Bad input: each a clear error that names the argument, what came and what is accepted."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import seedbed as sb
+from helpers import assert_same_bits, oracle, split
+
+normal = jax.random.normal
+
+
+class Init:
+    """An init function that knows whether it was called."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, key, *args):
+        self.calls += 1
+        return normal(key, (6,))
+
+
+@pytest.fixture
+def init():
+    return Init()
+
+
+def fresh_init(key):
+    return normal(key, (6,))
+
+
+# --- size -------------------------------------------------------------------------------
+
+
+# Rows 1, 3 and 4: bool, None, floats, strings and arrays.
+@pytest.mark.parametrize(
+    "size",
+    [True, False, np.True_, None, 1.0, 2.5, "2", np.float32(2), [3], jnp.int32(2), np.array(2)],
+    ids=repr,
+)
+def test_size_must_be_an_integer(init, size):
+    with pytest.raises(TypeError, match="`size` must be a positive integer") as error:
+        sb.ensemble(init, size)
+    assert repr(size) in str(error.value) and type(size).__name__ in str(error.value)
+
+
+# Rows 2 and 6: nothing, less than nothing, and more than any memory.
+@pytest.mark.parametrize("size", [0, -1, -(2**40), 2**48, 2**63, 2**64, np.int64(-2)])
+def test_size_must_be_possible(init, size):
+    with pytest.raises(ValueError, match=rf"`size` must be at least 1.*got {size}"):
+        sb.ensemble(init, size)
+
+
+@pytest.mark.parametrize("size", [np.int64(2), np.uint8(2), 2])
+def test_size_may_be_a_numpy_integer(key, size):
+    # Row 4.
+    assert sb.ensemble(fresh_init, size)(key).shape == (2, 6)
+
+
+def test_size_is_static():
+    # Row 5.
+    def outer(size):
+        return sb.ensemble(fresh_init, size)(jax.random.key(0))
+
+    with pytest.raises(TypeError, match="`size` must be known when the program is traced"):
+        jax.jit(outer)(3)
+
+
+@pytest.mark.parametrize("bad", [None, 3, "init", fresh_init(jax.random.key(0))], ids=type)
+def test_init_must_be_callable(bad):
+    with pytest.raises(TypeError, match="`init` must be a function"):
+        sb.ensemble(bad, 3)
+
+
+# --- memory -----------------------------------------------------------------------------
+
+
+def test_more_than_this_machine_has(key):
+    # Rows 6 and 8: refused with the bytes asked for and the leaves, before anything is made.
+    make = sb.ensemble(lambda key: {"big": normal(key, (2**20, 4)), "small": key}, 2**26)
+    with pytest.raises(MemoryError, match=r"`size` is too large.*1,125,900,\d+,\d+,\d+ bytes") as error:
+        make(key)
+    assert "['big'] (67108864, 1048576, 4) float32" in str(error.value)
+    assert make.member(key, 2**26 - 1)["big"].shape == (2**20, 4)
+
+
+def test_more_than_can_be_counted(key):
+    # Row 10.
+    make = sb.ensemble(lambda key: normal(key, (2**30,)), 2**40)
+    with pytest.raises(OverflowError, match="`size` is too large"):
+        make(key)
+    assert make.members(key, slice(0, 0)).shape == (0, 2**30)
+
+
+def test_bits_of_more_than_jax_survives(key):
+    # Row 8: jax itself dies of this one.
+    make = sb.ensemble(lambda key: jax.random.bits(key, (2**36,)), 3)
+    with pytest.raises(MemoryError, match="bytes are free"):
+        make(key)
+
+
+def test_nothing_is_left_behind_by_a_refusal(key):
+    # Row 7.
+    make = sb.ensemble(lambda key: normal(key, (2**30,)), 2**20)
+    before = np.asarray(jax.random.key_data(key)).copy()
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            make(key)
+    assert (np.asarray(jax.random.key_data(key)) == before).all()
+    assert_same_bits(sb.ensemble(fresh_init, 3)(key), oracle(fresh_init, 3, key))
+
+
+# --- keys -------------------------------------------------------------------------------
+
+
+# Row 22, and what else is no key.
+NO_KEYS = {
+    "none": None,
+    "seed": 0,
+    "list": [0, 1],
+    "string": "key",
+    "int32": np.zeros(2, np.int32),
+    "float": jnp.zeros(2),
+    "three words": np.zeros(3, np.uint32),
+    "one word": np.zeros((), np.uint32),
+    "no words": np.zeros(0, np.uint32),
+    "wide words": np.zeros(2, np.uint64),
+    "transposed": np.zeros((2, 5), np.uint32),
+}
+
+
+@pytest.mark.parametrize("name", NO_KEYS)
+@pytest.mark.parametrize("method", ["__call__", "plan", "member", "members", "stream"])
+def test_what_is_not_a_key(init, name, method):
+    make = sb.ensemble(init, 5)
+    extra = {"member": (0,), "members": (slice(2),)}.get(method, ())
+    options = {"chunk_size": 2} if method == "stream" else {}
+    with pytest.raises(TypeError, match="`key` must be one key .*size=5 keys; got"):
+        getattr(make, method)(NO_KEYS[name], *extra, **options)
+    assert init.calls == 0
+
+
+@pytest.mark.parametrize("count", [1, 4, 6, 0])
+def test_a_stack_of_keys_of_another_length(init, key, count):
+    # Row 23.
+    make = sb.ensemble(init, 5)
+    for keys in (split(key, count), jax.random.key_data(split(key, count))):
+        with pytest.raises(ValueError, match=rf"`key` must be .*; got keys of shape \({count},\)"):
+            make(keys)
+    with pytest.raises(ValueError, match=r"got keys of shape \(5, 2\)"):
+        make(jax.random.split(key, (5, 2)))
+    assert init.calls == 0
+
+
+def test_two_keys_are_not_one_legacy_key(init, key):
+    # Row 23: uint32[2, 2] is two keys.
+    with pytest.raises(ValueError, match=r"got keys of shape \(2,\)"):
+        sb.ensemble(init, 3)(jax.random.key_data(split(key, 2)))
+
+
+def test_a_deleted_key():
+    # Row 24.
+    for key in (jax.random.key(0), jax.random.PRNGKey(0)):
+        make = sb.ensemble(fresh_init, 3)
+        make(key)
+        key.delete()
+        with pytest.raises(RuntimeError, match="deleted"):
+            make(key)
+
+
+def test_legacy_keys_refused_by_setting(key):
+    # Row 21: jax decides, when init uses the key.
+    with jax.legacy_prng_key("error"):
+        with pytest.raises(ValueError, match="[Ll]egacy"):
+            sb.ensemble(fresh_init, 3)(jax.random.key_data(key))
+
+
+# --- members ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("i", [5, -6, 2**40, 2**70, np.int64(5), jnp.int32(7)], ids=str)
+def test_member_out_of_range(init, key, i):
+    with pytest.raises(IndexError, match=rf"`i` is {int(i)}, out of range .*size=5"):
+        sb.ensemble(init, 5).member(key, i)
+    assert init.calls == 0
+
+
+@pytest.mark.parametrize("i", [True, 1.0, "1", None, slice(1), [1], jnp.float32(1), jnp.arange(2)])
+def test_member_must_be_an_integer(init, key, i):
+    with pytest.raises(TypeError, match="`i` must be an integer"):
+        sb.ensemble(init, 5).member(key, i)
+    assert init.calls == 0
+
+
+@pytest.mark.parametrize(
+    "index", [[5], [0, -6], np.array([1, 9]), jnp.array([-7]), [2**40], [2**64 - 1]], ids=str
+)
+def test_members_out_of_range(init, key, index):
+    with pytest.raises(IndexError, match="`index` contains .*size=5"):
+        sb.ensemble(init, 5).members(key, index)
+    assert init.calls == 0
+
+
+@pytest.mark.parametrize(
+    "index",
+    [1, None, "01", 1.0, [0.0], [True, False], [[1]], np.zeros((1, 1), int), {1}, jnp.arange(2.0)],
+    ids=str,
+)
+def test_members_must_be_integers(init, key, index):
+    with pytest.raises(TypeError, match="`index` must be a slice or a one-dimensional array"):
+        sb.ensemble(init, 5).members(key, index)
+    assert init.calls == 0
+
+
+def test_chunk_size(init, key):
+    make = sb.ensemble(init, 5)
+    for bad, error in ((0, ValueError), (-1, ValueError), (True, TypeError), (2.0, TypeError)):
+        with pytest.raises(error, match="`chunk_size` must be"):
+            make.stream(key, chunk_size=bad)
+    assert init.calls == 0
+
+
+# --- arguments --------------------------------------------------------------------------
+
+
+def test_in_axes_with_the_wrong_number_of_entries(init, key):
+    with pytest.raises(ValueError, match="`in_axes` has 1 entries for 2 arguments after the key"):
+        sb.ensemble(init, 3, in_axes=(0,))(key, jnp.zeros(3), jnp.zeros(3))
+    assert init.calls == 0
+
+
+@pytest.mark.parametrize("axis", [True, 0.0, "0"])
+def test_in_axes_of_another_type(init, key, axis):
+    with pytest.raises(TypeError, match="`in_axes` must consist of integers and None"):
+        sb.ensemble(init, 3, in_axes=(axis,))(key, jnp.zeros(3))
+    assert init.calls == 0
+
+
+def test_in_axes_that_do_not_fit(init, key):
+    with pytest.raises(ValueError, match=r"`in_axes` maps axis 1 of args\[0\], which has shape"):
+        sb.ensemble(init, 3, in_axes=1)(key, jnp.zeros(3))
+    with pytest.raises(ValueError, match=r"maps axis 0 of args\[0\]\['w'\], of length 4, over siz"):
+        sb.ensemble(init, 3, in_axes=0)(key, {"w": jnp.zeros(4)})
+    with pytest.raises(ValueError, match="`in_axes` maps axis 0 .*shape"):
+        sb.ensemble(init, 3, in_axes=0)(key, 1.0)
+    with pytest.raises(ValueError, match="`in_axes` must be None, an integer, or a tuple whose"):
+        sb.ensemble(init, 3, in_axes=({"other": 0},))(key, {"w": jnp.zeros(3)})
+    assert init.calls == 0
+
+
+@pytest.mark.parametrize("bad", ["relu", object(), print, b"bytes"], ids=type)
+def test_arguments_must_be_arrays(init, key, bad):
+    with pytest.raises(TypeError, match=r"arguments of `init` must be arrays .*args\[0\]\['x'\]"):
+        sb.ensemble(init, 3)(key, {"x": bad})
+    assert init.calls == 0
+
+
+def test_the_wrong_number_of_arguments(key):
+    with pytest.raises(TypeError, match=r"`init` is called .* here with 1 argument\(s\) after the"):
+        sb.ensemble(lambda key: normal(key, (3,)), 3)(key, 1.0)
+    with pytest.raises(TypeError, match="here with 0 argument.*missing a required argument: 'sc"):
+        sb.ensemble(lambda key, scale: normal(key, (3,)), 3)(key)
+
+
+# --- what init returns ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad", ["relu", print, object(), b"bytes", np.array(["a"]), np.array([None])], ids=type
+)
+def test_results_must_be_arrays(key, bad):
+    make = sb.ensemble(lambda key: {"w": normal(key, (3,)), "f": [bad]}, 3)
+    with pytest.raises(TypeError, match=r"`init` must return a pytree of arrays; \['f'\]\[0\] is"):
+        make(key)
+
+
+def test_a_stored_tracer(key):
+    kept = []
+
+    def init(key):
+        kept.append(normal(key, (3,)))
+        return kept[-1]
+
+    with pytest.raises(TypeError, match="`init` stored a traced value outside itself"):
+        sb.ensemble(init, 3)(key)
+
+
+def test_decisions_on_traced_values(key):
+    # Row 59.
+    def init(key):
+        return jnp.ones(3) if normal(key) > 0 else jnp.zeros(3)
+
+    with pytest.raises(jax.errors.TracerBoolConversionError):
+        sb.ensemble(init, 3)(key)
+
+
+ERRORS = {
+    "fold_in of -1": (lambda key: jax.random.fold_in(key, -1), OverflowError),
+    "fold_in of 2**32": (lambda key: jax.random.fold_in(key, 2**32), OverflowError),
+    "integer normal": (lambda key: normal(key, (3,), jnp.int32), (ValueError, TypeError)),
+    "one-dimensional fan": (
+        lambda key: jax.nn.initializers.glorot_uniform()(key, (3,)),
+        ValueError,
+    ),
+    "their own": (lambda key: [][1], IndexError),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_of_init_pass_through(key, name):
+    # Rows 18, 26 and 66.
+    init, kind = ERRORS[name]
+    with pytest.raises(kind) as direct:
+        jax.vmap(init)(split(key, 3))
+    with pytest.raises(type(direct.value)) as ours:
+        sb.ensemble(init, 3)(key)
+    assert str(ours.value).splitlines()[:1] == str(direct.value).splitlines()[:1]
+
+
+def test_after_an_error_everything_still_works(key):
+    failing = [True]
+
+    def init(key):
+        if failing:
+            raise RuntimeError("not yet")
+        return normal(key, (6,))
+
+    make = sb.ensemble(init, 3)
+    with pytest.raises(RuntimeError, match="not yet"):
+        make(key)
+    failing.clear()
+    assert_same_bits(make(key), oracle(fresh_init, 3, key))
+
+
+def test_every_message_says_what_is_accepted():
+    with pytest.raises(TypeError) as error:
+        sb.ensemble(fresh_init, 3)(0)
+    assert re.search(r"jax\.random\.key\(0\).*got 0 of type int", str(error.value))

@@ -1,0 +1,149 @@
+"""Rules of the source tree: who imports whom, what importing costs, how long files are."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers import ROOT, run_python
+
+PACKAGE = ROOT / "python" / "seedbed"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+FRAMEWORKS = ("flax", "equinox", "haiku", "brainstate", "torch", "optax")
+
+# What each stage may import: only stages whose data it consumes, never one that follows it.
+STAGES = {
+    "_compat": set(),
+    "_draw": set(),
+    "_golden": set(),
+    "_trace": {"_compat"},
+    "_lookup": {"_compat", "_golden"},
+    "_meaning": {"_compat", "_draw", "_lookup", "_trace"},
+    "_match_keys": {"_compat", "_draw", "_meaning", "_trace"},
+    "_match_draws": {"_compat", "_draw", "_lookup", "_meaning", "_trace"},
+    "_match_table": {"_compat", "_draw", "_meaning", "_trace"},
+    "_match": {
+        *("_compat", "_draw", "_meaning", "_trace"),
+        *("_match_draws", "_match_keys", "_match_table"),
+    },
+    "_plan": {"_compat", "_draw", "_meaning", "_trace"},
+    "_native": {"_compat", "_draw"},
+    "_reference": {"_compat"},
+    "_execute": {"_compat", "_native", "_plan", "_reference"},
+    "_check": {"_compat", "_plan"},
+}
+
+
+def imports(source: str) -> set[str]:
+    """Names of the modules that a file imports, relative ones with their dots."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            if node.level and not node.module:
+                found |= {base + alias.name for alias in node.names}
+            else:
+                found.add(base)
+    return found
+
+
+def siblings(source: str) -> set[str]:
+    return {name[1:] for name in imports(source) if name.startswith("._")} - {"__version__"}
+
+
+def private_jax(source: str) -> set[str]:
+    return {name for name in imports(source) if name.startswith(("jax._", "jaxlib._"))}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_import_one_way(stage):
+    found = siblings((PACKAGE / f"{stage}.py").read_text(encoding="utf-8"))
+    assert found <= STAGES[stage], f"{stage} must not import {found - STAGES[stage]}"
+
+
+def test_planning_imports_no_backend():
+    reached, pending = set(), ["_plan", "_match", "_trace"]
+    while pending:
+        module = pending.pop()
+        reached.add(module)
+        found = siblings((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+        pending += found - reached
+    assert not reached & {"_native", "_reference", "_backends", "_execute", "_ensemble", "_cpu"}
+
+
+def test_only_one_file_imports_from_jax_in_private():
+    offenders = {
+        path.name: found
+        for path in MODULES
+        if (found := private_jax(path.read_text(encoding="utf-8"))) and path.name != "_compat.py"
+    }
+    assert not offenders
+
+
+def test_only_adapters_import_a_framework():
+    for path in MODULES:
+        if "adapters" not in path.parts:
+            roots = {name.split(".")[0] for name in imports(path.read_text(encoding="utf-8"))}
+            assert not roots & set(FRAMEWORKS), path
+
+
+def test_the_checks_of_imports_can_fail():
+    source = "from jax._src import core\nfrom . import _native\nfrom ._execute import x\nimport flax.nnx"
+    assert private_jax(source) == {"jax._src"}
+    assert siblings(source) == {"_native", "_execute"}
+    assert "flax.nnx" in imports(source)
+
+
+_LOADED = """
+    import json, sys
+    {first}
+    import seedbed
+    print(json.dumps(sorted(name for name in sys.modules if "." not in name)))
+"""
+
+
+def test_importing_seedbed_imports_no_framework():
+    loaded = set(json.loads(run_python(_LOADED.format(first=""))))
+    assert {"jax", "seedbed"} <= loaded and not loaded & set(FRAMEWORKS)
+
+
+def test_the_check_of_loaded_modules_can_fail():
+    pytest.importorskip("equinox")
+    loaded = set(json.loads(run_python(_LOADED.format(first="import equinox"))))
+    assert "equinox" in loaded & set(FRAMEWORKS)
+
+
+def test_importing_seedbed_touches_no_device():
+    # A program may still choose its platform and its devices afterwards.
+    out = run_python(
+        """
+        import jax, seedbed
+        jax.config.update("jax_num_cpu_devices", 3)
+        print(len(jax.devices()))
+        """,
+        XLA_FLAGS="",
+    )
+    assert out.split() == ["3"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_files_are_short(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 450
+
+
+def test_every_module_says_what_it_is():
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree) or not tree.body, path
+
+
+def test_the_public_names():
+    import seedbed as sb
+
+    public = {name for name in vars(sb) if not name.startswith("_")}
+    assert {"ensemble", "Ensemble", "Plan"} <= public
+    for name in ("ensemble", "Ensemble", "Plan"):
+        assert getattr(sb, name).__doc__
