@@ -269,8 +269,11 @@ def splat(value: Array) -> Any | None:
         stride == 0 or dim == 1 for stride, dim in zip(value.strides, value.shape, strict=True)
     ):
         return value[(0,) * value.ndim]
-    if 0 < value.size <= _FOLD_LIMIT and (value == value.flat[0]).all():
-        return value.flat[0]
+    if 0 < value.size <= _FOLD_LIMIT:
+        # Compared by bits: 0.0 and -0.0 are not one number here.
+        rows = np.ascontiguousarray(value).reshape(-1, 1).view(np.uint8)
+        if (rows == rows[0]).all():
+            return value.flat[0]
     return None
 
 
