@@ -76,14 +76,18 @@ _WRAPS = {
     "jit": jax.jit,
     "remat": jax.checkpoint,
     "vmap": lambda make: lambda key, t: jax.vmap(make, (0, None))(jax.random.split(key, 3), t),
-    "vmap twice": lambda make: lambda key, t: jax.vmap(jax.vmap(make, (0, None)), (0, None))(
-        jax.random.split(key, (2, 2)), t
+    "vmap twice": lambda make: (
+        lambda key, t: jax.vmap(jax.vmap(make, (0, None)), (0, None))(
+            jax.random.split(key, (2, 2)), t
+        )
     ),
-    "map": lambda make: lambda key, t: jax.lax.map(
-        lambda key: make(key, t), jax.random.split(key, 2)
+    "map": lambda make: (
+        lambda key, t: jax.lax.map(lambda key: make(key, t), jax.random.split(key, 2))
     ),
-    "cond": lambda make: lambda key, t: jax.lax.cond(
-        t > 0.6, lambda: make(key, t), lambda: make(jax.random.fold_in(key, 1), t)
+    "cond": lambda make: (
+        lambda key, t: jax.lax.cond(
+            t > 0.6, lambda: make(key, t), lambda: make(jax.random.fold_in(key, 1), t)
+        )
     ),
 }
 

@@ -82,7 +82,9 @@ def test_init_must_be_callable(bad):
 def test_more_than_this_machine_has(key):
     # Rows 6 and 8: refused with the bytes asked for and the leaves, before anything is made.
     make = sb.ensemble(lambda key: {"big": normal(key, (2**20, 4)), "small": key}, 2**26)
-    with pytest.raises(MemoryError, match=r"`size` is too large.*1,125,900,\d+,\d+,\d+ bytes") as error:
+    with pytest.raises(
+        MemoryError, match=r"`size` is too large.*1,125,900,\d+,\d+,\d+ bytes"
+    ) as error:
         make(key)
     assert "['big'] (67108864, 1048576, 4) float32" in str(error.value)
     assert make.member(key, 2**26 - 1)["big"].shape == (2**20, 4)

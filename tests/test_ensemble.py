@@ -229,7 +229,11 @@ def test_init_may_close_over_traced_values(key):
     def direct(key, scale, offset):
         keys = jax.random.split(key, 3)
         first = jax.vmap(lambda key: scale * normal(key, (6,)))(keys)
-        return first, first[1], jax.vmap(lambda key: normal(offset, (6,)) + uniform(key, (6,)))(keys)
+        return (
+            first,
+            first[1],
+            jax.vmap(lambda key: normal(offset, (6,)) + uniform(key, (6,)))(keys),
+        )
 
     for scale in (0.5, 3.0):
         args = key, scale, jax.random.key(9)

@@ -350,13 +350,21 @@ def test_arithmetic_around_draws_rounds_as_in_one_jit(key, source, names):
 
 
 @pytest.mark.parametrize("source", ["normal", "truncated"])
-@pytest.mark.parametrize(
-    "reduce", [lambda x: x.sum(0), lambda x: x @ jnp.ones((17, 6)), jnp.linalg.norm]
-)
-def test_sums_of_draws(key, source, reduce):
-    # One sum an init: how XLA rounds a sum depends on what it is compiled together with.
+def test_sums_of_draws_are_right_up_to_rounding(key, source):
+    # XLA rounds a sum as it happens to fuse it with its terms: in jax alone the same sum differs
+    # between programs. So bits are promised for elementwise arithmetic only.
+    def terms(key):
+        return SOURCES[source](key) * 0.3
+
+    got = sb.ensemble(lambda key: terms(key).sum(0), 4)(key)
+    made = np.asarray(oracle(terms, 4, key), np.float64)
+    bound = 17 * np.finfo(np.float32).eps * np.abs(made).sum(1)
+    assert (np.abs(np.asarray(got) - made.sum(1)) <= bound).all()
+
+
+def test_products_of_draws(key):
     def init(key):
-        return reduce(SOURCES[source](key) * 0.3)
+        return (normal(key, (17, 17)) * 0.3) @ jnp.ones((17, 6))
 
     assert_same_bits(sb.ensemble(init, 4)(key), oracle(init, 4, key))
 
@@ -434,7 +442,8 @@ def test_every_instruction_set(native, key, tmp_path):
             make = sb.ensemble(init, 19)
             assert len(make.plan(jax.random.key(20)).native) == len(_COMPACT)
             got = make(jax.random.key(20))
-            np.savez({str(tmp_path / isa)!r}, **{{name: as_words(leaf) for name, leaf in got.items()}})
+            words = {{name: as_words(leaf) for name, leaf in got.items()}}
+            np.savez({str(tmp_path / isa)!r}, **words)
         """
         run_python(code, SEEDBED_ISA=isa)
         got = np.load(tmp_path / f"{isa}.npz")
@@ -444,8 +453,8 @@ def test_every_instruction_set(native, key, tmp_path):
 
 # --- counters beyond 32 bits ------------------------------------------------------------
 
-_DRAW_HEADER = 9
-_OFFSET = 3 + 4
+# Where the first counter of the first draw stands in a plan without key nodes.
+_OFFSET = 4 + 4
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2**31 - 3, 2**32 - 5, 2**32, 2**40 + 7, 2**63 - 100])
@@ -459,7 +468,7 @@ def test_counters_beyond_32_bits(native, key, offset):
     count = 33
     plan = plan_of(lambda key: jax.random.bits(key, (count,)))
     words = _native.encode(plan.draws)
-    assert words[_OFFSET] == 0
+    assert words[2] == 0 and words[_OFFSET] == 0 and words[_OFFSET - 1] == count
     words[_OFFSET] = offset
     counters = np.arange(offset, offset + count, dtype=np.uint64)
     high, low = (counters >> np.uint64(32)).astype(np.uint32), counters.astype(np.uint32)
@@ -477,9 +486,8 @@ def test_the_oracle_can_disagree(key):
     """The comparison itself: one bit, one ulp, one shape and one dtype are each seen."""
     right = oracle(lambda key: normal(key, (7,)), 3, key)
     wrong = jax.lax.bitcast_convert_type(
-        jax.lax.bitcast_convert_type(right, jnp.uint32) ^ jnp.zeros_like(right, jnp.uint32).at[
-            1, 2
-        ].set(1),
+        jax.lax.bitcast_convert_type(right, jnp.uint32)
+        ^ jnp.zeros_like(right, jnp.uint32).at[1, 2].set(1),
         jnp.float32,
     )
     with pytest.raises(AssertionError, match=r"1 of 21 elements differ, first at \(1, 2\)"):

@@ -91,7 +91,9 @@ def test_only_adapters_import_a_framework():
 
 
 def test_the_checks_of_imports_can_fail():
-    source = "from jax._src import core\nfrom . import _native\nfrom ._execute import x\nimport flax.nnx"
+    source = (
+        "from jax._src import core\nfrom . import _native\nfrom ._execute import x\nimport flax.nnx"
+    )
     assert private_jax(source) == {"jax._src"}
     assert siblings(source) == {"_native", "_execute"}
     assert "flax.nnx" in imports(source)

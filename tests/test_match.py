@@ -97,8 +97,10 @@ KEYS = {
     "unpacked": (lambda key: [*jax.random.split(key, 3)][2], "key/2"),
     "chain": (lambda key: jax.random.split(jax.random.split(key)[0])[1], "key/0/1"),
     "fold": (lambda key: jax.random.fold_in(key, 7), "key/7"),
-    "folds": (lambda key: jax.random.fold_in(jax.random.fold_in(key, 7), 2**32 - 1),
-              "key/7/4294967295"),
+    "folds": (
+        lambda key: jax.random.fold_in(jax.random.fold_in(key, 7), 2**32 - 1),
+        "key/7/4294967295",
+    ),
     "shaped split": (lambda key: jax.random.split(key, (2, 3))[1, 2], "key/5"),
     "reshaped": (lambda key: jax.random.split(key, 6).reshape(2, 3, *key.shape)[1, 0], "key/3"),
     "sliced": (lambda key: jax.random.split(key, 6)[1:6:2][1], "key/3"),
@@ -322,21 +324,23 @@ def test_forward_passes_are_dropped():
 LOOKALIKES = {
     # Almost a uniform, almost a normal, almost an integer: none of them may be taken for one.
     "other shift": lambda key: jax.lax.shift_right_logical(bits(key, (6,)), jnp.uint32(8)),
-    "other exponent": lambda key: jax.lax.bitcast_convert_type(
-        (bits(key, (6,)) >> 9) | jnp.uint32(0x40000000), jnp.float32
-    )
-    - 2.0,
+    "other exponent": lambda key: (
+        jax.lax.bitcast_convert_type((bits(key, (6,)) >> 9) | jnp.uint32(0x40000000), jnp.float32)
+        - 2.0
+    ),
     "other bound": lambda key: jnp.maximum(0.25, uniform(key, (6,)) * 2.0 + 0.5),
     "remainder": lambda key: bits(key, (6,)) % jnp.uint32(7),
     "remainders of one key": lambda key: (
-        (bits(key, (6,)) % jnp.uint32(7)) * jnp.uint32(4) + bits(key, (6,)) % jnp.uint32(7)
-    )
-    % jnp.uint32(7),
+        ((bits(key, (6,)) % jnp.uint32(7)) * jnp.uint32(4) + bits(key, (6,)) % jnp.uint32(7))
+        % jnp.uint32(7)
+    ),
     "remainders swapped": lambda key: (
-        (bits(jax.random.split(key)[1], (6,)) % jnp.uint32(7)) * jnp.uint32(4)
-        + bits(jax.random.split(key)[0], (6,)) % jnp.uint32(7)
-    )
-    % jnp.uint32(7),
+        (
+            (bits(jax.random.split(key)[1], (6,)) % jnp.uint32(7)) * jnp.uint32(4)
+            + bits(jax.random.split(key)[0], (6,)) % jnp.uint32(7)
+        )
+        % jnp.uint32(7)
+    ),
     "signed shift": lambda key: bits(key, (6,)).astype(jnp.int32) >> 9,
     "greater": lambda key: uniform(key, (6,)) > 0.25,
     "at most": lambda key: uniform(key, (6,)) <= 0.25,

@@ -1,6 +1,7 @@
 """Plans: inert data that can be compared, hashed, printed and turned into words."""
 
 import dataclasses
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from helpers import plan_of, sources
 from models import MODELS
 from seedbed import _match, _native, _plan, _trace
-from seedbed._draw import Draw, KeyPath, Kind, Level
+from seedbed._draw import MEMBER, Draw, KeyPath, Kind, Level, key_path, node
 
 normal, uniform = jax.random.normal, jax.random.uniform
 
@@ -89,7 +90,7 @@ def test_explain():
     ]
     assert set(lines[1]) == {"-", " "}
     table = {line.split()[0]: line for line in lines[2:7]}
-    assert "normal * 0.5" in table["['w']"] and table["['w']"].endswith("key/0    native")
+    assert "normal * 0.5" in table["['w']"] and table["['w']"].split()[-2:] == ["key/0", "native"]
     assert "constant" in table["['b']"] and table["['b']"].endswith("XLA: constant")
     assert table["['e']"].endswith("XLA: neg of draw 0")
     assert "key<fry>" in table["['k']"] and "key/2/9" in table["['k']"]
@@ -125,7 +126,6 @@ def test_kernels_decide_what_is_native():
     ]:
         plan = _plan.build(graph, meanings, kernels)
         assert {draw.kind.name for draw in plan.draws} == kinds
-    assert not _plan.build(graph, meanings, frozenset()).draws
 
 
 def test_bytes():
@@ -180,23 +180,41 @@ def test_long_residual_programs_do_not_recurse():
 )
 def test_levels_are_readable(level, text):
     assert str(level) == text
-    assert str(KeyPath((2,) * len(level.strides), (Level(1, (0,) * len(level.strides)), level))) == f"key/1/{text}"
+    path = key_path((2,) * len(level.strides), node(1, 9), [level])
+    assert str(path) == f"key/1/9/{text}"
+
+
+def test_equal_paths_are_equal():
+    assert node(1, 2) is node(1).fold(2) and node() is MEMBER and node(2, 1) != node(1, 2)
+    # Folds that all rows share belong to the node, however they were written.
+    assert key_path((3,), MEMBER, [Level(7, (0,)), Level(0, (1,))]) == key_path(
+        (3,), node(7), [Level(0, (1,))]
+    )
+    assert node(4, 5).indices() == (4, 5) and pickle.loads(pickle.dumps(node(4))) is node(4)
+
+
+def test_long_paths_are_shortened():
+    assert str(KeyPath((), node(*range(20)))) == "key/0/1/2/(14 more)/17/18/19"
 
 
 def test_encoding():
     draw = Draw(
         Kind.TABLE,
-        KeyPath((2, 3), (Level(4, (0, 0)), Level(2**64 - 1, (3, 2**64 - 2)))),
+        key_path((2, 3), node(4, 7), [Level(2**64 - 1, (3, 2**64 - 2)), Level(1, (0, 0))]),
         *(5, 8, "uint8", (2, 3, 5), (0,)),
         table=bytes(range(12)),
     )
-    words = _native.encode((draw,)).tolist()
-    assert words[:3] == [0x5EEDBED0, _native.PLAN_VERSION, 1]
-    assert words[3:12] == [6, 8, 1, 5, 0, 1, 2, 2, 2]
-    assert words[12:14] == [2, 3]
-    assert words[14:20] == [4, 0, 0, -1, 3, -2]
-    assert words[20:21] == [0]
-    assert np.array(words[21:], np.int64).tobytes() == bytes(range(12)) + bytes(4)
+    words = _native.encode((draw, draw)).tolist()
+    assert words[:4] == [0x5EEDBED0, _native.PLAN_VERSION, 2, 2]
+    # Nodes: parent and index; the member key is node 0.
+    assert words[4:8] == [0, 4, 1, 7]
+    length = (len(words) - 8) // 2
+    first = words[8 : 8 + length]
+    assert first == words[8 + length :]
+    assert first[:10] == [6, 8, 1, 5, 0, 2, 1, 2, 2, 2]
+    assert first[10:18] == [2, 3, -1, 3, -2, 1, 0, 0]
+    assert first[18:19] == [0]
+    assert np.array(first[19:], np.int64).tobytes() == bytes(range(12)) + bytes(4)
 
 
 def test_what_a_draw_needs():

@@ -3,7 +3,7 @@
 #
 #   sh tools/make_env.sh PYTHON DIRECTORY [REQUIREMENT...]
 #
-# The requirements are installed last, in one step with the package, so that they can pin jax.
+# The requirements are installed in one step with the package, so that they can pin jax.
 set -eu
 python=$1 directory=$2
 shift 2
@@ -13,7 +13,6 @@ if ! [ -x "$directory/bin/python" ] || ! "$directory/bin/python" -c ''; then
     "$directory/bin/python" -m pip install -q --upgrade 'pip>=25.1'
 fi
 # Built in isolation, against the FFI headers of the oldest supported jaxlib.
-"$directory/bin/python" -m pip install -q --force-reinstall --no-deps .
 "$directory/bin/python" -m pip install -q --group test --group lint --group demo . "$@"
 "$directory/bin/python" -m seedbed info
 touch "$directory/installed"
