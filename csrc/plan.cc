@@ -250,8 +250,8 @@ Plan decode_plan(const int64_t* words, size_t count) {
   for (int64_t i = 1; i <= n_nodes; ++i) {
     const int64_t parent = reader.next("parent");
     if (parent < 0 || parent >= i) {
-      throw InvalidPlan("plan node " + std::to_string(i) + ": parent must be an earlier node, got " +
-                        std::to_string(parent));
+      throw InvalidPlan("plan node " + std::to_string(i) +
+                        ": parent must be an earlier node, got " + std::to_string(parent));
     }
     const auto index = static_cast<uint64_t>(reader.next("index"));
     const Node node = {static_cast<uint32_t>(parent), index};

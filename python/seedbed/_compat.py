@@ -65,7 +65,8 @@ def is_float(dtype: Any) -> bool:
 
 def partitionable() -> bool:
     """Whether threefry runs in partitionable mode, the only one with a native cipher."""
-    return bool(jax.config.jax_threefry_partitionable)  # type: ignore[attr-defined]
+    config: Any = jax.config
+    return bool(config.jax_threefry_partitionable)
 
 
 def abstract(shape: tuple[int, ...], dtype: Any, weak_type: bool = False) -> Any:
@@ -116,7 +117,8 @@ def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
         return None
     inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
     if inner is not None and not hasattr(inner, "consts"):
-        return jex_core.ClosedJaxpr(inner, ())
+        core: Any = jex_core
+        return core.ClosedJaxpr(inner, ())
     return inner
 
 
