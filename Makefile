@@ -14,7 +14,9 @@ demo: .venv/installed
 	.venv/bin/seedbed demo
 
 # The oldest end: this Python with the oldest jax; the newest: the newest Python and jax found.
-test: lint test-oldest test-newest
+# The two run side by side, each in one process.
+test: lint .venv-oldest/installed
+	$(MAKE) --no-print-directory -j2 --output-sync=target test-oldest test-newest
 
 test-oldest: .venv-oldest/installed
 	sh tools/run_tests.sh .venv-oldest

@@ -23,7 +23,9 @@ from helpers import (
 )
 from programs import programs
 
-SHAPES = ((), (0, 4), (17,), (2, 3, 1, 8))
+SHAPES = ((0, 4), (2, 3, 1, 8))
+# Every draw in one of these too; the oracle's compilation is what the tests wait for.
+MORE_SHAPES = ((), (17,))
 # Around the vector widths of every instruction set, and one more than a power of two.
 SIZES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 255, 257, 1023, 1025)
 
@@ -78,7 +80,11 @@ def _each(draws, shapes):
     """An init of every draw in every shape, each leaf from its own key."""
 
     def init(key):
-        leaves = [(name, shape) for name in draws for shape in shapes]
+        leaves = [
+            (name, shape)
+            for position, name in enumerate(draws)
+            for shape in (*shapes, MORE_SHAPES[position % 2])
+        ]
         return {
             f"{name}{list(shape)}": draws[name](jax.random.fold_in(key, index), shape)
             for index, (name, shape) in enumerate(leaves)
@@ -88,8 +94,10 @@ def _each(draws, shapes):
 
 
 def _chunks(names, count):
+    """Groups of names, one oracle each; on the reference backend some of them will do."""
     names = list(names)
-    return [tuple(names[start : start + count]) for start in range(0, len(names), count)]
+    chunks = [tuple(names[start : start + count]) for start in range(0, len(names), count)]
+    return chunks[::3] if native_problem() else chunks
 
 
 @pytest.mark.parametrize("names", _chunks(DRAWS, 5), ids="+".join)
@@ -102,7 +110,7 @@ def test_draws_have_the_bits_of_jax_random(key, names):
 def test_draws_with_x64(names):
     with jax.enable_x64(True):
         key = jax.random.key(2**40 + 3)
-        init = _each({name: DRAWS_X64[name] for name in names}, [(), (3, 17)])
+        init = _each({name: DRAWS_X64[name] for name in names}, [(3, 17)])
         assert_same_bits(sb.ensemble(init, 5)(key), oracle(init, 5, key))
 
 
@@ -440,7 +448,7 @@ def test_every_instruction_set(native, key, tmp_path):
             assert _cpu.isa() == "{isa}"
             init = _each({{name: DRAWS[name] for name in _COMPACT}}, [(257,)])
             make = sb.ensemble(init, 19)
-            assert len(make.plan(jax.random.key(20)).native) == len(_COMPACT)
+            assert len(make.plan(jax.random.key(20)).native) == 2 * len(_COMPACT)
             got = make(jax.random.key(20))
             words = {{name: as_words(leaf) for name, leaf in got.items()}}
             np.savez({str(tmp_path / isa)!r}, **words)

@@ -5,6 +5,11 @@
 set -eu
 environment=$1
 shift
+# What jax itself computes is compiled once for both runs.
+JAX_COMPILATION_CACHE_DIR=$(mktemp -d)
+trap 'rm -rf "$JAX_COMPILATION_CACHE_DIR"' EXIT
+export JAX_COMPILATION_CACHE_DIR
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 echo "== $environment: native"
 "$environment/bin/python" -m pytest -q "$@"
 echo "== $environment: reference"
