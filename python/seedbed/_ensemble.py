@@ -163,6 +163,8 @@ class Ensemble:
             if not _compat.under_trace(prepared.closed.consts):
                 self._reference[cached] = run
         members = None if chosen is None else chosen.indices()
+        if fold and members is not None:
+            members = _check.words(members)
         out = run(key, members, leaves)
         return jax.tree_util.tree_unflatten(prepared.plan.out_tree, out)
 

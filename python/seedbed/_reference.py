@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.extend.random import threefry_2x32
+
+from . import _compat
 
 
 def member_keys(key: Any, total: int, members: Any, fold: bool) -> Any:
@@ -15,15 +18,26 @@ def member_keys(key: Any, total: int, members: Any, fold: bool) -> Any:
     Args:
         key: scalar key (typed, or legacy ``uint32`` words).
         total: size of the whole ensemble.
-        members: integer array of indices, or None for all of them.
+        members: integer array of indices, or None for all of them; with ``fold`` the indices
+            as ``uint32[..., 2]`` words, high word first.
         fold: whether ``fold_in(key, i)`` is ``split(key, total)[i]`` (threefry in
             partitionable mode), so that one member costs one fold.
     """
     if members is None:
         return jax.random.split(key, total)
-    if fold:
-        return jax.vmap(jax.random.fold_in, (None, 0))(key, members)
-    return jax.random.split(key, total)[members]
+    if not fold:
+        return jax.random.split(key, total)[members]
+    if total <= 1 << 32:
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, members[:, 1])
+    return _fold_wide(key, members)
+
+
+def _fold_wide(key: Any, members: Any) -> Any:
+    """``fold_in`` by indices of 64 bits, which `jax.random.fold_in` does not take."""
+    typed = _compat.is_key(key.dtype)
+    words = jax.random.key_data(key) if typed else key
+    pairs = threefry_2x32(words, members.T.reshape(-1)).reshape(2, -1).T
+    return jax.random.wrap_key_data(pairs, impl="threefry2x32") if typed else pairs
 
 
 def evaluate(
