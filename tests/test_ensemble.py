@@ -506,20 +506,24 @@ def test_x64_switched_between_calls(key):
     assert_same_bits(make(key), narrow)
 
 
-@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg", "philox4x32", "philox2x32", "threefry4x32"])
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg", "philox4x32"])
 def test_other_key_types_go_through_the_reference(impl):
     # Row 20.
     def init(key):
         return jax.random.bits(jax.random.fold_in(key, 1), (2,))
 
-    key = jax.random.key(3, impl=impl)
+    try:
+        key = jax.random.key(3, impl=impl)
+    except ValueError:
+        pytest.skip(reason=f"jax {jax.__version__} has no {impl}")
     make, want = sb.ensemble(init, 4), oracle(init, 4, key)
     assert_same_bits(make(key), want)
     assert_same_bits(make(split(key, 4)), want)
-    # The hardware's generators draw for a whole batch, so that a member depends on it.
-    part = jax.jit(jax.vmap(init))(split(key, 4)[1:3])
-    assert_same_bits(make.members(key, slice(1, 3)), part)
-    assert "rbg" in impl or (as_words(part) == as_words(want[1:3])).all()
+    # The hardware's generators draw for a whole batch; a member is still one of the whole.
+    assert_same_bits(make.members(key, slice(1, 3)), want[1:3])
+    assert_same_bits(make.members(key, [3, 0]), want[jnp.array([3, 0])])
+    assert_same_bits(make.member(key, 2), want[2])
+    assert_same_bits(jnp.concatenate([*make.stream(key, chunk_size=3)]), want)
     assert native_problem() or repr(impl) in make.plan(key).explain()
 
 

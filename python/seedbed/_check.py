@@ -159,9 +159,9 @@ def _axis(axis: Any, path: Any, leaf: Any, count: int) -> int | None:
 
 
 def _array_like(leaf: Any) -> bool:
-    if isinstance(leaf, (bool, int, float, complex, np.generic, np.ndarray, jax.Array)):
-        return True
-    return hasattr(leaf, "__jax_array__")
+    if isinstance(leaf, (np.generic, np.ndarray)):
+        return leaf.dtype.kind not in "OSUMmT"
+    return isinstance(leaf, (bool, int, float, complex, jax.Array))
 
 
 def member_type(leaf: Any, axis: int | None) -> Any:
@@ -188,12 +188,14 @@ class Chosen:
         """Member numbers, as an integer array."""
         if self.start is None:
             return self.listed
-        offsets = np.arange(self.count)
-        return (
-            offsets + self.start
-            if isinstance(self.start, int)
-            else jnp.asarray(offsets) + self.start
-        )
+        if isinstance(self.start, int):
+            return np.arange(self.start, self.start + self.count)
+        return jnp.arange(self.count, dtype=self.start.dtype) + self.start
+
+    def pick(self, whole: Any, single: bool) -> Any:
+        """The chosen members of a whole ensemble."""
+        index = self.indices()[0] if single else jax.device_put(self.indices())
+        return jax.tree_util.tree_map(lambda leaf: leaf[index], whole)
 
     def take(self, leaf: Any, axis: int) -> Any:
         """The chosen members of an array with a member axis."""
@@ -201,12 +203,13 @@ class Chosen:
             return jax.lax.slice_in_dim(
                 jnp.asarray(leaf), self.start, self.start + self.count, axis=axis
             )
-        return jnp.take(leaf, self.indices(), axis=axis)
+        return jnp.take(leaf, jax.device_put(self.indices()), axis=axis)
 
 
 def member(value: Any, count: int) -> Chosen:
     """One member, by index."""
-    if isinstance(value, jax.Array) and value.ndim == 0 and value.dtype.kind in "iu":
+    array = isinstance(value, (jax.Array, np.ndarray))
+    if array and value.ndim == 0 and value.dtype.kind in "iu":
         if _compat.is_tracer(value):
             return Chosen(1, start=value)
         value = int(value)
@@ -226,7 +229,10 @@ def members(index: Any, count: int) -> Chosen:
             return Chosen(len(chosen), start=chosen.start)
         return Chosen(len(chosen), listed=np.arange(chosen.start, chosen.stop, chosen.step))
     if isinstance(index, (list, tuple, range)):
-        index = np.asarray(index, dtype=None if len(index) else np.int64)
+        try:
+            index = np.asarray(index, dtype=None if len(index) else np.int64)
+        except ValueError:  # rows of different lengths
+            pass
     array = isinstance(index, (np.ndarray, jax.Array))
     if not array or index.ndim != 1 or index.dtype.kind not in "iu":
         what = f"an array of dtype {index.dtype} and shape {index.shape}" if array else repr(index)

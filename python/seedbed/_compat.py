@@ -63,6 +63,12 @@ def is_float(dtype: Any) -> bool:
     return bool(jax.numpy.issubdtype(dtype, np.floating))
 
 
+def tiny(dtype: Any) -> float:
+    """The smallest normal number of a floating-point dtype."""
+    limits: Any = jax.numpy.finfo
+    return float(limits(dtype).tiny)
+
+
 def partitionable() -> bool:
     """Whether threefry runs in partitionable mode, the only one with a native cipher."""
     config: Any = jax.config
@@ -77,6 +83,19 @@ def abstract(shape: tuple[int, ...], dtype: Any, weak_type: bool = False) -> Any
 def key_impl_name(dtype: Any) -> str:
     """Name of the PRNG implementation behind a typed key's dtype."""
     return str(dtype._impl.name)
+
+
+def batch_invariant(name: str) -> bool:
+    """Whether drawing under `jax.vmap` gives each key the numbers that it gives alone."""
+    return "rbg" not in name
+
+
+def foreign_impl(avals: Sequence[Any]) -> str | None:
+    """Name of an implementation other than threefry among the types of some values."""
+    for aval in avals:
+        if is_key(aval.dtype) and key_impl_name(aval.dtype) != "threefry2x32":
+            return key_impl_name(aval.dtype)
+    return None
 
 
 def default_impl() -> str:

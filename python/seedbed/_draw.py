@@ -202,10 +202,14 @@ class Draw:
         if self.kind is Kind.UNIFORM:
             span, low, scale, shift = values
             return f"uniform [{low:.6g}, {low + span:.6g})" + _affine(scale, shift)
-        _, _, factor, clip_low, clip_high, scale, shift = values
-        if math.isinf(clip_low):
-            return "normal" + _affine(scale * factor / math.sqrt(2.0), shift)
-        return f"truncated_normal [{clip_low:.6g}, {clip_high:.6g}]" + _affine(scale, shift)
+        span, low, factor, clip_low, clip_high, scale, shift = values
+        bounds = f"[{clip_low:.6g}, {clip_high:.6g}]"
+        whole = low < -0.9999999 and low + span > 0.9999999
+        if math.isinf(clip_low) and math.isinf(clip_high):
+            name = "normal" if whole else f"erf_inv of uniform [{low:.6g}, {low + span:.6g}) *"
+            return name + _affine(scale * factor / math.sqrt(2.0), shift)
+        name = f"normal clipped to {bounds}" if whole else f"truncated_normal {bounds}"
+        return name + _affine(scale, shift)
 
 
 def _affine(scale: float, shift: float) -> str:

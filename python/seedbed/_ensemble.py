@@ -45,6 +45,10 @@ class Ensemble:
         axes = "" if self.in_axes is None else f", in_axes={self.in_axes!r}"
         return f"ensemble({name}, {self.size}{axes})"
 
+    def __reduce__(self) -> Any:
+        # Copies start without compiled programs, which cannot be copied.
+        return _restored, (self.init, self.size, self.in_axes)
+
     def __call__(self, key: Any, *args: Any) -> Any:
         """All members: equal to ``jax.vmap(init)(jax.random.split(key, size))``.
 
@@ -108,6 +112,9 @@ class Ensemble:
         self, key: Any, args: tuple[Any, ...], chosen: _check.Chosen | None, single: bool = False
     ) -> Any:
         key = _check.key(key, self.size)
+        if chosen is not None and not _compat.batch_invariant(_check.key_impl(key)):
+            # A member is what it is among all: these generators draw for the batch as a whole.
+            return chosen.pick(self._run(key, args, None), single)
         axes = self._axes(args)
         prepared = self._prepare(key, args, axes)
         plan = prepared.plan
@@ -188,7 +195,8 @@ class Ensemble:
         _check.init_call(self.init, args)
         member_args = jax.tree_util.tree_unflatten(tree, abstract)
         graph = _trace.trace(self.init, key_type, member_args)
-        reason = _backends.why_reference(_check.key_impl(key), graph.effects)
+        impl = _compat.foreign_impl(graph.avals) or _check.key_impl(key)
+        reason = _backends.why_reference(impl, graph.effects)
         if reason is None:
             plan = _plan.build(graph, _match.match(graph), _backends.kernels())
         else:
@@ -213,6 +221,10 @@ def _member_words(chosen: _check.Chosen | None, stacked: bool) -> tuple[int, Any
     if chosen.start is not None:
         return _native.CONSECUTIVE, _check.words(chosen.start)
     return _native.CHOSEN, _check.words(chosen.indices())
+
+
+def _restored(init: Callable[..., Any], size: int, in_axes: Any) -> Ensemble:
+    return Ensemble(init, size, in_axes=in_axes)
 
 
 def ensemble(init: Callable[..., Any], size: int, *, in_axes: Any = None) -> Ensemble:

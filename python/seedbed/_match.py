@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from . import _compat, _match_draws, _match_keys, _match_table
 from ._draw import KeyPath
+from ._fold import Const
 from ._meaning import Keys, KeyWords, Meaning, Operand
-from ._trace import Const, Equation, Graph
+from ._trace import Equation, Graph
 
 
 def match(graph: Graph) -> dict[int, Meaning]:
@@ -44,6 +45,14 @@ def _apply(graph: Graph, equation: Equation, operands: list[Operand]) -> list[Me
         return nothing
     shape = tuple(graph.avals[equation.outputs[0]].shape)
     keys = any(isinstance(operand, (Keys, KeyWords)) for operand in known)
+    if not keys and equation.name not in _match_draws.RESHAPES:
+        # jax lets a scalar stand beside an array: one number for all, not one for each.
+        if any(
+            getattr(operand, "shape", shape) != shape
+            for operand in known
+            if not isinstance(operand, Const)
+        ):
+            return nothing
     rule = (_match_keys if keys else _match_draws).RULES.get(equation.name)
     meaning = rule(equation, shape, operands) if rule is not None else None
     if meaning is None and not keys:

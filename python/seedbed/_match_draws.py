@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ._draw import Kind, Shape
+from ._fold import Const
 from ._lookup import divides_by_reciprocals, merges_factors
 from ._meaning import (
     Integers,
@@ -33,7 +34,7 @@ from ._meaning import (
     pair,
     words,
 )
-from ._trace import Const, Equation
+from ._trace import Equation
 
 RULES: dict[str, Rule] = {}
 
@@ -46,7 +47,11 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-@_rule("reshape", "squeeze", "expand_dims", "broadcast_in_dim")
+# Everything else works element by element, on operands of the result's shape.
+RESHAPES = ("reshape", "squeeze", "expand_dims", "broadcast_in_dim")
+
+
+@_rule(*RESHAPES)
 def _reshape(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     """A draw in another shape is the same draw, as long as the flat order stays."""
     value = operands[0]
@@ -99,15 +104,23 @@ def _bitcast(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> M
 
 def _times(real: Real, shape: Shape, constant: Any) -> Meaning | None:
     """One more constant factor, rounded where XLA rounds it."""
+    if not _usual(real, constant):
+        return None
     if real.scale == 1.0:
         return replace(real, shape=shape, scale=float(constant))
     if merges_factors():
         with np.errstate(all="ignore"):
             scale = float(real.dtype(real.scale) * real.dtype(constant))
-        return replace(real, shape=shape, scale=scale)
+        return replace(real, shape=shape, scale=scale) if _usual(real, scale) else None
     if real.stage == "normal" and real.factor == 1.0:
         return replace(real, shape=shape, factor=real.scale, scale=float(constant))
     return None
+
+
+def _usual(real: Real, factor: Any) -> bool:
+    """Not a factor that XLA flushes to zero or that makes an infinity when merged."""
+    size = abs(float(factor))
+    return size == 0.0 or float(np.finfo(real.dtype).tiny) <= size < math.inf
 
 
 @_rule("sub")

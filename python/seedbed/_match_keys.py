@@ -10,8 +10,9 @@ import numpy as np
 
 from . import _compat
 from ._draw import KeyPath, Level, Shape, key_path
+from ._fold import Const
 from ._meaning import Keys, KeyWords, Meaning, Operand, Rule, Word, number
-from ._trace import Const, Equation
+from ._trace import Equation
 
 _U64 = (1 << 64) - 1
 # Stacked keys above this count stay residual: their indices are checked one by one.

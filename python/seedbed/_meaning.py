@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from . import _compat, _lookup
+from . import _lookup
 from ._draw import Draw, KeyPath, Kind, Shape
-from ._trace import Const, Equation, splat
+from ._fold import Const, splat
+from ._trace import Equation
 
 
 def make_draw(
@@ -137,11 +138,11 @@ class Lookup:
     @property
     def closed(self) -> bool:
         """As `Real.closed`; integers never round."""
-        return not (
-            self.steps
-            and self.steps[-1][0] in ("add", "sub", "mul", "div", "neg")
-            and _compat.is_float(np.dtype(self.dtype))
-        )
+        # Behind a conversion too: XLA keeps narrow floats wider than they are.
+        names = [name for name, *_ in self.steps]
+        while names and names[-1] == "convert_element_type":
+            names.pop()
+        return not (names and names[-1] in ("add", "sub", "mul", "div", "neg"))
 
     def draw(self) -> Draw | None:
         table = _lookup.table(self.bits, self.drop, self.steps)

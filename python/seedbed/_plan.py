@@ -17,8 +17,9 @@ import numpy as np
 
 from . import _compat
 from ._draw import Draw, Kind, Shape
+from ._fold import Atom, Const, splat
 from ._meaning import Keys, Lookup, Meaning, Real
-from ._trace import Atom, Const, Graph, splat
+from ._trace import Graph
 
 ALL_KERNELS = frozenset(
     ["bits", "uniform32", "uniform64", "normal32", "bernoulli32", "bernoulli64"]

@@ -4,42 +4,23 @@
 helpers are opened in place, and equations on constants are evaluated here, so that the
 next stage sees the numbers a sampler was called with: nnx counts its streams with traced
 constants, and the bounds of a truncated normal are ``erf``, ``div`` and ``nextafter`` of
-constants.
-
-Constant folding must give the bits that XLA's own constant folding gives inside
-``jax.jit``; `_FOLD` therefore has only operations that IEEE 754 defines exactly, plus
-``erf``, which XLA folds with the C library's function, as Python's `math.erf` is.
+constants (`_fold`).
 """
 
 from __future__ import annotations
 
 import gc
-import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.extend.core as jex_core
 import numpy as np
 
 from . import _compat
-
-Array = np.ndarray[Any, Any]
-
-# Constants above this many elements stay equations (a splat costs nothing at any size).
-_FOLD_LIMIT = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Const:
-    """A constant operand."""
-
-    value: Array
-
-
-# An operand: the number of a value computed by an equation or given as input, or a constant.
-Atom = int | Const
+from ._fold import ROUNDED_BY_PLACE, Atom, Const, Unsettled, fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +104,18 @@ def trace(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Graph:
         return out
 
     closed, shapes = jax.make_jaxpr(traced, return_shape=True)(key, args)
-    _check_leaks(traces)
+    # A derivative rule may close over traced values, and the jaxpr keeps the rule.
+    if not _has_rules(closed.jaxpr):
+        _check_leaks(traces)
     leaves, out_tree = jax.tree_util.tree_flatten_with_path(shapes)
     paths = tuple(jax.tree_util.keystr(path) or "result" for path, _ in leaves)
-    graph = Graph(closed, out_tree, paths, effects=bool(closed.jaxpr.effects))
-    _flatten(graph)
-    return graph
+    shut: list[Any] = []
+    while True:
+        graph = Graph(closed, out_tree, paths, effects=bool(closed.jaxpr.effects))
+        call = _flatten(graph, shut)
+        if call is None:
+            return graph
+        shut.append(call)
 
 
 def _check_outputs(out: Any) -> None:
@@ -162,14 +149,29 @@ def _check_leaks(traces: Sequence[weakref.ref[Any]]) -> None:
         )
 
 
+def _has_rules(jaxpr: Any) -> bool:
+    """Whether a function with a derivative rule of its own is called anywhere inside."""
+    pending = [jaxpr]
+    while pending:
+        for eqn in pending.pop().eqns:
+            if str(eqn.primitive.name).startswith("custom_"):
+                return True
+            pending.extend(jex_core.jaxprs_in_params(eqn.params))
+    return False
+
+
 def _values(trace: Any | None) -> bool:
     if trace is None:
         return False
     return any(_compat.is_tracer(holder) for holder in gc.get_referrers(trace))
 
 
-def _flatten(graph: Graph) -> None:
-    """Opens calls in place and folds constants, iteratively over the open calls."""
+def _flatten(graph: Graph, shut: Sequence[Any]) -> Any | None:
+    """Opens calls in place and folds constants, iteratively over the open calls.
+
+    Returns:
+        The call that has to stay shut, with those of ``shut``, if one is found; or None.
+    """
     jaxpr = graph.closed.jaxpr
     env: dict[Any, Atom] = {}
 
@@ -199,6 +201,7 @@ def _flatten(graph: Graph) -> None:
         return scope[variable]
 
     # A frame is (jaxpr, its scope, position, its caller's scope, the calls it stands in).
+    fixed: set[int] = set()
     frames: list[list[Any]] = [[jaxpr, env, 0, None, ()]]
     while frames:
         frame = frames[-1]
@@ -217,6 +220,8 @@ def _flatten(graph: Graph) -> None:
         eqn = body.eqns[position]
         operands = tuple(read(scope, variable) for variable in eqn.invars)
         inner = _compat.inner_jaxpr(eqn)
+        if any(eqn is call for call in shut):
+            inner = None
         if inner is not None and (not _compat.is_remat(eqn) or _draws(inner.jaxpr)):
             callee: dict[Any, Atom] = {}
             bind_consts(callee, inner.jaxpr.constvars, inner.consts)
@@ -224,13 +229,23 @@ def _flatten(graph: Graph) -> None:
             frames.append([inner.jaxpr, callee, 0, scope, (*frame[4], len(graph.calls))])
             graph.calls.append(Call(eqn, operands))
             continue
-        folded = fold(eqn, operands)
+        try:
+            folded = fold(eqn, operands, nested=bool(frame[4]))
+        except Unsettled:
+            return graph.calls[frame[4][-1]].eqn
         if folded is not None:
             scope[eqn.outvars[0]] = folded
             continue
+        # Computed from constants alone, if not by us.
+        known = all(isinstance(operand, Const) or operand in fixed for operand in operands)
+        if known and frame[4] and eqn.primitive.name in ROUNDED_BY_PLACE:
+            return graph.calls[frame[4][-1]].eqn
         outputs = tuple(new(variable.aval) for variable in eqn.outvars)
+        if known:
+            fixed.update(outputs)
         scope.update(zip(eqn.outvars, outputs, strict=True))
         graph.equations.append(Equation(eqn, operands, outputs, frame[4]))
+    return None
 
 
 def _foldable_capture(value: Any) -> bool:
@@ -256,185 +271,3 @@ def _draws(jaxpr: Any) -> bool:
             if inner is not None:
                 open_bodies.append(inner.jaxpr)
     return False
-
-
-# --- constant folding -------------------------------------------------------------------
-
-
-def splat(value: Array) -> Any | None:
-    """The one number an array consists of, or None. Reads one element of a broadcast view."""
-    if value.size == 1:
-        return value.reshape(())[()]
-    if value.size and all(
-        stride == 0 or dim == 1 for stride, dim in zip(value.strides, value.shape, strict=True)
-    ):
-        return value[(0,) * value.ndim]
-    if 0 < value.size <= _FOLD_LIMIT:
-        # Compared by bits: 0.0 and -0.0 are not one number here.
-        rows = np.ascontiguousarray(value).reshape(-1, 1).view(np.uint8)
-        if (rows == rows[0]).all():
-            return value.flat[0]
-    return None
-
-
-def fold(eqn: Any, operands: Sequence[Atom]) -> Const | None:
-    """Value of an equation whose operands are all constants, or None to keep it."""
-    rule = _FOLD.get(eqn.primitive.name)
-    if rule is None or len(eqn.outvars) != 1:
-        return None
-    values = []
-    for operand in operands:
-        if not isinstance(operand, Const):
-            return None
-        values.append(operand.value)
-    aval = eqn.outvars[0].aval
-    if _compat.is_key(aval.dtype):
-        return None
-    large = math.prod(aval.shape) > _FOLD_LIMIT or any(v.size > _FOLD_LIMIT for v in values)
-    if large and eqn.primitive.name not in _VIEWS:
-        # Work on one element and broadcast, so that no array is ever filled here.
-        numbers = [splat(value) for value in values]
-        if any(n is None for n in numbers) or eqn.primitive.name not in _ELEMENTWISE:
-            return None
-        values = [np.asarray(n) for n in numbers]
-    with np.errstate(all="ignore"):
-        result = rule(eqn.params, *values)
-    if result is None:
-        return None
-    result = np.asarray(result)
-    if result.dtype != aval.dtype:
-        result = result.astype(aval.dtype)
-    return Const(np.broadcast_to(result, aval.shape))
-
-
-def _integer_only(function: Callable[..., Any]) -> Callable[..., Any]:
-    def rule(params: Any, *values: Array) -> Any:
-        return function(*values) if values[0].dtype.kind in "iub" else None
-
-    return rule
-
-
-def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda params, *values: function(*values)
-
-
-def _is_float(dtype: Any) -> bool:
-    return _compat.is_float(dtype)
-
-
-def _erf(params: Any, x: Array) -> Any:
-    if x.size > 64:
-        return None
-    wide = np.float64 if x.dtype == np.float64 else np.float32
-    values = [math.erf(v) for v in x.astype(np.float64).ravel().tolist()]
-    return np.array(values, np.float64).astype(wide).reshape(x.shape)
-
-
-def _shift_right_logical(x: Array, n: Array) -> Any:
-    unsigned = np.dtype(f"u{x.dtype.itemsize}")
-    shifted = x.view(unsigned) >> n.astype(unsigned)
-    return np.where(n < 8 * x.dtype.itemsize, shifted, unsigned.type(0)).view(x.dtype)
-
-
-def _rem(x: Array, y: Array) -> Any:
-    if x.dtype.kind not in "iu" or not y.all():
-        return None
-    return np.fmod(x, y)
-
-
-def _div(x: Array, y: Array) -> Any:
-    if _is_float(x.dtype):
-        return x / y
-    if x.dtype.kind not in "iu" or not y.all():
-        return None
-    return (x - np.fmod(x, y)) // y
-
-
-def _convert(params: Any, x: Array) -> Any:
-    new = np.dtype(params["new_dtype"])
-    if _is_float(x.dtype) and new.kind in "iu":
-        return None  # out of range values are XLA's to define
-    return x.astype(new)
-
-
-def _broadcast_in_dim(params: Any, x: Array, *dynamic: Array) -> Any:
-    if dynamic:
-        return None
-    shape = [1] * len(params["shape"])
-    for source, target in enumerate(params["broadcast_dimensions"]):
-        shape[target] = x.shape[source]
-    return np.broadcast_to(x.reshape(shape), params["shape"])
-
-
-def _reshape(params: Any, x: Array, *dynamic: Array) -> Any:
-    number = splat(x)
-    if number is not None and not dynamic:
-        return np.broadcast_to(np.asarray(number, x.dtype), params["new_sizes"])
-    return None if dynamic or x.size > _FOLD_LIMIT else x.reshape(params["new_sizes"])
-
-
-def _slice(params: Any, x: Array) -> Any:
-    steps = params["strides"] or (1,) * x.ndim
-    bounds = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
-    return x[tuple(slice(*bound) for bound in bounds)]
-
-
-def _iota(params: Any, *dynamic: Array) -> Any:
-    if dynamic or math.prod(params["shape"]) > _FOLD_LIMIT:
-        return None
-    shape = [1] * len(params["shape"])
-    shape[params["dimension"]] = -1
-    line = np.arange(params["shape"][params["dimension"]]).astype(params["dtype"])
-    return np.broadcast_to(line.reshape(shape), params["shape"])
-
-
-def _select_n(which: Array, *cases: Array) -> Any:
-    if which.dtype == bool:
-        return np.where(which, cases[1], cases[0])
-    return np.choose(which, cases) if which.dtype.kind in "iu" else None
-
-
-_ELEMENTWISE: dict[str, Callable[..., Any]] = {
-    "add": _plain(np.add),
-    "sub": _plain(np.subtract),
-    "mul": _plain(np.multiply),
-    "div": _plain(_div),
-    "rem": _plain(_rem),
-    "max": _plain(np.maximum),
-    "min": _plain(np.minimum),
-    "neg": _plain(np.negative),
-    "abs": _plain(np.abs),
-    "sqrt": _plain(np.sqrt),
-    "erf": _erf,
-    "nextafter": _plain(np.nextafter),
-    "clamp": _plain(lambda low, x, high: np.minimum(np.maximum(x, low), high)),
-    "select_n": _plain(_select_n),
-    "eq": _plain(np.equal),
-    "ne": _plain(np.not_equal),
-    "lt": _plain(np.less),
-    "le": _plain(np.less_equal),
-    "gt": _plain(np.greater),
-    "ge": _plain(np.greater_equal),
-    "and": _integer_only(np.bitwise_and),
-    "or": _integer_only(np.bitwise_or),
-    "xor": _integer_only(np.bitwise_xor),
-    "not": _integer_only(np.invert),
-    "shift_right_logical": _integer_only(_shift_right_logical),
-    "convert_element_type": _convert,
-    "stop_gradient": _plain(lambda x: x),
-    "copy": _plain(lambda x: x),
-    "copy_p": _plain(lambda x: x),
-}
-# Results that are views of their operand, so that their size does not matter.
-_VIEWS = ("broadcast_in_dim", "reshape", "squeeze", "slice", "stop_gradient", "copy", "copy_p")
-_FOLD: dict[str, Callable[..., Any]] = {
-    **_ELEMENTWISE,
-    "broadcast_in_dim": _broadcast_in_dim,
-    "reshape": _reshape,
-    "squeeze": lambda params, x: np.squeeze(x, params["dimensions"]),
-    "slice": _slice,
-    "transpose": lambda params, x: np.transpose(x, params["permutation"]),
-    "concatenate": lambda params, *xs: np.concatenate(xs, params["dimension"]),
-    "rev": lambda params, x: np.flip(x, params["dimensions"]),
-    "iota": _iota,
-}
