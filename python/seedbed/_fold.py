@@ -88,6 +88,11 @@ def _folded(eqn: Any, values: list[Array]) -> Array | None:
     rule, aval = _FOLD.get(eqn.primitive.name), eqn.outvars[0].aval
     if rule is None or _compat.is_key(aval.dtype):
         return None
+    name = str(eqn.primitive.name)
+    if name in ("add", "sub", "mul", "div", "sqrt"):
+        # Arrays XLA computes at run time, where it fuses multiplications with additions.
+        if any(_is_float(v.dtype) and v.size > 1 and splat(v) is None for v in values):
+            return None
     large = math.prod(aval.shape) > _FOLD_LIMIT or any(v.size > _FOLD_LIMIT for v in values)
     if large and eqn.primitive.name not in _VIEWS:
         # Work on one element and broadcast, so that no array is ever filled here.
