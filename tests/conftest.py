@@ -12,7 +12,9 @@ import hypothesis
 import jax
 import pytest
 
-from helpers import backend_name, native_problem
+import seedbed as sb
+from helpers import backend_name, native_problem, oracle
+from models import small
 
 # Shapes that line up by accident hide mistakes; nothing in the tests relies on it.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -42,3 +44,15 @@ def native():
         if os.environ.get("SEEDBED_REQUIRE_NATIVE") == "1" and "SEEDBED_BACKEND" not in problem:
             pytest.fail(f"SEEDBED_REQUIRE_NATIVE=1, but {problem}")
         pytest.skip(f"needs the native backend: {problem}")
+
+
+@pytest.fixture(scope="session")
+def expected():
+    """What nine members of the small init must be, for `key`."""
+    return oracle(small, 9, jax.random.key(20))
+
+
+@pytest.fixture
+def make():
+    """A new ensemble of nine members of the small init."""
+    return sb.ensemble(small, 9)

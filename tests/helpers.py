@@ -141,6 +141,22 @@ def run_python(code: str, **env: str) -> str:
     return done.stdout
 
 
+def some(cases):
+    """The cases to run: a few on the reference backend, where each compiles the whole init."""
+    return cases[::4] if native_problem() else cases
+
+
+def take(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def chunks(names, count):
+    """Groups of names, one oracle each; on the reference backend some of them will do."""
+    names = list(names)
+    chunks = [tuple(names[start : start + count]) for start in range(0, len(names), count)]
+    return chunks[::3] if native_problem() else chunks
+
+
 # The dtypes whose draws jax supports, by name (ml_dtypes registers bfloat16 with numpy).
 BF16 = np.dtype(ml_dtypes.bfloat16)
 F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)

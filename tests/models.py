@@ -66,3 +66,18 @@ MODELS = {
     "none": transformer_block,
 }
 RANDOM_LEAVES = {"equinox": 6, "flax.linen": 3, "flax.nnx": 3, "none": 5}
+
+
+def small(key):
+    """Two draws and a constant."""
+    w, b = jax.random.split(key)
+    return {
+        "w": jax.random.normal(w, (7, 2)),
+        "b": jax.random.uniform(b, (6,)),
+        "step": jnp.zeros((), jnp.int32),
+    }
+
+
+def sweep(key, scale, shift):
+    """An init with an argument for every member and one for all."""
+    return scale * jax.random.normal(key, (7,)) + shift
