@@ -19,7 +19,9 @@ STAGES = {
     "_golden": set(),
     "_lookup": {"_compat", "_golden"},
     "_fold": {"_compat", "_lookup"},
-    "_trace": {"_compat", "_fold"},
+    "_same": {"_compat"},
+    "_steps": {"_draw", "_fold", "_same"},
+    "_trace": {"_compat", "_fold", "_same"},
     "_meaning": {"_compat", "_draw", "_fold", "_lookup", "_trace"},
     "_match_keys": {"_compat", "_draw", "_fold", "_meaning", "_trace"},
     "_match_draws": {"_compat", "_draw", "_fold", "_lookup", "_meaning", "_trace"},
@@ -28,11 +30,14 @@ STAGES = {
         *("_compat", "_draw", "_fold", "_meaning", "_trace"),
         *("_match_draws", "_match_keys", "_match_table"),
     },
-    "_plan": {"_compat", "_draw", "_fold", "_meaning", "_trace"},
+    "_plan": {"_compat", "_draw", "_fold", "_meaning", "_steps", "_trace"},
     "_native": {"_compat", "_draw"},
-    "_reference": {"_compat"},
-    "_execute": {"_compat", "_native", "_plan", "_reference"},
+    "_reference": {"_compat", "_same"},
+    "_execute": {"_compat", "_native", "_plan", "_reference", "_same", "_steps"},
     "_check": {"_compat", "_plan"},
+    "_stream": {"_compat"},
+    "filters": set(),
+    "random": {"_compat", "_stream"},
 }
 
 

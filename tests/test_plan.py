@@ -57,12 +57,27 @@ def test_plans_are_frozen():
         plan.draws[0].inner = 3
 
 
-def test_residual_equations_are_compared_by_identity():
+def test_residual_equations_are_compared_by_structure():
     def turned(key):
         return normal(key, (6, 2)).T
 
-    plan = plan_of(turned)
-    assert plan.steps and plan == plan and plan != plan_of(turned)
+    plan, again = plan_of(turned), plan_of(turned)
+    assert plan.steps and plan == again and hash(plan) == hash(again)
+    assert plan.steps[0].eqn is not again.steps[0].eqn
+    assert plan != plan_of(lambda key: jnp.flip(normal(key, (6, 2))))
+
+
+def test_values_are_numbered_in_order_of_appearance():
+    def init(key, unused, scale):
+        del unused
+        return jnp.sort(scale * normal(key, (6,))), scale
+
+    plan = plan_of(init, None, 1.5, 2.5)
+    assert [number for step in plan.steps for number in step.outputs] == list(
+        range(len(plan.steps))
+    )
+    assert plan.args == (1,) and plan.outputs[1].source == _plan.Operand("arg", 0)
+    assert plan == plan_of(lambda key, scale: init(key, None, scale), None, 2.5)
 
 
 @pytest.mark.parametrize("model", MODELS)

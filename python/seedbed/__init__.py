@@ -2,6 +2,9 @@
 
 __version__ = "0.1.0"
 
+from . import filters as filters
+from . import nn as nn
+from . import random as random
 from ._ensemble import Ensemble as Ensemble
 from ._ensemble import ensemble as ensemble
 from ._plan import Plan as Plan

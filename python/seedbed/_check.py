@@ -105,7 +105,7 @@ def axes(in_axes: Any, args: tuple[Any, ...], count: int) -> tuple[int | None, .
     """The mapped axis of every argument leaf, with lengths checked."""
     leaves = jax.tree_util.tree_leaves_with_path(args)
     for path, leaf in leaves:
-        if not _array_like(leaf):
+        if not array_like(leaf):
             raise TypeError(
                 f"arguments of `init` must be arrays or numbers; args{jax.tree_util.keystr(path)} "
                 f"is {leaf!r} of type {type(leaf).__name__}. Bind other values with "
@@ -113,35 +113,49 @@ def axes(in_axes: Any, args: tuple[Any, ...], count: int) -> tuple[int | None, .
             )
     if in_axes is None:
         return (None,) * len(leaves)
-    if isinstance(in_axes, list):
-        in_axes = tuple(in_axes)
-    if isinstance(in_axes, tuple) and len(in_axes) != len(args):
-        raise ValueError(
-            f"`in_axes` has {len(in_axes)} entries for {len(args)} arguments after the key; give "
-            "one entry for each (the key itself has none)"
-        )
+    checked = []
+    for one, (path, leaf) in zip(spread(in_axes, args), leaves, strict=True):
+        name = f"args{jax.tree_util.keystr(path)}"
+        one = axis(one, name, leaf)
+        if one is not None and np.shape(leaf)[one] != count:
+            raise ValueError(
+                f"`in_axes` maps axis {one} of {name}, of length {np.shape(leaf)[one]}, over "
+                f"size={count} members; the two must be equal"
+            )
+        checked.append(one)
+    return tuple(checked)
+
+
+def spread(axes: Any, tree: Any, name: str = "in_axes") -> list[Any]:
+    """One entry of ``axes``, a prefix of the tree ``tree``, for every leaf of it."""
+    if isinstance(axes, list):
+        axes = tuple(axes)
+    if name == "in_axes":
+        if isinstance(axes, tuple) and len(axes) != len(tree):
+            raise ValueError(
+                f"`in_axes` has {len(axes)} entries for {len(tree)} arguments after the key; give "
+                "one entry for each (the key itself has none)"
+            )
+        axes = axes if isinstance(axes, tuple) else (axes,) * len(tree)
     try:
-        spread = jax.tree_util.tree_map(
+        lists = jax.tree_util.tree_map(
             lambda axis, part: [axis] * len(jax.tree_util.tree_leaves(part)),
-            in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args),
-            args,
+            axes,
+            tree,
             is_leaf=lambda axis: axis is None,
         )
     except ValueError as error:
         raise ValueError(
-            f"`in_axes` must be None, an integer, or a tuple whose structure is a prefix of the "
-            f"arguments'; got {in_axes!r}: {error}"
+            f"`{name}` must be None, an integer, or a tuple whose structure is a prefix of the "
+            f"{'arguments' if name == 'in_axes' else 'result'}'; got {axes!r}: {error}"
         ) from None
-    flat = jax.tree_util.tree_leaves(spread, is_leaf=lambda axis: axis is None)
-    return tuple(
-        _axis(axis, path, leaf, count) for axis, (path, leaf) in zip(flat, leaves, strict=True)
-    )
+    return jax.tree_util.tree_leaves(lists, is_leaf=lambda axis: axis is None)
 
 
-def _axis(axis: Any, path: Any, leaf: Any, count: int) -> int | None:
+def axis(axis: Any, name: str, leaf: Any) -> int | None:
+    """One mapped axis of a leaf, counted from the front."""
     if axis is None:
         return None
-    name = f"args{jax.tree_util.keystr(path)}"
     if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
         raise TypeError(
             f"`in_axes` must consist of integers and None; got {axis!r} of type "
@@ -150,15 +164,11 @@ def _axis(axis: Any, path: Any, leaf: Any, count: int) -> int | None:
     shape = np.shape(leaf)
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"`in_axes` maps axis {axis} of {name}, which has shape {shape}")
-    if shape[axis] != count:
-        raise ValueError(
-            f"`in_axes` maps axis {axis} of {name}, of length {shape[axis]}, over size={count} "
-            "members; the two must be equal"
-        )
     return int(axis) % len(shape)
 
 
-def _array_like(leaf: Any) -> bool:
+def array_like(leaf: Any) -> bool:
+    """Whether jax takes a leaf as an array."""
     if isinstance(leaf, (np.generic, np.ndarray)):
         return leaf.dtype.kind not in "OSUMmT"
     return isinstance(leaf, (bool, int, float, complex, jax.Array))

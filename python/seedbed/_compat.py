@@ -6,8 +6,10 @@ breaks this file and nothing else.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-from collections.abc import Callable, Hashable, Sequence
+import functools
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -144,6 +146,24 @@ def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
 _REMAT = ("checkpoint", "remat", "remat2")
 
 
+def opened(value: Any) -> tuple[Any, Sequence[Any]] | None:
+    """The jaxpr and the constants of a jaxpr, closed or not; None for anything else."""
+    core: Any = jex_core
+    if isinstance(value, (core.Jaxpr, core.ClosedJaxpr)):
+        return getattr(value, "jaxpr", value), getattr(value, "consts", ())
+    return None
+
+
+def context_fields(eqn: JaxprEqn) -> tuple[tuple[str, Any], ...]:
+    """The settings that an equation was traced under and is evaluated under, by name."""
+    context = eqn.ctx
+    names = [name for kind in type(context).__mro__ for name in getattr(kind, "__slots__", ())]
+    names += getattr(context, "__dict__", ())
+    if not {"compute_type", "threefry_partitionable"} <= set(names):
+        return (("context", context),)  # of a jax that keeps them some other way
+    return tuple((name, getattr(context, name, None)) for name in names if name != "__weakref__")
+
+
 def is_remat(eqn: JaxprEqn) -> bool:
     """Whether opening this call would lose a rematerialisation boundary."""
     return eqn.primitive.name in _REMAT
@@ -156,6 +176,20 @@ def is_tracer(value: Any) -> bool:
 def trace_of(tracer: Any) -> Any:
     """The trace a tracer belongs to (to see that nothing keeps it alive afterwards)."""
     return getattr(tracer, "_trace", None)
+
+
+def trace_state() -> object:
+    """Which function jax is tracing now, if any; to be compared with ``==``, keeps no trace."""
+    core: Any = jex_core
+    return core.get_opaque_trace_state()
+
+
+@functools.cache
+def top_trace_state() -> object:
+    """`trace_state` where nothing is being traced, also when asked for inside of a trace."""
+    # Traces belong to threads, and a new thread has none.
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(trace_state).result()
 
 
 def under_trace(values: Sequence[Any]) -> bool:
@@ -187,3 +221,15 @@ def register_ffi_target(
         for type_name, type_info in types().items():
             jax.ffi.register_ffi_type(type_name, type_info, platform=platform)
     jax.ffi.register_ffi_target(name, target, platform=platform)
+
+
+@contextlib.contextmanager
+def axis_env(name: Any, size: int) -> Iterator[None]:
+    """Lets a function be traced that has collectives over a named axis of members."""
+    if name is None:
+        yield
+        return
+    from jax._src.core import extend_axis_env_nd
+
+    with extend_axis_env_nd([(name, size)]):
+        yield

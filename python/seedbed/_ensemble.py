@@ -8,20 +8,25 @@ from typing import Any
 
 import jax
 
-from . import _backends, _check, _compat, _execute, _match, _native, _plan, _trace
+from . import _backends, _check, _compat, _execute, _match, _native, _plan, _same, _trace
 
 Plan = _plan.Plan
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """What one signature of the arguments compiles to."""
+    """What one signature of the arguments compiles to.
+
+    ``reads`` are the positions of the argument leaves that the program takes, ``axes`` their
+    mapped axes; ``trimmed`` is what the reference evaluates, where it is asked to.
+    """
 
     plan: Plan
-    closed: Any
     captures: tuple[Any, ...]
+    reads: tuple[int, ...]
     axes: tuple[int | None, ...]
     member_bytes: int
+    trimmed: _same.Trimmed | None = None
     programs: dict[Any, Any] = field(default_factory=dict)
 
 
@@ -38,7 +43,6 @@ class Ensemble:
         self.size = _check.size(size)
         self.in_axes = in_axes
         self._prepared: dict[Any, _Prepared] = {}
-        self._reference: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
         name = getattr(self.init, "__qualname__", None) or repr(self.init)
@@ -115,65 +119,54 @@ class Ensemble:
         if chosen is not None and not _compat.batch_invariant(_check.key_impl(key)):
             # A member is what it is among all: these generators draw for the batch as a whole.
             return chosen.pick(self._run(key, args, None), single)
-        axes = self._axes(args)
-        prepared = self._prepare(key, args, axes)
+        prepared = self._prepare(key, args, self._axes(args))
         plan = prepared.plan
-        leaves = jax.tree_util.tree_leaves(args)
+        given = jax.tree_util.tree_leaves(args)
+        leaves = [given[position] for position in prepared.reads]
         size = self.size if chosen is None else chosen.count
         tracing = _compat.under_trace([key, *leaves, *prepared.captures])
         _check.memory(plan, prepared.member_bytes, size, concrete=not tracing)
         if chosen is not None:
             leaves = [
                 leaf if axis is None else chosen.take(leaf, axis)
-                for leaf, axis in zip(leaves, axes, strict=True)
+                for leaf, axis in zip(leaves, prepared.axes, strict=True)
             ]
         stacked = _check.is_stack(key)
         if stacked and chosen is not None:
             key = chosen.take(key, 0)
-        if plan.reference is not None:
-            return self._run_reference(prepared, key, leaves, chosen, stacked, single)
-        mode, members = _member_words(chosen, stacked)
-        # Found by a small key: the plan itself takes time to hash when it has many draws.
-        variant = (size, mode, single)
-        run = prepared.programs.get(variant)
-        if run is None:
-            run = _execute.program(plan, size, mode, axes, single)
-            prepared.programs[variant] = run
+        run, members = self._program(prepared, key, chosen, stacked, single)
         out = run(key, members, prepared.captures, leaves)
         return jax.tree_util.tree_unflatten(plan.out_tree, out)
 
-    def _run_reference(
+    def _program(
         self,
         prepared: _Prepared,
         key: Any,
-        leaves: list[Any],
         chosen: _check.Chosen | None,
         stacked: bool,
         single: bool,
-    ) -> Any:
+    ) -> tuple[Any, Any]:
+        """The compiled program of a call, and its operand of member indices."""
         size = self.size if chosen is None else chosen.count
-        fold = _check.key_impl(key) == "threefry2x32" and _compat.partitionable()
-        config = (size, chosen is None, not stacked, fold, prepared.axes, single)
-        cached = (id(prepared.closed), config)
-        run = self._reference.get(cached)
-        if run is None:
-            run = _execute.reference_program(
-                prepared.closed,
-                size,
-                self.size,
-                chosen is None,
-                not stacked,
-                fold,
-                prepared.axes,
-                single,
-            )
-            if not _compat.under_trace(prepared.closed.consts):
-                self._reference[cached] = run
-        members = None if chosen is None else chosen.indices()
-        if fold and members is not None:
-            members = _check.words(members)
-        out = run(key, members, leaves)
-        return jax.tree_util.tree_unflatten(prepared.plan.out_tree, out)
+        if prepared.trimmed is None:
+            mode, members = _member_words(chosen, stacked)
+            # Found by a small key: the plan itself takes time to hash when it has many draws.
+            variant: tuple[Any, ...] = (size, mode, single)
+            run = prepared.programs.get(variant)
+            if run is None:
+                run = _execute.program(prepared.plan, size, mode, prepared.axes, single)
+        else:
+            fold = _check.key_impl(key) == "threefry2x32" and _compat.partitionable()
+            members = None if chosen is None else chosen.indices()
+            if fold and members is not None:
+                members = _check.words(members)
+            variant = (size, self.size, chosen is None, not stacked, fold)
+            variant += (prepared.axes, single)
+            run = prepared.programs.get(variant)
+            if run is None:
+                run = _execute.reference_program(prepared.trimmed, *variant)
+        prepared.programs[variant] = run
+        return run, members
 
     def _prepare(self, key: Any, args: tuple[Any, ...], axes: tuple[int | None, ...]) -> _Prepared:
         """Traces and plans, once for each signature of the arguments."""
@@ -194,19 +187,28 @@ class Ensemble:
             return prepared
         _check.init_call(self.init, args)
         member_args = jax.tree_util.tree_unflatten(tree, abstract)
-        graph = _trace.trace(self.init, key_type, member_args)
-        impl = _compat.foreign_impl(graph.avals) or _check.key_impl(key)
-        reason = _backends.why_reference(impl, graph.effects)
-        if reason is None:
-            plan = _plan.build(graph, _match.match(graph), _backends.kernels())
-        else:
-            plan = _plan.reference_plan(graph, reason)
-        captures = tuple(graph.captured.values())
-        prepared = _Prepared(plan, graph.closed, captures, axes, plan.total_bytes)
+        recorded = _trace.record(self.init, key_type, member_args)
+        prepared = _prepared(recorded, _check.key_impl(key), axes)
         # A function that closes over values being traced means something else next time.
-        if not _compat.under_trace(graph.closed.consts):
+        if not _compat.under_trace(recorded.closed.consts):
             self._prepared[signature] = prepared
         return prepared
+
+
+def _prepared(recorded: _trace.Recorded, impl: str, axes: tuple[int | None, ...]) -> _Prepared:
+    """Plans a traced function for keys of one implementation."""
+    graph = _trace.flatten(recorded)
+    reason = _backends.why_reference(_compat.foreign_impl(graph.avals) or impl, graph.effects)
+    if reason is None:
+        plan = _plan.build(graph, _match.match(graph), _backends.kernels())
+        captured = tuple(graph.captured.values())
+        captures = tuple(captured[position] for position in plan.captures)
+        reads, trimmed = plan.args, None
+    else:
+        plan = _plan.reference_plan(graph, reason)
+        trimmed, captures, reads = _same.trim(recorded.closed)
+    read_axes = tuple(axes[position] for position in reads)
+    return _Prepared(plan, captures, reads, read_axes, plan.total_bytes, trimmed)
 
 
 def _member_words(chosen: _check.Chosen | None, stacked: bool) -> tuple[int, Any]:
@@ -225,6 +227,20 @@ def _member_words(chosen: _check.Chosen | None, stacked: bool) -> tuple[int, Any
 
 def _restored(init: Callable[..., Any], size: int, in_axes: Any) -> Ensemble:
     return Ensemble(init, size, in_axes=in_axes)
+
+
+def recorded_ensemble(
+    recorded: _trace.Recorded, size: int, in_axes: tuple[int | None, ...]
+) -> Ensemble:
+    """An ensemble of a function that is traced already; nothing is traced again.
+
+    Args:
+        recorded: made by `_trace.record` for one member.
+        size: number of members.
+        in_axes: mapped axis, or None, of every argument leaf. The ensemble is called with
+            the leaves, as ``(key, *leaves)``.
+    """
+    return Ensemble(recorded, size, in_axes=in_axes)
 
 
 def ensemble(init: Callable[..., Any], size: int, *, in_axes: Any = None) -> Ensemble:

@@ -2,7 +2,7 @@
 
 One custom call makes every draw; the residual equations run under `jax.vmap` on its
 results. Programs are cached by plan, size and where the member keys come from, so two
-ensembles with equal plans share one.
+ensembles with equal plans share one, and a function that is traced anew finds its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from . import _compat, _native, _reference
-from ._plan import Literal, Operand, Plan, Source, Splat
+from ._plan import Plan
+from ._same import Trimmed
+from ._steps import Literal, Operand, Source, Splat
 
 
 @functools.lru_cache(maxsize=256)
@@ -26,7 +28,8 @@ def program(plan: Plan, size: int, mode: int, axes: tuple[int | None, ...], sing
         plan: what to make for each member.
         size: how many members.
         mode: how ``keys`` and ``members`` give the member keys (`_native.call`).
-        axes: mapped axis of every argument leaf, or None.
+        axes: mapped axis, or None, of every argument leaf that the plan reads (`Plan.args`);
+            ``captures`` and ``args`` hold only what it reads.
         single: drop the member axis of the results (``size`` is 1).
     """
 
@@ -39,8 +42,9 @@ def program(plan: Plan, size: int, mode: int, axes: tuple[int | None, ...], sing
     return jax.jit(fill)
 
 
+@functools.lru_cache(maxsize=256)
 def reference_program(
-    closed: Any,
+    trimmed: Trimmed,
     size: int,
     total: int,
     whole: bool,
@@ -49,20 +53,21 @@ def reference_program(
     axes: tuple[int | None, ...],
     single: bool,
 ) -> Any:
-    """The jitted reference ``(key, members, args) -> output leaves``.
+    """The jitted reference ``(key, members, captures, args) -> output leaves``.
 
     Args:
-        closed: the traced init function.
+        trimmed: the traced init function.
         size, total: members asked for, and members of the whole ensemble.
         whole: all members, in order.
         split: ``key`` is one key to split; else it holds the members' own keys.
         fold: see `_reference.member_keys`.
+        axes: mapped axis, or None, of every argument leaf that is read.
     """
 
-    def fill(key: Any, members: Any, args: Sequence[Any]) -> Any:
+    def fill(key: Any, members: Any, captures: Sequence[Any], args: Sequence[Any]) -> Any:
         if split:
             key = _reference.member_keys(key, total, None if whole else members, fold)
-        leaves = _reference.evaluate(closed, size, key, args, axes)
+        leaves = _reference.evaluate(trimmed, size, key, captures, args, axes)
         return [leaf[0] for leaf in leaves] if single else leaves
 
     fill.__name__ = "seedbed_reference"

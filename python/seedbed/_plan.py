@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from . import _compat
 from ._draw import Draw, Kind, Shape
-from ._fold import Atom, Const, splat
+from ._fold import Atom, Const
 from ._meaning import Keys, Lookup, Meaning, Real
+from ._steps import Literal, Operand, Source, Splat, Step, constant
 from ._trace import Graph
 
 ALL_KERNELS = frozenset(
@@ -31,67 +31,6 @@ _NATIVE_DTYPES = frozenset(
     ["bool", "float16", "bfloat16", "float32", "float64"]
     + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """Where one operand of the residual program comes from.
-
-    ``kind`` is ``"draw"`` (index into the plan's draws), ``"key"`` (the same, wrapped as a
-    typed key), ``"arg"`` (leaf of the arguments), ``"capture"`` (array closed over) or
-    ``"value"`` (result of an earlier residual equation, by number).
-    """
-
-    kind: str
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Splat:
-    """A constant array of one repeated number, kept as one number."""
-
-    dtype: str
-    shape: Shape
-    data: bytes
-
-    def value(self) -> Any:
-        number = np.frombuffer(self.data, np.dtype(self.dtype))[0]
-        return jnp.full(self.shape, number) if self.shape else number
-
-
-@dataclass(frozen=True, slots=True)
-class Literal:
-    """A small constant array."""
-
-    dtype: str
-    shape: Shape
-    data: bytes
-
-    def value(self) -> Any:
-        return np.frombuffer(self.data, np.dtype(self.dtype)).reshape(self.shape)
-
-
-Source = Operand | Splat | Literal
-
-
-@dataclass(frozen=True)
-class Step:
-    """One residual equation; compared by the equation's identity."""
-
-    eqn: Any
-    inputs: tuple[Source, ...]
-    outputs: tuple[int, ...]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Step):
-            return NotImplemented
-        return self.eqn is other.eqn and (self.inputs, self.outputs) == (
-            other.inputs,
-            other.outputs,
-        )
-
-    def __hash__(self) -> int:
-        return hash((id(self.eqn), self.inputs, self.outputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +61,9 @@ class Plan:
         outputs: the leaves of the result, in order.
         out_tree: structure of the result.
         reference: why nothing is native, or None.
+        args, captures: positions of the argument leaves and of the captured arrays that are
+            read. Plans that differ in these alone are equal: the program gets only what it
+            reads.
     """
 
     draws: tuple[Draw, ...]
@@ -129,6 +71,8 @@ class Plan:
     outputs: tuple[Output, ...]
     out_tree: Any
     reference: str | None = None
+    args: tuple[int, ...] = field(default=(), compare=False)
+    captures: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def member_bytes(self) -> int:
@@ -256,6 +200,10 @@ class _Builder:
             for position, equation in enumerate(graph.equations)
             for number in equation.outputs
         }
+        # The arguments and captured arrays that are read, renumbered in order of appearance, as
+        # values are: plans of two traces of one function are equal.
+        self.args_read: dict[int, int] = {}
+        self.captures_read: dict[int, int] = {}
         # What residual equations read, and what outputs are that need none.
         self.sources: dict[int, Source] = {}
         self.written: dict[int, Source] = {}
@@ -269,6 +217,8 @@ class _Builder:
         }
         self.shut = set(range(len(graph.calls))) - recognised
         self.kept: dict[int, Unit] = {}
+        # Numbers of the values in the plan.
+        self.values: dict[int, int] = {}
 
     def plan(self) -> Plan:
         for atom in self.graph.outputs:
@@ -277,17 +227,31 @@ class _Builder:
                 self.written[atom] = source  # type: ignore[index]
             else:
                 self.require(atom)
-        steps = tuple(
-            Step(unit.eqn, tuple(self.source(operand) for operand in unit.inputs), unit.outputs)
-            for _, unit in sorted(self.kept.items())
-        )
+        steps = tuple(self.step(unit) for _, unit in sorted(self.kept.items()))
         outputs = tuple(
             Output(path, *_type(aval), self.result(atom), self.reason(atom), aval.weak_type)
             for path, aval, atom in zip(
                 self.graph.paths, self.graph.closed.out_avals, self.graph.outputs, strict=True
             )
         )
-        return Plan(tuple(self.draws), steps, outputs, self.graph.out_tree)
+        return Plan(
+            tuple(self.draws),
+            steps,
+            outputs,
+            self.graph.out_tree,
+            args=tuple(self.args_read),
+            captures=tuple(self.captures_read),
+        )
+
+    def step(self, unit: Unit) -> Step:
+        """The step of a unit, after the steps before it; its results get the next numbers."""
+        inputs = tuple(self.source(operand) for operand in unit.inputs)
+        outputs = []
+        for number in unit.outputs:
+            if number != _UNUSED and number not in self.values:
+                self.values[number] = len(self.values)
+            outputs.append(self.values.get(number, _UNUSED))
+        return Step(unit.eqn, inputs, tuple(outputs))
 
     def require(self, atom: Atom) -> None:
         """Finds a source for a residual value, and for everything it needs (iteratively).
@@ -333,9 +297,12 @@ class _Builder:
     def given(self, number: int) -> Source | None:
         """A source that needs no residual equation."""
         if number in self.args:
-            return Operand("arg", self.args[number])
+            leaf = self.args[number]
+            return Operand("arg", self.args_read.setdefault(leaf, len(self.args_read)))
         if number in self.captures:
-            return Operand("capture", self.captures[number])
+            slot = self.captures[number]
+            index = self.captures_read.setdefault(slot, len(self.captures_read))
+            return Operand("capture", index)
         meaning = self.meanings.get(number)
         draw = meaning.draw() if meaning is not None else None
         if draw is None or draw.needs not in self.kernels or draw.dtype not in _NATIVE_DTYPES:
@@ -353,7 +320,12 @@ class _Builder:
         return self.source(atom)
 
     def source(self, atom: Atom) -> Source:
-        return constant(atom.value) if isinstance(atom, Const) else self.sources[atom]
+        if isinstance(atom, Const):
+            return constant(atom.value)
+        source = self.sources[atom]
+        if isinstance(source, Operand) and source.kind == "value":
+            return Operand("value", self.values[source.index])
+        return source
 
     def reason(self, atom: Atom) -> str:
         if isinstance(atom, Const):
@@ -408,18 +380,9 @@ def _type(aval: Any) -> tuple[Shape, str]:
     return tuple(aval.shape), str(aval.dtype)
 
 
-def constant(value: np.ndarray[Any, Any]) -> Splat | Literal:
-    """A constant as hashable data."""
-    number = splat(value)
-    if number is not None:
-        scalar = np.asarray(number, value.dtype)
-        return Splat(value.dtype.name, value.shape, scalar.tobytes())
-    return Literal(value.dtype.name, value.shape, np.ascontiguousarray(value).tobytes())
-
-
 def largest(plan: Plan, count: int = 3) -> Sequence[Output]:
     """The biggest output leaves, for error messages."""
     return sorted(plan.outputs, key=lambda output: -output.nbytes)[:count]
 
 
-__all__ = ["ALL_KERNELS", "Draw", "Kind", "Plan", "build", "largest", "reference_plan"]
+__all__ = ["ALL_KERNELS", "Draw", "Kind", "Operand", "Plan", "build", "largest", "reference_plan"]

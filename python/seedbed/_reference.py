@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 from jax.extend.random import threefry_2x32
 
 from . import _compat
+from ._same import Trimmed
 
 
 def member_keys(key: Any, total: int, members: Any, fold: bool) -> Any:
@@ -41,9 +41,17 @@ def _fold_wide(key: Any, members: Any) -> Any:
 
 
 def evaluate(
-    closed: Any, size: int, keys: Any, args: Sequence[Any], axes: Sequence[int | None]
+    trimmed: Trimmed,
+    size: int,
+    keys: Any,
+    captures: Sequence[Any],
+    args: Sequence[Any],
+    axes: Sequence[int | None],
 ) -> list[Any]:
     """Every output leaf of the traced function for ``size`` members, members first."""
-    body = functools.partial(jax.core.eval_jaxpr, closed.jaxpr, closed.consts)
-    mapped: Any = jax.vmap(body, in_axes=(0, *axes), out_axes=0, axis_size=size)
+
+    def member(key: Any, *args: Any) -> list[Any]:
+        return trimmed.evaluate(key, *captures, *args)
+
+    mapped: Any = jax.vmap(member, in_axes=(0, *axes), out_axes=0, axis_size=size)
     return list(mapped(keys, *args))

@@ -19,7 +19,7 @@ import jax
 import jax.extend.core as jex_core
 import numpy as np
 
-from . import _compat
+from . import _compat, _same
 from ._fold import ROUNDED_BY_PLACE, Atom, Const, Unsettled, fold
 
 
@@ -80,8 +80,30 @@ class Graph:
     effects: bool = False
 
 
-def trace(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Graph:
-    """Traces ``init(key, *args)`` for one member.
+@dataclass(frozen=True)
+class Recorded:
+    """A traced init function, as jax wrote it down.
+
+    It is itself an init function ``(key, *leaves)``: of the argument leaves, for the types
+    it was traced with.
+
+    Attributes:
+        closed: the jaxpr of one member.
+        out_tree: structure of the result.
+        paths: name of each output leaf, as `jax.tree_util.keystr` writes it.
+    """
+
+    closed: Any
+    out_tree: Any
+    paths: tuple[str, ...]
+
+    def __call__(self, key: Any, *leaves: Any) -> Any:
+        out = jax.core.eval_jaxpr(self.closed.jaxpr, self.closed.consts, key, *leaves)
+        return jax.tree_util.tree_unflatten(self.out_tree, out)
+
+
+def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorded:
+    """Traces ``init(key, *args)`` for one member. A recorded function is returned as it is.
 
     Args:
         init: the user's function.
@@ -92,6 +114,9 @@ def trace(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Graph:
         TypeError: ``init`` returned something that is not an array, could not be called
             with these arguments, or stored a traced value outside itself.
     """
+    if isinstance(init, Recorded):
+        _check_types(init, (key, *args))
+        return init
     traces: list[weakref.ref[Any]] = []
 
     def traced(key: Any, args: tuple[Any, ...]) -> Any:
@@ -109,13 +134,31 @@ def trace(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Graph:
         _check_leaks(traces)
     leaves, out_tree = jax.tree_util.tree_flatten_with_path(shapes)
     paths = tuple(jax.tree_util.keystr(path) or "result" for path, _ in leaves)
+    return Recorded(closed, out_tree, paths)
+
+
+def flatten(recorded: Recorded) -> Graph:
+    """Opens the calls in a traced function and folds its constants."""
+    closed = recorded.closed
     shut: list[Any] = []
     while True:
-        graph = Graph(closed, out_tree, paths, effects=bool(closed.jaxpr.effects))
+        graph = Graph(closed, recorded.out_tree, recorded.paths, effects=bool(closed.jaxpr.effects))
         call = _flatten(graph, shut)
         if call is None:
             return graph
         shut.append(call)
+
+
+def trace(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Graph:
+    """`record`, then `flatten`."""
+    return flatten(record(init, key, args))
+
+
+def _check_types(recorded: Recorded, types: Sequence[Any]) -> None:
+    want = [(aval.shape, aval.dtype) for aval in recorded.closed.in_avals]
+    came = [(leaf.shape, leaf.dtype) for leaf in types]
+    if want != came:
+        raise TypeError(f"this function was traced for arguments of types {want}; got {came}")
 
 
 def _check_outputs(out: Any) -> None:
@@ -183,7 +226,7 @@ def _flatten(graph: Graph, shut: Sequence[Any]) -> Any | None:
         scope: dict[Any, Atom], variables: Sequence[Any], values: Sequence[Any]
     ) -> None:
         for variable, value in zip(variables, values, strict=True):
-            if _foldable_capture(value):
+            if _same.is_constant(value):
                 scope[variable] = Const(np.asarray(value))
             else:
                 number = new(variable.aval)
@@ -246,17 +289,6 @@ def _flatten(graph: Graph, shut: Sequence[Any]) -> Any | None:
         scope.update(zip(eqn.outvars, outputs, strict=True))
         graph.equations.append(Equation(eqn, operands, outputs, frame[4]))
     return None
-
-
-def _foldable_capture(value: Any) -> bool:
-    """Captured scalars and index arrays are constants; others stay operands of the program."""
-    if _compat.is_tracer(value) or not hasattr(value, "dtype"):
-        return False
-    if _compat.is_key(value.dtype):
-        return False
-    if value.size > (1024 if value.dtype.kind in "iu" else 1):
-        return False
-    return isinstance(value, (np.ndarray, np.generic)) or bool(value.is_fully_addressable)
 
 
 def _draws(jaxpr: Any) -> bool:

@@ -1,0 +1,218 @@
+"""Streams of random keys: what the ambient stream of `seedbed.random` is made of."""
+
+from __future__ import annotations
+
+import bisect
+import operator
+import threading
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from . import _compat
+
+_KEY = "one key (jax.random.key(0), or a legacy jax.random.PRNGKey(0))"
+
+
+class StreamState(NamedTuple):
+    """Where a stream is, as plain data for a checkpoint.
+
+    Attributes:
+        key_data: the words of the stream's key, a ``uint32`` array.
+        impl: name of the key's implementation; None for a legacy key.
+        count: how many keys were handed out.
+    """
+
+    key_data: np.ndarray[Any, np.dtype[np.uint32]]
+    impl: str | None
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls here
+
+
+class _Ticket(NamedTuple):
+    epoch: int
+    number: int
+
+
+class StreamLike(Protocol):
+    """Whatever hands out keys: a `Stream`, or the keys of one node of a module."""
+
+    def next_key(self) -> Any: ...
+
+
+class Stream:
+    """A sequence of keys: the n-th one is ``jax.random.fold_in(key, n)``, n = 0, 1, ...
+
+    Made by `stream`. Threads may share a stream: no key is handed out twice. It belongs to the
+    function in which it was made: another one that jax traces (`jit`, `vmap`, `grad`, `scan`,
+    ...) is refused, because there the key would be a constant.
+    """
+
+    def __init__(self, key: Any) -> None:
+        check_key(key, "key")
+        if isinstance(key, np.ndarray):
+            # The caller may write to it later.
+            with jax.ensure_compile_time_eval():
+                key = jax.device_put(np.array(key))
+        self._key = key
+        self._home = _compat.trace_state()
+        self._lock = threading.Lock()
+        self._count = 0
+        # Numbers below the count that were given back, ascending.
+        self._free: list[int] = []
+        # Tickets of before a `set_state` must not come back after it.
+        self._epoch = 0
+
+    @property
+    def key(self) -> Any:
+        """The key that all others are derived from."""
+        return self._key
+
+    @property
+    def count(self) -> int:
+        """How many keys were handed out."""
+        return self._count
+
+    def next_key(self) -> Any:
+        """The next key of this stream, of the kind (typed or legacy) of the stream's own.
+
+        Raises:
+            RuntimeError: jax is tracing a function in which this stream was not made.
+            OverflowError: all 2**32 keys were handed out.
+        """
+        return self._take()[1]
+
+    def _take(self) -> tuple[_Ticket, Any]:
+        """The next key, and the ticket with which a caller that fails gives it back."""
+        if _compat.trace_state() != self._home:
+            raise RuntimeError(
+                "the ambient random stream was made outside of the function that jax is tracing "
+                "(jit, vmap, grad, scan, ...), so its key would be a constant of the compiled "
+                "program, the same at every call. Give the function a key as an argument, and "
+                "inside it open `with seedbed.random.stream(key):`"
+            )
+        with self._lock:
+            key = self._key
+            if self._free:
+                number = self._free.pop(0)
+            else:
+                number = self._count
+                self._count += 1
+            ticket = _Ticket(self._epoch, number)
+        try:
+            return ticket, jax.random.fold_in(key, _on_device(ticket.number, key))
+        except BaseException:
+            self._give_back(ticket)
+            raise
+
+    def _give_back(self, ticket: _Ticket) -> None:
+        """Returns a key that was not used, so that the next taker gets it."""
+        with self._lock:
+            if ticket.epoch != self._epoch:
+                return
+            bisect.insort(self._free, ticket.number)
+            while self._free and self._free[-1] == self._count - 1:
+                self._free.pop()
+                self._count -= 1
+
+    def _at_top(self) -> None:
+        if self._home != _compat.top_trace_state():
+            raise RuntimeError(
+                "the innermost random stream was made inside a function that jax is tracing; "
+                "only one that was made outside has a state to save or set"
+            )
+
+    def _get_state(self) -> StreamState:
+        self._at_top()
+        with self._lock:
+            key, count = self._key, self._count
+        with jax.ensure_compile_time_eval():
+            words = np.array(jax.random.key_data(key) if is_typed(key) else key, np.uint32)
+        return StreamState(
+            words, _compat.key_impl_name(key.dtype) if is_typed(key) else None, count
+        )
+
+    def _set_state(self, key: Any, count: int) -> None:
+        self._at_top()
+        with self._lock:
+            self._key, self._count, self._free = key, count, []
+            self._epoch += 1
+
+    def __enter__(self) -> Stream:
+        _current.set((*_current.get(), self))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _current.set(_current.get()[:-1])
+
+    def __repr__(self) -> str:
+        return f"Stream({self._key!r}, count={self._count})"
+
+
+# The streams that are open here, the innermost last. A tuple and not tokens of `ContextVar`:
+# one stream may be open several times, and in several threads.
+_current: ContextVar[tuple[StreamLike, ...]] = ContextVar("seedbed_streams", default=())
+
+
+def _on_device(number: int, key: Any) -> Any:
+    """``number`` as an argument of `fold_in`; put there explicitly, for jax's transfer guard."""
+    if number >= 2**32:
+        raise OverflowError("all 2**32 keys of the random stream were handed out; seed it anew")
+    value = np.uint32(number)
+    return value if _compat.is_tracer(key) else jax.device_put(value)
+
+
+# --- checks -----------------------------------------------------------------------------
+
+
+def is_typed(key: Any) -> bool:
+    """Whether an array holds typed keys."""
+    return _compat.is_key(key.dtype)
+
+
+def check_key(key: Any, name: str) -> None:
+    """Refuses what is not one key, typed or legacy; ``name`` is the argument's."""
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        raise TypeError(f"`{name}` must be {_KEY}; got {key!r} of type {type(key).__name__}")
+    shape = key.shape
+    if not is_typed(key):
+        words = _compat.legacy_key_words()
+        if key.dtype != np.uint32 or not shape or shape[-1] != words:
+            raise TypeError(
+                f"`{name}` must be {_KEY}; got an array of dtype {key.dtype} and shape {shape}, "
+                f"and raw key words are uint32 with a last axis of {words}"
+            )
+        shape = shape[:-1]
+    if shape:
+        raise ValueError(f"`{name}` must be {_KEY}; got keys of shape {shape}")
+
+
+def check_state(s: StreamState) -> tuple[Any, int]:
+    """The key and the count of a state, both checked."""
+    if not isinstance(s, StreamState):
+        raise TypeError(f"`s` must be a StreamState of get_state(); got {type(s).__name__}")
+    data, impl, count = s
+    if not isinstance(data, (np.ndarray, jax.Array)) or data.dtype != np.uint32:
+        raise TypeError(f"`s.key_data` must be a uint32 array; got {data!r}")
+    if not (impl is None or isinstance(impl, str)):
+        raise TypeError(
+            f"`s.impl` must be the name of a key's implementation or None; got {impl!r}"
+        )
+    if isinstance(count, bool) or not hasattr(count, "__index__"):
+        raise TypeError(f"`s.count` must be an integer; got {count!r} of {type(count).__name__}")
+    count = operator.index(count)
+    if not 0 <= count <= 2**32:
+        raise ValueError(f"`s.count` must be at least 0 and at most 2**32; got {count}")
+    with jax.ensure_compile_time_eval():
+        if impl is None:
+            words = _compat.legacy_key_words()
+        else:
+            try:
+                words = jax.random.key_data(jax.random.key(0, impl=impl)).size
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"`s.impl` names no implementation of keys: {impl!r}") from error
+        if data.shape != (words,):
+            raise ValueError(f"`s.key_data` must be of shape ({words},); got {data.shape}")
+        key = jax.device_put(np.array(data))
+        return (key if impl is None else jax.random.wrap_key_data(key, impl=impl)), count

@@ -1,0 +1,29 @@
+"""Module trees, initialised and run for all members of an ensemble at once."""
+
+from ._collective import assign_state_values as assign_state_values
+from ._collective import call_all_fns as call_all_fns
+from ._collective import call_order as call_order
+from ._collective import init_all_states as init_all_states
+from ._collective import init_function as init_function
+from ._collective import plan_init as plan_init
+from ._collective import reset_all_states as reset_all_states
+from ._collective import vmap_call_all_fns as vmap_call_all_fns
+from ._collective import vmap_init_all_states as vmap_init_all_states
+from ._collective import vmap_reset_all_states as vmap_reset_all_states
+from ._layers import LIF as LIF
+from ._layers import Dropout as Dropout
+from ._layers import GRUCell as GRUCell
+from ._layers import Linear as Linear
+from ._layers import Sequential as Sequential
+from ._module import Module as Module
+from ._run import vmap as vmap
+from ._run import vmap_new_states as vmap_new_states
+from ._split import merge as merge
+from ._split import split as split
+from ._state import BatchState as BatchState
+from ._state import HiddenState as HiddenState
+from ._state import LongTermState as LongTermState
+from ._state import NonBatchState as NonBatchState
+from ._state import ParamState as ParamState
+from ._state import ShortTermState as ShortTermState
+from ._state import State as State

@@ -1,0 +1,110 @@
+"""The end of a call on all members: what it made becomes what the modules hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import _compat
+from . import _draft, _traverse
+from ._draft import LOCK, Content, Draft, MemberAxis
+from ._members import Members
+from ._state import State, _tags
+
+
+def commit(
+    job: Members,
+    values: Sequence[Any],
+    axes: Mapping[int, int],
+    target: Any,
+    initialises: bool,
+    state_tag: Any,
+) -> None:
+    """Gives every written state its value for all members, and publishes the call.
+
+    Args:
+        job: the call.
+        values: of its outputs, members first.
+        axes: where states hold the members, by identity; in front otherwise.
+        target: the tree.
+        initialises: whether new states take the place of those that were at their paths.
+        state_tag: tag for the states that the call made.
+    """
+    draft, tags = job.draft, _tags(state_tag)
+    contents: dict[int, Content] = {}
+    for output, value in zip(job.outputs, values, strict=True):
+        state, content = output.state, output.content
+        number = id(state)
+        if not output.excluded:
+            axis = axes.get(number, 0)
+            value = _moved(value, axis)
+            level = MemberAxis(job.size, axis)
+            content = content._replace(mapped=(level, *content.mapped))
+        if initialises or number in draft.created:
+            content = content._replace(tags=content.tags | tags)
+        contents[number] = content._replace(value=value)
+    _wait(contents.values())
+    for item in job.inputs:
+        number = id(item.state)
+        real = _draft.content(item.state)
+        if number not in contents and not real.mapped:
+            # From now on it holds members, also for `vmap` and `__call__`.
+            level = MemberAxis(job.size, item.axis)
+            contents[number] = real._replace(mapped=(level,))
+            draft.written[number] = item.state
+    draft.written = {
+        number: state for number, state in draft.written.items() if number in contents
+    }
+    draft.contents = contents
+    settle(draft, target, initialises)
+
+
+def settle(draft: Draft, target: Any, initialises: bool) -> None:
+    """Publishes a call; one that initialises keeps the `State` objects that were there."""
+    with LOCK:
+        if initialises:
+            draft.renewed |= set(draft.written)
+            _keep_objects(draft, target)
+        draft.publish()
+
+
+def _keep_objects(draft: Draft, target: Any) -> None:
+    """Puts what a call made at the path of an old state of the same class into the old state."""
+    old = _traverse.walk(target).states
+    with _draft.active(draft):
+        new = _traverse.walk(target).states
+        kept = {id(state) for state in new.values()}
+        replacements: dict[int, State] = {}
+        for path, state in new.items():
+            before = old.get(path)
+            if id(state) not in draft.created or before is None or id(before) in kept:
+                continue
+            if type(before) is not type(state):
+                continue
+            replacements[id(state)] = before
+            kept.add(id(before))
+        if not replacements:
+            return
+        _traverse.replace(target, replacements)
+    for number, before in replacements.items():
+        del draft.created[number]
+        if number in draft.contents:
+            draft.contents[id(before)] = draft.contents.pop(number)
+            draft.written[id(before)] = before
+            del draft.written[number]
+
+
+def _moved(value: Any, axis: int) -> Any:
+    if axis == 0:
+        return value
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, axis), value)
+
+
+def _wait(contents: Any) -> None:
+    """Until the values exist: an allocation that fails must fail before anything changes."""
+    leaves = [leaf for content in contents for leaf in jax.tree.leaves(content.value)]
+    if not _compat.under_trace(leaves):
+        jax.block_until_ready(leaves)

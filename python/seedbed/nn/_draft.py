@@ -1,0 +1,238 @@
+"""Drafts: where a call on a module tree keeps its writes until all of it has succeeded.
+
+While a draft is active, in one thread, what that thread writes into states and module
+attributes goes to the draft, and reading looks there first. So no other thread ever sees a
+traced value or half a module, and an exception only has to drop the draft. `Draft.publish`
+makes everything real at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .. import _compat
+from . import _tap
+
+# Held while a draft is published and while several states are read as one.
+LOCK = threading.RLock()
+
+
+class Marker:
+    """A named stand-in for a value that is not there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> str:
+        return self.name
+
+
+# Value of a declared state that was not drawn yet, and of an attribute that was deleted.
+UNSET = Marker("UNSET")
+DELETED = Marker("DELETED")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """In place of a value that this call must not read, or not write either: why not."""
+
+    why: str
+    writable: bool
+
+
+class MemberAxis(NamedTuple):
+    """One level of members: how many, and along which axis of the value."""
+
+    size: int
+    axis: int
+
+
+class Declared(NamedTuple):
+    """How to draw a state: ``init(key, shape, dtype)``."""
+
+    init: Callable[..., Any]
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class Content(NamedTuple):
+    """Everything of a state that changes, replaced as a whole so that readers see one state.
+
+    ``mapped`` lists the levels of members, outermost first; the axis of each refers to the
+    value without the levels before it.
+    """
+
+    value: Any
+    mapped: tuple[MemberAxis, ...] = ()
+    tags: frozenset[str] = frozenset()
+    declared: Declared | None = None
+
+
+@dataclass(eq=False)
+class Draft:
+    """The pending writes of one call.
+
+    Attributes:
+        members: whether the call runs for one member among many (under a trace).
+        home: the trace that the call's states live in.
+        contents: what states hold, by identity; also the inputs of the call.
+        written: states written, in order, with `contents` as they were first; by identity.
+        created: states made during the call, by identity.
+        renewed: states that an initialisation inside the call wrote, by identity.
+        drawn: which node drew a declared state, by identity of the state.
+        attributes: attributes set or deleted, by (identity of the module, name).
+        containers: lists and dicts of the tree as they were, to restore on failure.
+    """
+
+    members: bool
+    home: Any = None
+    outer: Draft | None = None
+    contents: dict[int, Content] = field(default_factory=dict)
+    written: dict[int, Any] = field(default_factory=dict)
+    created: dict[int, Any] = field(default_factory=dict)
+    renewed: set[int] = field(default_factory=set)
+    drawn: dict[int, Any] = field(default_factory=dict)
+    attributes: dict[tuple[int, str], Any] = field(default_factory=dict)
+    owners: dict[int, Any] = field(default_factory=dict)
+    containers: list[tuple[Any, Any]] = field(default_factory=list)
+    # Which states' values go through a tap (`_tap`), with the values before it and the states
+    # of the taps.
+    taps: Callable[[Any], bool] | None = None
+    untapped: dict[int, Any] = field(default_factory=dict)
+    tapped: list[int] = field(default_factory=list)
+
+    # --- states -------------------------------------------------------------------------
+
+    def create(self, state: Any, content: Content) -> None:
+        self.created[id(state)] = state
+        self.write(state, content)
+
+    def write(self, state: Any, content: Content) -> None:
+        self.written[id(state)] = state
+        if self.taps is not None and self.taps(state):
+            self.untapped[id(state)] = content.value
+            content = content._replace(value=_tap.tap(content.value, len(self.tapped)))
+            self.tapped.append(id(state))
+        self.contents[id(state)] = content
+
+    def value(self, state: Any) -> Any:
+        """What the call wrote last into a state."""
+        if id(state) in self.untapped:
+            return self.untapped[id(state)]
+        return self.contents[id(state)].value
+
+    def forget_values(self) -> None:
+        """Lets go of every traced value, keeping which states were written."""
+        self.contents = {
+            number: content._replace(value=UNSET)
+            for number, content in self.contents.items()
+            if number in self.written
+        }
+        self.untapped.clear()
+
+    # --- attributes of modules ----------------------------------------------------------
+
+    def set_attribute(self, module: Any, name: str, value: Any) -> None:
+        self.owners[id(module)] = module
+        self.attributes[id(module), name] = value
+
+    # --- the end ------------------------------------------------------------------------
+
+    def restore_containers(self) -> None:
+        for container, before in self.containers:
+            if _same_items(container, before):
+                continue
+            if isinstance(container, dict):
+                container.clear()
+                container.update(before)
+            else:
+                container[:] = before
+
+    def publish(self) -> None:
+        """Makes everything real, or hands it to the draft of the call around this one."""
+        if self.outer is not None:
+            for number, state in self.written.items():
+                if number in self.created:
+                    self.outer.create(state, self.contents[number])
+                else:
+                    self.outer.write(state, self.contents[number])
+            self.outer.renewed |= self.renewed
+            for (number, name), value in self.attributes.items():
+                self.outer.set_attribute(self.owners[number], name, value)
+            return
+        with LOCK:
+            undo: list[tuple[Any, ...]] = []
+            try:
+                for number, state in self.written.items():
+                    undo.append((state, "_content", state._content))
+                    state._content = self.contents[number]
+                for (number, name), value in self.attributes.items():
+                    module = self.owners[number]
+                    undo.append((module, name, module.__dict__.get(name, DELETED)))
+                    _assign(module, name, value)
+            except BaseException:
+                for owner, name, value in reversed(undo):
+                    _assign(owner, name, value)
+                raise
+
+
+def _same_items(left: Any, right: Any) -> bool:
+    if isinstance(left, dict):
+        if list(left) != list(right):
+            return False
+        left, right = left.values(), right.values()
+    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
+
+
+def content(state: Any) -> Content:
+    """What a state holds, as this thread sees it."""
+    draft = current()
+    while draft is not None:
+        found = draft.contents.get(id(state))
+        if found is not None:
+            return found
+        draft = draft.outer
+    real: Content = state._content
+    return real
+
+
+def _assign(owner: Any, name: str, value: Any) -> None:
+    if value is not DELETED:
+        object.__setattr__(owner, name, value)
+    elif name in owner.__dict__:
+        object.__delattr__(owner, name)
+
+
+_CURRENT: ContextVar[Draft | None] = ContextVar("seedbed_draft", default=None)
+
+current = _CURRENT.get
+
+
+@contextlib.contextmanager
+def active(draft: Draft) -> Iterator[Draft]:
+    """Sends this thread's reads and writes of states and modules through ``draft``."""
+    token = _CURRENT.set(draft)
+    try:
+        yield draft
+    finally:
+        _CURRENT.reset(token)
+
+
+@contextlib.contextmanager
+def transaction(draft: Draft) -> Iterator[Draft]:
+    """Runs a call that ends with `Draft.publish`; on any exception nothing has happened."""
+    draft.outer = current()
+    draft.home = _compat.trace_state()
+    try:
+        yield draft
+    except BaseException:
+        draft.restore_containers()
+        raise

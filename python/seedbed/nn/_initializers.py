@@ -1,0 +1,90 @@
+"""Pickling of what pickle refuses: initialisers of `jax.nn.initializers`, and typed keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import _compat
+from ._draft import Content
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An initialiser as the function that makes it and that function's arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+
+    def __call__(self) -> Any:
+        return getattr(jax.nn.initializers, self.name)(**self.arguments)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """A typed key as its words."""
+
+    impl: str
+    words: Any
+
+
+def pack(content: Content) -> Content:
+    """The content of a state as pickle accepts it."""
+    declared = content.declared
+    if declared is not None:
+        declared = declared._replace(init=_pack_init(declared.init))
+    return content._replace(value=jax.tree.map(_pack_key, content.value), declared=declared)
+
+
+def unpack(content: Content) -> Content:
+    """What `pack` was given."""
+    declared = content.declared
+    if declared is not None and isinstance(declared.init, _Made):
+        declared = declared._replace(init=declared.init())
+    return content._replace(value=jax.tree.map(_unpack_key, content.value), declared=declared)
+
+
+def _pack_init(init: Any) -> Any:
+    """``init``, or, for one that `jax.nn.initializers` made, how to make it again.
+
+    Those are local functions, which pickle cannot name; what they close over are the
+    arguments they were made with. Anything else is left to pickle.
+    """
+    name, _, local = getattr(init, "__qualname__", "").partition(".<locals>.")
+    if not local or not hasattr(jax.nn.initializers, name) or not init.__closure__:
+        return init
+    cells = zip(init.__code__.co_freevars, init.__closure__, strict=True)
+    made = _Made(name, {argument: cell.cell_contents for argument, cell in cells})
+    try:
+        return made if _same(made(), init) else init
+    except TypeError:  # the function that makes it takes other arguments
+        return init
+
+
+def _pack_key(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array) and _compat.is_key(leaf.dtype):
+        return _Words(str(jax.random.key_impl(leaf)), np.asarray(jax.random.key_data(leaf)))
+    return leaf
+
+
+def _unpack_key(leaf: Any) -> Any:
+    if isinstance(leaf, _Words):
+        return jax.random.wrap_key_data(leaf.words, impl=leaf.impl)
+    return leaf
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Whether two functions are the same code over the same values."""
+    if left.__code__ is not right.__code__:
+        return False
+    pairs = zip(left.__closure__, right.__closure__, strict=True)
+    return all(_equal(a.cell_contents, b.cell_contents) for a, b in pairs)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    if left is right:
+        return True
+    return bool(np.array_equal(left, right)) if type(left) is type(right) else False

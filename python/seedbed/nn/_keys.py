@@ -1,0 +1,86 @@
+"""Keys inside a call: every node draws from its own stream, derived from the node's path."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import _compat, random
+from . import _traverse
+from ._traverse import Path
+
+
+class KeyStream:
+    """Keys ``fold_in(key, 0), fold_in(key, 1), ...`` of one node of one member.
+
+    Args:
+        key: the member's key, or the exception that asking for a key raises.
+        path: of the node, folded into the member's key; None for the member's key as it is.
+    """
+
+    def __init__(self, key: Any, path: Path | None) -> None:
+        self.key = key
+        self.path = path
+        self.count = 0
+        self._home = _compat.trace_state()
+        self._base: Any = None
+
+    def next_key(self) -> Any:
+        if isinstance(self.key, BaseException):
+            raise self.key
+        if _compat.trace_state() != self._home:
+            raise RuntimeError(
+                "next_key() was called inside of a function that jax traces on its own (jit, vmap, "
+                "scan, ...), which would use one and the same key wherever it runs. Take the keys "
+                "outside of it and pass them in, or open `with seedbed.random.stream(key):` inside"
+            )
+        if self._base is None:
+            self._base = self.key if self.path is None else _folded(self.key, self.path)
+        key = jax.random.fold_in(self._base, np.uint32(self.count))
+        self.count += 1
+        return key
+
+
+def _folded(key: Any, path: Path) -> Any:
+    high, low = _traverse.path_words(path)
+    return jax.random.fold_in(jax.random.fold_in(key, np.uint32(high)), np.uint32(low))
+
+
+class Keys:
+    """The streams of one member, by node."""
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+        self._streams: dict[Path | None, KeyStream] = {}
+
+    def of(self, path: Path | None) -> KeyStream:
+        """The stream of a node, which goes on where it was left."""
+        if path not in self._streams:
+            self._streams[path] = KeyStream(self.key, path)
+        return self._streams[path]
+
+    @contextlib.contextmanager
+    def using(self, path: Path | None) -> Iterator[None]:
+        """Makes a node's stream the ambient one."""
+        with random._using(self.of(path)):
+            yield
+
+
+@contextlib.contextmanager
+def reserved() -> Iterator[Any]:
+    """The one key of a collective call, given back to the ambient stream if the call fails.
+
+    In a function that jax traces and that started no stream of its own there is no such key;
+    a call without random numbers runs there all the same. It gets the exception, to be raised
+    when a key is asked for.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            key = stack.enter_context(random._reserve())
+        except RuntimeError as refusal:
+            key = refusal
+        yield key

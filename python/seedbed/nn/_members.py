@@ -1,0 +1,361 @@
+"""One call traced for one member and run for all of them, with the states it reads and writes.
+
+The call becomes a function ``(key, per-member values of states, arguments) -> (result, values
+written)`` of one member, which an ensemble runs: its draws are made by one custom call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import _check, _compat, _ensemble, _trace
+from . import _draft, _tap, _traverse
+from ._draft import UNSET, Content, Draft
+from ._keys import Keys
+from ._state import NonBatchState, State
+from ._traverse import Path
+
+Call = Callable[[Keys, tuple[Any, ...]], Any]
+
+
+@dataclass(eq=False)
+class Input:
+    """A state that every member reads its own value of, along ``axis`` of its leaves."""
+
+    state: State
+    content: Content  # as one member sees it; the value is put in under the trace
+    leaves: list[Any]
+    axis: int
+    tree: Any
+
+
+@dataclass(eq=False)
+class Output:
+    """A state that the call wrote: where it is in the tree, and its part of the results."""
+
+    state: State
+    path: Path
+    content: Content
+    tree: Any
+    types: list[Any]
+    excluded: bool
+
+
+@dataclass(eq=False)
+class Members:
+    """A call on all members, from its trace to the values of its states.
+
+    Attributes:
+        draft: what the call writes.
+        size: number of members.
+        inputs: the states it may read per member.
+        args, axes: leaves of further arguments and the mapped axis of each, or None.
+    """
+
+    draft: Draft
+    size: int
+    inputs: list[Input]
+    args: list[Any] = field(default_factory=list)
+    axes: list[int | None] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    result_tree: Any = None
+    recorded: Any = None
+
+    # --- tracing ------------------------------------------------------------------------
+
+    def record(
+        self,
+        call: Call,
+        key: Any,
+        *,
+        target: Any,
+        exclude: Callable[[Path, Any], bool] | None = None,
+        rebuild: Callable[[list[Any]], tuple[Any, ...]] = tuple,
+        axis_name: Any = None,
+    ) -> None:
+        """Runs the call once, on abstract values.
+
+        Args:
+            call: ``call(keys, args)``, with the streams of the member's keys.
+            key: the key of the whole call, or the exception that asking for one raises.
+            target: the tree that the call works on, or None.
+            exclude: which written states all members share, by path and state.
+            rebuild: makes the arguments from their leaves.
+            axis_name: name of the axis of members, for collectives inside.
+        """
+        draft, refusal = self.draft, key if isinstance(key, BaseException) else None
+        if exclude is not None:
+            draft.taps = lambda state: True
+        else:
+            draft.taps = lambda state: isinstance(state, NonBatchState)
+
+        def member(key: Any, *leaves: Any) -> Any:
+            draft.home = _compat.trace_state()
+            keys = Keys(key if refusal is None else refusal)
+            values = iter(leaves)
+            with _draft.active(draft):
+                for item in self.inputs:
+                    value = item.tree.unflatten([next(values) for _ in item.leaves])
+                    draft.contents[id(item.state)] = item.content._replace(value=value)
+                result = call(keys, rebuild(list(values)))
+                _draw_created(draft, target, keys)
+                _check_attributes(draft)
+                self._collect(target, exclude)
+                written = [draft.value(output.state) for output in self.outputs]
+            draft.forget_values()
+            flat = [jax.tree.leaves(value) for value in written]
+            for output, leaves_of in zip(self.outputs, flat, strict=True):
+                output.types = [jax.typeof(leaf) for leaf in leaves_of]
+            results, self.result_tree = jax.tree.flatten(result)
+            return [*results, *(leaf for part in flat for leaf in part)]
+
+        types = [
+            _check.member_type(leaf, axis)
+            for leaf, axis in zip(self._leaves(), self._all_axes(), strict=True)
+        ]
+        key_type = _check.member_key_type(_dummy() if refusal is not None else key)
+        try:
+            with _compat.axis_env(axis_name, self.size):
+                recorded = _trace.record(member, key_type, tuple(types))
+        finally:
+            draft.forget_values()
+        self.recorded = dataclasses.replace(recorded, paths=self._paths())
+
+    def _collect(self, target: Any, exclude: Callable[[Path, Any], bool] | None) -> None:
+        """Which states the call wrote, and what becomes of each."""
+        draft = self.draft
+        if target is None:
+            made = list(draft.created.values())
+            paths = {id(state): (number,) for number, state in enumerate(made)}
+            paths |= {id(item.state): ("in_states", i) for i, item in enumerate(self.inputs)}
+        else:
+            paths = {id(state): path for path, state in _traverse.walk(target).states.items()}
+        for number, state in draft.written.items():
+            path = paths.get(number)
+            if path is None and number in draft.created:
+                continue  # made and dropped, or kept by somebody else
+            value = draft.value(state)
+            content = draft.contents[number]._replace(value=UNSET)
+            path = () if path is None else path
+            _check_leaves(path, state, value)
+            excluded = isinstance(state, NonBatchState)
+            if exclude is not None:
+                excluded = excluded or exclude(path, state)
+            tree = jax.tree.structure(value)
+            self.outputs.append(Output(state, path, content, tree, [], excluded))
+
+    def _leaves(self) -> list[Any]:
+        return [leaf for item in self.inputs for leaf in item.leaves] + self.args
+
+    def _all_axes(self) -> list[int | None]:
+        axes: list[int | None] = [
+            item.axis % np.ndim(leaf) for item in self.inputs for leaf in item.leaves
+        ]
+        return axes + self.axes
+
+    def _paths(self) -> tuple[str, ...]:
+        """Names of the results and written values, for `Plan.explain`."""
+        names = [f"result {i}" for i in range(self.result_tree.num_leaves)]
+        for output in self.outputs:
+            name = _traverse.dotted(output.path)
+            blank = output.tree.unflatten([0] * output.tree.num_leaves)
+            for path, _ in jax.tree_util.tree_leaves_with_path(blank):
+                names.append(name + jax.tree_util.keystr(path))
+        return tuple(names)
+
+    # --- running ------------------------------------------------------------------------
+
+    def plan(self, key: Any) -> Any:
+        """What would run for all members, as a `seedbed.Plan`."""
+        parts = self._parts()
+        blanks = [_blank(aval) for aval in parts.branches]
+        leaves, axes = self._operands(parts, blanks)
+        make = _ensemble.recorded_ensemble(parts.members, self.size, axes)
+        return make.plan(key, *leaves)
+
+    def run(self, key: Any, run: Runner) -> tuple[list[Any], list[Any]]:
+        """Leaves of the result and values of the output states, members first.
+
+        Values of excluded states have no member axis.
+
+        Args:
+            key: the key of the whole call, or the exception that asking for one raised.
+            run: how to go over the members.
+        """
+        if isinstance(key, BaseException):
+            key = _dummy()
+        parts = self._parts()
+        branches: list[Any] = []
+        excluded: list[Any] = []
+        if parts.single is not None:
+            make = _ensemble.recorded_ensemble(parts.single, 1, (None,) * len(parts.needed))
+            inputs = [self._leaves()[i] for i in parts.needed]
+            made = make._run(key[None], tuple(inputs), None, single=True)
+            excluded, branches = made[: parts.excluded], made[parts.excluded :]
+        leaves, axes = self._operands(parts, branches)
+        out = iter(run(parts.members, self.size, axes, key, leaves))
+        result = [next(out) for _ in range(self.result_tree.num_leaves)]
+        alone = iter(excluded)
+        values = [
+            output.tree.unflatten(
+                [next(alone if output.excluded else out) for _ in range(output.tree.num_leaves)]
+            )
+            for output in self.outputs
+        ]
+        return result, values
+
+    def _operands(self, parts: Parts, branches: Sequence[Any]) -> tuple[list[Any], Axes]:
+        return [*self._leaves(), *branches], (*self._all_axes(), *[None] * len(branches))
+
+    def dependent(self) -> set[int]:
+        """Positions of the result's leaves that may differ from member to member."""
+        mapped = [i for i, axis in enumerate(self._all_axes()) if axis is not None]
+        return _tap.dependent(self.recorded.closed.jaxpr, [0, *(1 + i for i in mapped)])
+
+    def _parts(self) -> Parts:
+        """The program of the excluded states, if there are any, and that of the members."""
+        draft, position = self.draft, self.result_tree.num_leaves
+        positions: set[int] = set()
+        for output in self.outputs:
+            after = position + output.tree.num_leaves
+            if output.excluded:
+                positions |= set(range(position, after))
+            position = after
+        if not draft.tapped and not positions:
+            return Parts(None, self.recorded)
+        excluded = {id(output.state) for output in self.outputs if output.excluded}
+        shared = {tap for tap, number in enumerate(draft.tapped) if number in excluded}
+        single, members, needed, branches = _tap.split(self.recorded.closed, shared, positions)
+        axes = self._all_axes()
+        if any(axes[i] is not None for i in needed):
+            names = [_traverse.dotted(o.path) for o in self.outputs if o.excluded]
+            raise ValueError(
+                f"the excluded states {names} are shared by all members, but are computed from "
+                "values that each member has its own of"
+            )
+        paths = self.recorded.paths
+        kept = tuple(path for i, path in enumerate(paths) if i not in positions)
+        return Parts(
+            _recorded(single, [f"excluded {i}" for i in range(len(single.out_avals))])
+            if positions
+            else None,
+            _recorded(members, kept),
+            needed,
+            len(positions),
+            branches,
+        )
+
+
+Axes = tuple[int | None, ...]
+Runner = Callable[[Any, int, Axes, Any, list[Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A recorded call in two programs (`_tap.split`)."""
+
+    single: Any
+    members: Any
+    needed: tuple[int, ...] = ()
+    excluded: int = 0
+    branches: tuple[Any, ...] = ()  # types of the values that members read of excluded states
+
+
+def fused(recorded: Any, size: int, axes: Axes, key: Any, leaves: list[Any]) -> Sequence[Any]:
+    """All members at once, the draws in one custom call."""
+    out: Sequence[Any] = _ensemble.recorded_ensemble(recorded, size, axes)(key, *leaves)
+    return out
+
+
+def nested(recorded: Any, size: int, axes: Axes, key: Any, leaves: list[Any]) -> Sequence[Any]:
+    """For a call within one that is being traced for its members and will find the draws."""
+    return _vmapped({}, recorded, size, axes, key, leaves)
+
+
+def _vmapped(
+    options: dict[str, Any], recorded: Any, size: int, axes: Axes, key: Any, leaves: list[Any]
+) -> Sequence[Any]:
+    closed = recorded.closed
+
+    def body(key: Any, *leaves: Any) -> Any:
+        return jax.core.eval_jaxpr(closed.jaxpr, closed.consts, key, *leaves)
+
+    mapped: Any = jax.vmap(body, in_axes=(0, *axes), axis_size=size, **options)
+    out: Sequence[Any] = mapped(jax.random.split(key, size), *leaves)
+    return out
+
+
+def named_axis(axis_name: Any, spmd_axis_name: Any) -> Runner | None:
+    """For a call with collectives over a named axis of members, which only `jax.vmap` has."""
+    if axis_name is None and spmd_axis_name is None:
+        return None
+    names: Any = {"axis_name": axis_name} if axis_name is not None else {}
+    return functools.partial(_vmapped, {**names, "spmd_axis_name": spmd_axis_name})
+
+
+def _recorded(closed: Any, paths: Sequence[str]) -> Any:
+    tree = jax.tree.structure([0] * len(closed.out_avals))
+    return _trace.Recorded(closed, tree, tuple(paths))
+
+
+def _dummy() -> Any:
+    """A key for calls that draw nothing."""
+    return jax.random.key(0)
+
+
+def _blank(aval: Any) -> Any:
+    if _compat.is_key(aval.dtype):
+        return jnp.broadcast_to(_dummy(), aval.shape)
+    return jnp.zeros(aval.shape, aval.dtype)
+
+
+def _draw_created(draft: Draft, target: Any, keys: Keys) -> None:
+    """Draws the declared states that were made during the call and have no value yet."""
+    if not draft.created:
+        return
+    pending = {number for number in draft.created if number not in draft.written}
+    if target is None:
+        with keys.using(None):
+            for number in [number for number in draft.created if number in pending]:
+                draft.created[number].redraw()
+        return
+    tree = _traverse.walk(target)
+    for path, node in tree.nodes.items():
+        with keys.using(path):
+            for state in tree.own.get(id(node), []):
+                if id(state) in pending:
+                    state.redraw()
+
+
+def _check_attributes(draft: Draft) -> None:
+    for (number, name), value in draft.attributes.items():
+        for leaf in jax.tree.leaves(value):
+            if _compat.is_tracer(leaf) and _compat.trace_of(leaf) is not None:
+                module = type(draft.owners[number]).__name__
+                raise TypeError(
+                    f"the attribute {name!r} of {module} was set to a value that is traced for "
+                    "all members; put it into a State: "
+                    f"self.{name} = seedbed.nn.State(value)"
+                )
+
+
+def _check_leaves(path: Path, state: State, value: Any) -> None:
+    for place, leaf in jax.tree_util.tree_leaves_with_path(value):
+        fine = isinstance(leaf, (bool, int, float, complex, jax.Array))
+        if isinstance(leaf, (np.ndarray, np.generic)):
+            fine = leaf.dtype.kind not in "OSUMmT"
+        if not fine:
+            name = _traverse.dotted(path) or type(state).__name__
+            raise TypeError(
+                f"the state {name!r} was given {leaf!r} of type {type(leaf).__name__} at "
+                f"value{jax.tree_util.keystr(place)}; members are stacked, so a state of a call on "
+                "all members holds arrays and numbers"
+            )

@@ -1,0 +1,127 @@
+"""`split` and `merge`: a module as a definition and pytrees of values, and back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from .. import filters
+from . import _draft, _module, _traverse
+from ._draft import LOCK, UNSET
+from ._state import State
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True, eq=False, repr=False)
+class Definition:
+    """A module without the values of its states; equal to itself only, so keep the one you have.
+
+    Made by `split`, used by `merge`. It may be passed through `jax.jit` and in pytrees, where
+    it has no leaves.
+    """
+
+    skeleton: Any
+    paths: dict[str, tuple[Any, ...]]
+
+    def __repr__(self) -> str:
+        return f"Definition({type(self.skeleton).__name__}, {len(self.paths)} states)"
+
+
+def split(module: Any, *filter: Any) -> tuple[Any, ...]:
+    """A module as a definition and the values of its states, pytrees that jax works on.
+
+    Args:
+        module: a module, or a list, tuple or dict of modules.
+        *filter: each selects the states of one dictionary, of those that none before selected;
+            ``...`` selects all that are left. Without any, one dictionary holds all.
+
+    Returns:
+        ``(definition, values, ...)``: a `Definition`, then a dictionary from dotted path
+        (``"layers.0.weight"``) to value for each filter. Declared states are drawn if they were
+        not yet.
+
+    Raises:
+        ValueError: no filter selects some state, or two paths have the same dotted form.
+        TypeError: a filter or ``module`` is of the wrong type.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, seedbed as sb
+        >>> net = sb.nn.vmap_init_all_states(sb.nn.Linear(3, 2), axis_size=5)
+        >>> definition, params, others = sb.nn.split(net, sb.nn.ParamState, ...)
+        >>> sorted(params), others
+        (['bias', 'weight'], {})
+        >>> @jax.jit
+        ... def loss(params, x):
+        ...     net = sb.nn.merge(definition, params, others)
+        ...     return jnp.sum(sb.nn.vmap(net, in_axes=None)(x) ** 2)
+        >>> jax.grad(loss)(params, jnp.ones(3))["weight"].shape
+        (5, 2, 3)
+    """
+    predicates = [filters.to_predicate(one) for one in filter or (...,)]
+    _traverse.check_target(module)
+    with LOCK:
+        states = _traverse.walk(module).states
+        names = _traverse.dotted_paths(states)
+        groups: list[dict[str, Any]] = [{} for _ in predicates]
+        for name, path in names.items():
+            state = states[path]
+            group = next((i for i, keep in enumerate(predicates) if keep(path, state)), None)
+            if group is None:
+                raise ValueError(
+                    f"no filter selects the state {name!r}; end with ... to have a dictionary of "
+                    "all that are left"
+                )
+            groups[group][name] = state.value
+        skeleton = _clone(module, _emptied)
+    return (Definition(skeleton, names), *groups)
+
+
+def merge(definition: Definition, *values: Mapping[str, Any]) -> Any:
+    """The module of a definition, made anew, with the given values in its states.
+
+    Args:
+        definition: from `split`.
+        *values: dictionaries from dotted path to value, together one for every state.
+
+    Raises:
+        TypeError: ``definition`` is not one.
+        ValueError: a state has no value, two values, or the member axis of none.
+    """
+    if not isinstance(definition, Definition):
+        raise TypeError(
+            f"`definition` must be what seedbed.nn.split returned first; got {definition!r} of "
+            f"type {type(definition).__name__}"
+        )
+    together: dict[str, Any] = {}
+    for one in values:
+        twice = together.keys() & one.keys()
+        if twice:
+            raise ValueError(f"`values` has two values for {sorted(twice)}")
+        together.update(one)
+    missing = sorted(definition.paths.keys() - together.keys())
+    unexpected = sorted(together.keys() - definition.paths.keys())
+    if missing or unexpected:
+        raise ValueError(
+            f"`values` must have one value for every state of {definition!r}; missing are "
+            f"{missing}, unexpected are {unexpected}"
+        )
+    module = _clone(definition.skeleton, copy.copy)
+    states = _traverse.walk(module).states
+    for name, path in definition.paths.items():
+        states[path].value = together[name]
+    return module
+
+
+def _emptied(state: State) -> State:
+    twin = copy.copy(state)
+    twin._content = _draft.content(state)._replace(value=UNSET)
+    return twin
+
+
+def _clone(module: Any, copied: Any) -> Any:
+    memo: dict[int, Any] = {}
+    return _module.clone(module, memo, copied)
