@@ -1,4 +1,4 @@
-"""The runner: ``python -m benchmarks [--quick] [--case NAME] ...`` from the repository root."""
+"""The runner: ``python -m benchmarks [TABLE] [--quick] ...`` from the repository root."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from . import cases, environment, measure, report
 RESULTS = Path(__file__).parent / "results"
 # Where runs go that are not meant to be shown; git ignores it.
 SCRATCH = RESULTS / "scratch"
-_EPILOG = "A full run rewrites benchmarks/README.md; a partial one goes to results/scratch."
+_EPILOG = (
+    "Runs of whole tables rewrite benchmarks/README.md; others, of --case, --peer or --quick, go "
+    "to results/scratch."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         _rewrite_page()
         return 0
     try:
-        chosen = cases.select(options.case, options.peer)
+        chosen = cases.select(options.table + options.case, options.peer)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -64,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
                 described["load_after"] = environment.load()
                 path.write_text(_json(run))  # a run that is cut off keeps what it has
         _present(path)
+        print(f"\n{report.overview(run)}\n", flush=True)
         peers = [peer for case in run["cases"] for peer in case["peers"].values()]
         same &= all(peer.get("same_bits") is not False for peer in peers)
     if full:
@@ -76,6 +80,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, epilog=_EPILOG
     )
+    parser.add_argument("table", nargs="*", default=[], help="only this table, all of it")
     parser.add_argument("--list", action="store_true", help="print the cases and their peers")
     parser.add_argument(
         "--case",

@@ -33,6 +33,8 @@ class Case:
     members: int
     peers: tuple[str, ...]
     baselines: tuple[str, ...]
+    # The peer that ratios are of.
+    ours: str = "seedbed"
     # Why this case is in the table, or what to know when reading it.
     note: str = ""
     # Rounds for this case alone, where the table's number would take too long.
@@ -87,6 +89,17 @@ def transformer(width: int, layers: int, vocabulary: int, length: int) -> tuple[
         ]
         leaves += [replace(leaf, name=f"block{layer}_{leaf.name}") for leaf in block]
     return (*leaves, Leaf("head", "lecun_normal", (width, vocabulary)))
+
+
+def linears(*widths: int) -> tuple[Leaf, ...]:
+    """The states of `seedbed.nn.Sequential` of `Linear` layers, by path."""
+    leaves = []
+    for layer, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        leaves += [
+            Leaf(f"layers.{layer}.weight", "linear", (outputs, inputs)),
+            Leaf(f"layers.{layer}.bias", "zeros", (outputs,)),
+        ]
+    return tuple(leaves)
 
 
 def many_leaves(count: int) -> tuple[Leaf, ...]:
@@ -198,6 +211,22 @@ CASES = (
             "title": "one leaf of (512, 512), {members} members",
             "leaves": (Leaf("weight", "lecun_normal", (512, 512)),),
             "peers": (*JAX, "zeros"),
+        },
+    ),
+    Case(
+        name="module-mlp",
+        title="module MLP 64-128-128-128-10, {members} members",
+        table="modules",
+        leaves=linears(64, 128, 128, 128, 10),
+        members=1024,
+        peers=("nn", "nn_ensemble", "nn_jax", "brainstate"),
+        baselines=("nn_ensemble", "nn_jax", "brainstate"),
+        ours="nn",
+        note="Every call makes a new module and initialises it for all members.",
+        quick={
+            "title": "module MLP 64-128-10, {members} members",
+            "leaves": linears(64, 128, 10),
+            "members": 128,
         },
     ),
 )

@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("seedbed", "jax", "jaxlib", "numpy", "torch", "equinox", "flax")
+PACKAGES = ("seedbed", "jax", "jaxlib", "numpy", "torch", "equinox", "flax", "brainstate")
 # Variables that change what is measured.
 _VARIABLES = ("XLA_FLAGS", "GLIBC_TUNABLES", "OMP_NUM_THREADS", "MALLOC_ARENA_MAX")
 _PREFIXES = ("JAX_", "SEEDBED_")

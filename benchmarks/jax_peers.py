@@ -24,6 +24,9 @@ SAMPLERS = {
     "split": lambda key, shape: jax.random.split(key, shape),
     "he_normal": initializers.he_normal(),
     "lecun_normal": initializers.lecun_normal(),
+    "linear": initializers.variance_scaling(
+        1.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
+    ),
     "embedding": initializers.normal(0.02),
     "zeros": lambda key, shape: jnp.zeros(shape),
     "ones": lambda key, shape: jnp.ones(shape),
@@ -56,8 +59,21 @@ def _ready(make: Any) -> Any:
     return lambda key: jax.block_until_ready(make(key))
 
 
-def _lowering() -> dict[str, Any]:
+def lowering() -> dict[str, Any]:
     return {"threefry": unrolled_lowering.lowering()}
+
+
+def plan_facts(plan: Any) -> dict[str, Any]:
+    import seedbed as sb
+
+    facts = {"plan": plan.summary(), "version": sb.__version__}
+    if plan.reference is None:
+        from seedbed import _cpu
+
+        facts["isa"] = _cpu.isa()
+    else:
+        facts["warning"] = f"not native: {plan.reference}"
+    return facts
 
 
 def seedbed(case: Case) -> Call:
@@ -65,24 +81,13 @@ def seedbed(case: Case) -> Call:
 
     make = sb.ensemble(init(case), case.members)
 
-    def facts() -> dict[str, Any]:
-        plan = make.plan(key(0))
-        facts = {"plan": plan.summary(), "version": sb.__version__}
-        if plan.reference is None:
-            from seedbed import _cpu
-
-            facts["isa"] = _cpu.isa()
-        else:
-            facts["warning"] = f"not native: {plan.reference}"
-        return facts
-
-    return Call(key, _ready(make), facts)
+    return Call(key, _ready(make), lambda: plan_facts(make.plan(key(0))))
 
 
 def raw(case: Case) -> Call:
     member = init(case)
     make = jax.jit(lambda key: jax.vmap(member)(jax.random.split(key, case.members)))
-    return Call(key, _ready(make), _lowering)
+    return Call(key, _ready(make), lowering)
 
 
 def unrolled(case: Case) -> Call:
@@ -105,7 +110,7 @@ def equinox(case: Case) -> Call:
     def make(key: Any) -> Any:
         return eqx.filter_vmap(Model)(jax.random.split(key, case.members))
 
-    return Call(key, _ready(make), _lowering)
+    return Call(key, _ready(make), lowering)
 
 
 def nnx(case: Case) -> Call:
@@ -126,7 +131,7 @@ def nnx(case: Case) -> Call:
     def make(key: Any) -> Any:
         return nnx.state(create(nnx.Rngs(params=jax.random.wrap_key_data(key))))
 
-    return Call(key, _ready(make), _lowering)
+    return Call(key, _ready(make), lowering)
 
 
 def linen(case: Case) -> Call:
@@ -140,7 +145,7 @@ def linen(case: Case) -> Call:
 
     model = Model()
     make = jax.jit(lambda key: jax.vmap(model.init)(jax.random.split(key, case.members)))
-    return Call(key, _ready(make), _lowering)
+    return Call(key, _ready(make), lowering)
 
 
 def zeros(case: Case) -> Call:

@@ -16,6 +16,9 @@ from .worker import serve
 
 Log = Callable[[str], None]
 
+# The peers whose numbers are jax's own; the first that ran counts.
+ORACLES = ("jax", "jax_unrolled", "nn_jax")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -143,7 +146,7 @@ def measure(case: Case, settings: Settings, log: Log) -> dict[str, Any]:
             if growth is not None:
                 results[name]["peak_growth"] = growth
     _cold_again(case, settings, results, log)
-    kept = ("name", "heading", "table", "members", "note", "baselines")
+    kept = ("name", "heading", "table", "members", "note", "baselines", "ours")
     return {key: getattr(case, key) for key in kept} | {"peers": results}
 
 
@@ -169,7 +172,7 @@ def _cold_again(
         for name in case.peers
         if results[name]["status"] == "ok" and results[name]["cold_wall"][0] < settings.repeat_below
     )
-    for _ in range(settings.cold_starts - 1 if case.table == "ensembles" else 0):
+    for _ in range(settings.cold_starts - 1 if case.table != "draws" else 0):
         with contextlib.closing(Race(names, log)) as race:
             for name in names:
                 cold = race.ask(name, "cold", case, timeout=settings.cap)
@@ -185,7 +188,7 @@ def _add(result: dict[str, Any], what: str, sample: dict[str, float]) -> None:
 
 def _compare(results: dict[str, dict[str, Any]], log: Log) -> None:
     """Holds the peers that promise jax's numbers to them, bit for bit."""
-    digests = [results.get(name, {}).get("digest") for name in ("jax", "jax_unrolled")]
+    digests = [results.get(name, {}).get("digest") for name in ORACLES]
     oracle = next(filter(None, digests), None)
     for name, result in results.items():
         if PEERS[name].same_bits and oracle and "digest" in result:

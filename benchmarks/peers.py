@@ -1,7 +1,7 @@
 """Who is measured: the table of peers. Data only; imported without jax.
 
-A peer's factory lives in `benchmarks.jax_peers` or `benchmarks.array_peers` and runs in the
-peer's own process. It takes the case and returns a `Call`.
+A peer's factory lives in `benchmarks.jax_peers`, `benchmarks.modules` or
+`benchmarks.array_peers` and runs in the peer's own process. It takes the case and returns a `Call`.
 """
 
 from __future__ import annotations
@@ -91,6 +91,34 @@ PEERS = {
         "jax_peers:linen",
         "`jax.jit(jax.vmap(model.init))` (another key chain)",
         ("flax",),
+    ),
+    "nn": Peer(
+        "seedbed.nn",
+        "modules:collective",
+        "`seedbed.nn.vmap_init_all_states(net, axis_size=n)`",
+        ("seedbed",),
+        True,
+    ),
+    "nn_ensemble": Peer(
+        "seedbed.ensemble",
+        "modules:ensemble",
+        "`seedbed.ensemble` of the same draws, `seedbed.nn.init_function(net)`",
+        ("seedbed",),
+        True,
+    ),
+    "nn_jax": Peer(
+        "jax, same draws",
+        "modules:raw",
+        "`jax.jit` of `jax.vmap` of `seedbed.nn.init_function(net)`",
+        ("seedbed",),
+        True,
+    ),
+    "brainstate": Peer(
+        "brainstate",
+        "modules:brainstate",
+        "`brainstate.nn.vmap_init_all_states(net, axis_size=n)` on the equivalent module, which "
+        "makes its parameters in `init_state` (another key chain)",
+        ("brainstate",),
     ),
     "numpy": Peer(
         "numpy SFC64",

@@ -12,17 +12,19 @@ matplotlib.use("Agg")  # no display needed
 from matplotlib import pyplot as plt  # noqa: E402
 
 from .peers import PEERS  # noqa: E402
-from .summary import FLOOR, OURS, rows  # noqa: E402
+from .summary import FLOOR, ours, rows  # noqa: E402
 
 # What each column shows: title, attribute of `summary.Row`, factor, format.
 _WARM = (("warm, wall ms", "wall", 1e3, ".3g"), ("warm, CPU ms", "cpu", 1e3, ".3g"))
+_ALL = (
+    ("cold start, s", "cold", 1.0, ".2f"),
+    *_WARM,
+    ("peak memory / output", "peak", 1.0, ".2f"),
+)
 _COLUMNS = {
     "draws": _WARM,
-    "ensembles": (
-        ("cold start, s", "cold", 1.0, ".2f"),
-        *_WARM,
-        ("peak memory / output", "peak", 1.0, ".2f"),
-    ),
+    "ensembles": _ALL,
+    "modules": _ALL,
 }
 _OURS, _THEIRS, _FLOOR = "#d1495b", "#7c93b0", "#c9ced6"
 
@@ -43,7 +45,7 @@ def draw(run: dict[str, Any], path: Path) -> None:
     for (case, table), axes in zip(cases, grid, strict=True):
         for axis, (title, attribute, factor, form) in zip(axes, columns, strict=True):
             values = [getattr(row, attribute) for row in table]
-            _bars(axis, table, values, factor, form)
+            _bars(axis, table, ours(case), values, factor, form)
             axis.set_title(title, fontsize=9, color="#555555")
         axes[0].set_yticks(range(len(table)), [PEERS[row.name].label for row in table])
         axes[0].annotate(
@@ -67,10 +69,12 @@ def draw(run: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def _bars(axis: Any, table: list[Any], values: list[Any], factor: float, form: str) -> None:
+def _bars(
+    axis: Any, table: list[Any], own: str, values: list[Any], factor: float, form: str
+) -> None:
     shown = [0.0 if value is None else value * factor for value in values]
     colours = [
-        _OURS if row.name == OURS else _FLOOR if row.name.startswith(FLOOR) else _THEIRS
+        _OURS if row.name == own else _FLOOR if row.name.startswith(FLOOR) else _THEIRS
         for row in table
     ]
     axis.barh(range(len(table)), shown, color=colours, height=0.72)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .peers import PEERS
-from .summary import FLOOR, OURS, Row, output, rows
+from .summary import FLOOR, Row, ours, output, rows
 
 SCRATCH = "scratch"
 # Facts about a peer that the tables show.
@@ -21,6 +21,7 @@ This page is written by the runner from the files in `results/`; do not edit it.
 ```
 make bench                                  # everything, 10 to 15 minutes, and this page
 python -m benchmarks --quick                # small sizes, about a minute, into results/scratch
+python -m benchmarks modules                # one table, and this page
 python -m benchmarks --case mlp --rounds 21 # one case; --list names them
 python -m benchmarks --report               # this page and the figures again, without measuring
 ```
@@ -33,8 +34,8 @@ with a key it has not seen, in an order that rotates. Times are medians, in brac
 third quartile; CPU time is that of all threads. Ratios are medians of the ratios within a round.
 Peak memory is the growth of resident memory during one warm call, over the size of the output.
 Results of the peers that promise jax's numbers are compared with jax's, every bit of every leaf.
-Nothing is asserted about time. A peer that is not installed (torch is not, by `make bench`) is
-left out, and the table says so.
+Nothing is asserted about time. A peer that is not installed (by `make bench`, torch is not, nor
+is brainstate, which `pip install --group benchmarks` brings) is left out, and the table says so.
 """
 
 
@@ -53,7 +54,10 @@ def readme(results: Path) -> str:
         lines += ["", f"## {folder.name}", "", _environment(mine[0]["environment"])]
         for run in mine:
             link = f"results/{folder.name}/{run['table']}"
-            lines += ["", f"### {run['table'].capitalize()}", "", _overview(run), ""]
+            lines += ["", f"### {run['table'].capitalize()}", ""]
+            if run["environment"]["date"] != mine[0]["environment"]["date"]:
+                lines += [_environment(run["environment"]), ""]
+            lines += [overview(run), ""]
             lines += [f"![{run['table']}]({link}.png)", "", f"[All numbers]({link}.md)"]
         lines += ["", "### Where another is faster", "", _lost(mine)]
     return "\n".join(lines) + "\n"
@@ -62,14 +66,15 @@ def readme(results: Path) -> str:
 def page(run: dict[str, Any]) -> str:
     """All numbers of one table of one run."""
     settings = run["settings"]
+    own = PEERS[ours(run["cases"][0])].label
     title = f"# {run['table'].capitalize()}"
     lines = [title, "", _environment(run["environment"]), ""]
     lines += [
         f"{settings['rounds']} rounds"
         + (", shrunk by --quick: for checking the runner, not for comparing" * settings["quick"])
-        + ". `x` columns: how many times seedbed is faster than that row.",
+        + f". `x` columns: how many times {own} is faster than that row.",
         "",
-        _overview(run),
+        overview(run),
     ]
     for case in run["cases"]:
         lines += ["", f"## {case['heading']}", "", *_case(case)]
@@ -91,32 +96,33 @@ def _environment(about: dict[str, Any]) -> str:
     return "  \n".join(lines)
 
 
-def _overview(run: dict[str, Any]) -> str:
+def overview(run: dict[str, Any]) -> str:
     """One line for each case: seedbed's time, and how many times faster than the baselines."""
     names = list(dict.fromkeys(name for case in run["cases"] for name in case["baselines"]))
-    cold = run["table"] == "ensembles"
-    header = ["warm", "seedbed wall", "CPU", *(f"x {PEERS[name].label}" for name in names)]
+    cold = run["table"] != "draws"
+    own = PEERS[ours(run["cases"][0])].label
+    header = ["warm", f"{own} wall", "CPU", *(f"x {PEERS[name].label}" for name in names)]
     lines = [_line(header), _line(["---"] + ["---:"] * (len(header) - 1))]
     for case in run["cases"]:
         table = {row.name: row for row in rows(case)}
-        ours = table.get(OURS)
+        mine = table.get(ours(case))
         cells = [
             case["heading"],
-            _milliseconds(ours.wall if ours else None),
-            _milliseconds(ours.cpu if ours else None),
+            _milliseconds(mine.wall if mine else None),
+            _milliseconds(mine.cpu if mine else None),
         ]
         cells += [_pair(table.get(name), case) for name in names]
         lines.append(_line(cells))
     lines += ["", "Times faster: by wall time / by CPU time."]
     if cold:
-        header = ["cold", "seedbed", *header[3:], "peak memory / output"]
+        header = ["cold", own, *header[3:], "peak memory / output"]
         lines += ["", _line(header), _line(["---"] + ["---:"] * (len(header) - 1))]
         for case in run["cases"]:
             table = {row.name: row for row in rows(case)}
-            ours = table.get(OURS)
-            cells = [case["heading"], _seconds(ours.cold if ours else None)]
-            cells += [_cold_ratio(table.get(name), ours) for name in names]
-            lines.append(_line([*cells, _number(ours.peak if ours else None, ".2f")]))
+            mine = table.get(ours(case))
+            cells = [case["heading"], _seconds(mine.cold if mine else None)]
+            cells += [_cold_ratio(table.get(name), mine) for name in names]
+            lines.append(_line([*cells, _number(mine.peak if mine else None, ".2f")]))
     return "\n".join(lines)
 
 
@@ -171,10 +177,10 @@ def _lost(runs: list[dict[str, Any]]) -> str:
     for run in runs:
         # A cold draw is one call of one function; what users wait for is a cold ensemble.
         clocks = [("wall", "faster_wall"), ("CPU", "faster_cpu")]
-        clocks += [("cold", "faster_cold")] if run["table"] == "ensembles" else []
+        clocks += [("cold", "faster_cold")] if run["table"] != "draws" else []
         for case in run["cases"]:
             for row in rows(case):
-                if row.name == OURS:
+                if row.name == ours(case):
                     continue
                 if row.name.startswith(FLOOR):
                     floor += [ratio for ratio in (row.faster_wall, row.faster_cpu) if ratio]
@@ -205,7 +211,7 @@ def _pair(row: Row | None, case: dict[str, Any]) -> str:
     return f"{row.faster_wall:.2f} / {row.faster_cpu:.2f}"
 
 
-def _cold_ratio(row: Row | None, ours: Row | None) -> str:
+def _cold_ratio(row: Row | None, mine: Row | None) -> str:
     if row is None:
         return ""
     if row.status == "over":

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
-OURS = "seedbed"
 # The peers of this prefix draw nothing.
 FLOOR = "zeros"
 
@@ -20,9 +19,9 @@ class Row:
         spread: first and third quartile of the warm wall times.
         cold: median wall time of a cold start.
         peak: largest growth of resident memory during a call, as a multiple of the output.
-        faster_wall, faster_cpu: median over rounds of this peer's time divided by seedbed's time
-            in the same round, so that a machine that slows down cancels out.
-        faster_cold: this peer's median cold start divided by seedbed's.
+        faster_wall, faster_cpu: median over rounds of this peer's time divided by the time of
+            `ours` in the same round, so that a machine that slows down cancels out.
+        faster_cold: this peer's median cold start divided by that of `ours`.
     """
 
     name: str
@@ -43,8 +42,13 @@ class Row:
 def rows(case: dict[str, Any]) -> list[Row]:
     """One row for each peer of a case, in the order of the case."""
     peers = case["peers"]
-    ours = peers.get(OURS, {})
-    return [_row(name, peer, ours) for name, peer in peers.items()]
+    own = peers.get(ours(case), {})
+    return [_row(name, peer, own) for name, peer in peers.items()]
+
+
+def ours(case: dict[str, Any]) -> str:
+    """Name of the peer that the case's ratios are of."""
+    return str(case.get("ours", "seedbed"))
 
 
 def output(case: dict[str, Any]) -> tuple[int, int]:
@@ -53,9 +57,9 @@ def output(case: dict[str, Any]) -> tuple[int, int]:
     return made.get("values", 0), made.get("bytes", 0)
 
 
-def _row(name: str, peer: dict[str, Any], ours: dict[str, Any]) -> Row:
+def _row(name: str, peer: dict[str, Any], own: dict[str, Any]) -> Row:
     wall, cold = peer.get("warm_wall"), peer.get("cold_wall")
-    our_cold = ours.get("cold_wall")
+    own_cold = own.get("cold_wall")
     growth = peer.get("peak_growth")
     return Row(
         name=name,
@@ -66,9 +70,9 @@ def _row(name: str, peer: dict[str, Any], ours: dict[str, Any]) -> Row:
         spread=_quartiles(wall),
         cold=_median(cold),
         peak=max(growth) / peer["bytes"] if growth and peer.get("bytes") else None,
-        faster_wall=_paired(wall, ours.get("warm_wall")),
-        faster_cpu=_paired(peer.get("warm_cpu"), ours.get("warm_cpu")),
-        faster_cold=median(cold) / median(our_cold) if cold and our_cold else None,
+        faster_wall=_paired(wall, own.get("warm_wall")),
+        faster_cpu=_paired(peer.get("warm_cpu"), own.get("warm_cpu")),
+        faster_cold=median(cold) / median(own_cold) if cold and own_cold else None,
         same_bits=peer.get("same_bits"),
         facts=peer.get("facts") or {},
     )

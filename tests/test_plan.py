@@ -63,7 +63,7 @@ def test_residual_equations_are_compared_by_structure():
 
     plan, again = plan_of(turned), plan_of(turned)
     assert plan.steps and plan == again and hash(plan) == hash(again)
-    assert plan.steps[0].eqn is not again.steps[0].eqn
+    assert plan.steps[-1].eqn is not again.steps[-1].eqn
     assert plan != plan_of(lambda key: jnp.flip(normal(key, (6, 2))))
 
 

@@ -146,12 +146,14 @@ def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
 _REMAT = ("checkpoint", "remat", "remat2")
 
 
-def opened(value: Any) -> tuple[Any, Sequence[Any]] | None:
-    """The jaxpr and the constants of a jaxpr, closed or not; None for anything else."""
-    core: Any = jex_core
-    if isinstance(value, (core.Jaxpr, core.ClosedJaxpr)):
-        return getattr(value, "jaxpr", value), getattr(value, "consts", ())
-    return None
+_core: Any = jex_core
+# The types of jaxprs, open and closed (one type in newer releases).
+JAXPRS = (_core.Jaxpr, _core.ClosedJaxpr)
+
+
+def opened(program: Any) -> tuple[Any, Sequence[Any]]:
+    """The jaxpr and the constants of a jaxpr, closed or not."""
+    return getattr(program, "jaxpr", program), getattr(program, "consts", ())
 
 
 def context_fields(eqn: JaxprEqn) -> tuple[tuple[str, Any], ...]:

@@ -20,6 +20,8 @@ import numpy as np
 
 from . import _compat
 
+_JAXPRS = _compat.JAXPRS
+_BY_VALUE = frozenset([bool, int, str, bytes])
 # Parameters nested deeper than this are compared by identity.
 _DEPTH_LIMIT = 32
 
@@ -66,8 +68,8 @@ def token(program: Any) -> Fingerprint:
     """
     if isinstance(program, Trimmed):
         root = _Body(program.inputs, program.constants, program.eqns, program.outvars, settled=True)
-    elif (opened := _compat.opened(program)) is not None:
-        root = _body(*opened)
+    elif isinstance(program, _JAXPRS):
+        root = _body(program)
     else:
         inputs = tuple(v for v in program.invars if not hasattr(v, "val"))
         # The same variable read twice is one input.
@@ -88,7 +90,8 @@ class _Body:
     settled: bool = False
 
 
-def _body(jaxpr: Any, consts: Sequence[Any]) -> _Body:
+def _body(program: Any) -> _Body:
+    jaxpr, consts = _compat.opened(program)
     # An open jaxpr takes its constants as inputs.
     variables = tuple(jaxpr.constvars)
     bound = tuple(zip(variables, consts, strict=True)) if consts else ()
@@ -113,8 +116,8 @@ class _Walk:
             if id(jaxpr) in self.known:
                 pending.pop()
                 continue
-            self.missing = []
-            described = self.describe(body)
+            self.missing = self.called(body)
+            described = None if self.missing else self.describe(body)
             if self.missing:
                 pending += self.missing
                 continue
@@ -123,6 +126,16 @@ class _Walk:
             if jaxpr is not None:
                 self.known[id(jaxpr)] = number
         return Fingerprint(tuple(self.bodies))
+
+    def called(self, body: _Body) -> list[tuple[Any, _Body]]:
+        """The nested jaxprs in plain sight that are not numbered yet; `freeze` finds the rest."""
+        found = {}
+        for eqn in body.eqns:
+            for value in eqn.params.values():
+                for item in value if type(value) is tuple else (value,):
+                    if isinstance(item, _JAXPRS) and id(item) not in self.known:
+                        found[id(item)] = item
+        return [(item, _body(item)) for item in found.values()]
 
     def describe(self, body: _Body) -> Hashable:
         numbers: dict[Any, int] = {}
@@ -163,30 +176,34 @@ class _Walk:
     def freeze(self, value: Any, depth: int = 0) -> Hashable:
         """``value`` as a hashable that equals another only if the two mean the same."""
         kind = type(value)
-        if value is None or kind in (bool, int, str, bytes):
+        if value is None or kind in _BY_VALUE:
             return (kind, value)  # with its type, since 1 == True == 1.0
         if kind is float or kind is complex:
             return (kind, np.asarray(value).tobytes())  # tells 0.0 from -0.0, and nan is nan
-        if depth > _DEPTH_LIMIT or isinstance(value, (enum.Enum, type, jax.Array)):
+        if depth > _DEPTH_LIMIT:
             return _Identity(value)
-        if (inner := _compat.opened(value)) is not None:
+        if kind is tuple or kind is list or (isinstance(value, tuple) and hasattr(kind, "_fields")):
+            return (kind, *[self.freeze(item, depth + 1) for item in value])
+        if isinstance(value, _JAXPRS):
             number = self.known.get(id(value))
             if number is None:
-                self.missing.append((value, _body(*inner)))
+                self.missing.append((value, _body(value)))
             return ("jaxpr", number)
         if isinstance(value, np.dtype):
             return (kind, value)
-        if isinstance(value, (np.ndarray, np.generic)):
-            return _array(value)
-        if isinstance(value, (tuple, list)) and (kind in (tuple, list) or hasattr(kind, "_fields")):
-            return (kind, *(self.freeze(item, depth + 1) for item in value))
+        if isinstance(value, (enum.Enum, type)):
+            return _Identity(value)
         if isinstance(value, frozenset):
             return (kind, frozenset(self.freeze(item, depth + 1) for item in value))
         if isinstance(value, Mapping):
             items = [(key, value[key]) for key in value]
-            return (kind, *(self.freeze(item, depth + 1) for item in items))
+            return (kind, *[self.freeze(item, depth + 1) for item in items])
+        if isinstance(value, jax.Array):
+            return _Identity(value)
+        if isinstance(value, (np.ndarray, np.generic)):
+            return _array(value)
         if (fields := _fields(value)) is not None:
-            return (kind, *(self.freeze(field, depth + 1) for field in fields))
+            return (kind, *[self.freeze(field, depth + 1) for field in fields])
         if _has_own_equality(value):
             return (kind, value)
         return _Identity(value)

@@ -1,8 +1,7 @@
 """Module trees, initialised and run for all members of an ensemble at once."""
 
-from ._collective import assign_state_values as assign_state_values
+from ._assign import assign_state_values as assign_state_values
 from ._collective import call_all_fns as call_all_fns
-from ._collective import call_order as call_order
 from ._collective import init_all_states as init_all_states
 from ._collective import init_function as init_function
 from ._collective import plan_init as plan_init
@@ -15,6 +14,7 @@ from ._layers import Dropout as Dropout
 from ._layers import GRUCell as GRUCell
 from ._layers import Linear as Linear
 from ._layers import Sequential as Sequential
+from ._methods import call_order as call_order
 from ._module import Module as Module
 from ._run import vmap as vmap
 from ._run import vmap_new_states as vmap_new_states

@@ -55,9 +55,7 @@ def commit(
             level = MemberAxis(job.size, item.axis)
             contents[number] = real._replace(mapped=(level,))
             draft.written[number] = item.state
-    draft.written = {
-        number: state for number, state in draft.written.items() if number in contents
-    }
+    draft.written = {number: state for number, state in draft.written.items() if number in contents}
     draft.contents = contents
     settle(draft, target, initialises)
 
@@ -107,4 +105,4 @@ def _wait(contents: Any) -> None:
     """Until the values exist: an allocation that fails must fail before anything changes."""
     leaves = [leaf for content in contents for leaf in jax.tree.leaves(content.value)]
     if not _compat.under_trace(leaves):
-        jax.block_until_ready(leaves)
+        jax.block_until_ready(leaves)  # type: ignore[no-untyped-call]

@@ -82,7 +82,8 @@ class Draft:
 
     Attributes:
         members: whether the call runs for one member among many (under a trace).
-        home: the trace that the call's states live in.
+        base: the trace in which the call was made.
+        home: the trace that the call's states live in meanwhile.
         contents: what states hold, by identity; also the inputs of the call.
         written: states written, in order, with `contents` as they were first; by identity.
         created: states made during the call, by identity.
@@ -93,6 +94,7 @@ class Draft:
     """
 
     members: bool
+    base: Any = None
     home: Any = None
     outer: Draft | None = None
     contents: dict[int, Content] = field(default_factory=dict)
@@ -168,12 +170,15 @@ class Draft:
             for (number, name), value in self.attributes.items():
                 self.outer.set_attribute(self.owners[number], name, value)
             return
+        self._check_home()
         with LOCK:
             undo: list[tuple[Any, ...]] = []
             try:
                 for number, state in self.written.items():
                     undo.append((state, "_content", state._content))
                     state._content = self.contents[number]
+                for state in self.created.values():
+                    state._home = self.base
                 for (number, name), value in self.attributes.items():
                     module = self.owners[number]
                     undo.append((module, name, module.__dict__.get(name, DELETED)))
@@ -182,6 +187,17 @@ class Draft:
                 for owner, name, value in reversed(undo):
                     _assign(owner, name, value)
                 raise
+
+    def _check_home(self) -> None:
+        """What was made outside of the function that jax traces must not hold its values."""
+        states = [state for n, state in self.written.items() if n not in self.created]
+        for kept in [*states, *self.owners.values()]:
+            if kept._home != self.base:
+                raise ValueError(
+                    f"this {type(kept).__name__} was made outside of the function that jax is "
+                    "tracing (jit, vmap, grad, scan, ...), and would be left with traced values. "
+                    "Make it inside, or use `seedbed.nn.split` and `merge`"
+                )
 
 
 def _same_items(left: Any, right: Any) -> bool:
@@ -230,7 +246,7 @@ def active(draft: Draft) -> Iterator[Draft]:
 def transaction(draft: Draft) -> Iterator[Draft]:
     """Runs a call that ends with `Draft.publish`; on any exception nothing has happened."""
     draft.outer = current()
-    draft.home = _compat.trace_state()
+    draft.base = draft.home = _compat.trace_state()
     try:
         yield draft
     except BaseException:

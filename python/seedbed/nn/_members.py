@@ -49,6 +49,13 @@ class Output:
     excluded: bool
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """A module or state in the result of a call, which is what it is for all members."""
+
+    value: Any
+
+
 @dataclass(eq=False)
 class Members:
     """A call on all members, from its trace to the values of its states.
@@ -67,6 +74,8 @@ class Members:
     axes: list[int | None] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     result_tree: Any = None
+    # For every leaf of the result: what it is, if that is no array.
+    result: list[Fixed | None] = field(default_factory=list)
     recorded: Any = None
 
     # --- tracing ------------------------------------------------------------------------
@@ -114,7 +123,9 @@ class Members:
             flat = [jax.tree.leaves(value) for value in written]
             for output, leaves_of in zip(self.outputs, flat, strict=True):
                 output.types = [jax.typeof(leaf) for leaf in leaves_of]
-            results, self.result_tree = jax.tree.flatten(result)
+            leaves_of_result, self.result_tree = jax.tree.flatten(result)
+            self.result = [Fixed(leaf) if _kept(leaf) else None for leaf in leaves_of_result]
+            results = [_array(leaf) for leaf in leaves_of_result if not _kept(leaf)]
             return [*results, *(leaf for part in flat for leaf in part)]
 
         types = [
@@ -134,23 +145,27 @@ class Members:
         draft = self.draft
         if target is None:
             made = list(draft.created.values())
-            paths = {id(state): (number,) for number, state in enumerate(made)}
+            paths: dict[int, Path] = {id(state): (number,) for number, state in enumerate(made)}
             paths |= {id(item.state): ("in_states", i) for i, item in enumerate(self.inputs)}
         else:
             paths = {id(state): path for path, state in _traverse.walk(target).states.items()}
         for number, state in draft.written.items():
-            path = paths.get(number)
-            if path is None and number in draft.created:
+            if number not in paths and number in draft.created:
                 continue  # made and dropped, or kept by somebody else
+            path = paths.get(number, ())
             value = draft.value(state)
             content = draft.contents[number]._replace(value=UNSET)
-            path = () if path is None else path
             _check_leaves(path, state, value)
             excluded = isinstance(state, NonBatchState)
             if exclude is not None:
                 excluded = excluded or exclude(path, state)
             tree = jax.tree.structure(value)
             self.outputs.append(Output(state, path, content, tree, [], excluded))
+
+    @property
+    def arrays(self) -> int:
+        """How many leaves of the result are arrays."""
+        return sum(fixed is None for fixed in self.result)
 
     def _leaves(self) -> list[Any]:
         return [leaf for item in self.inputs for leaf in item.leaves] + self.args
@@ -163,7 +178,7 @@ class Members:
 
     def _paths(self) -> tuple[str, ...]:
         """Names of the results and written values, for `Plan.explain`."""
-        names = [f"result {i}" for i in range(self.result_tree.num_leaves)]
+        names = [f"result {i}" for i in range(self.arrays)]
         for output in self.outputs:
             name = _traverse.dotted(output.path)
             blank = output.tree.unflatten([0] * output.tree.num_leaves)
@@ -202,7 +217,7 @@ class Members:
             excluded, branches = made[: parts.excluded], made[parts.excluded :]
         leaves, axes = self._operands(parts, branches)
         out = iter(run(parts.members, self.size, axes, key, leaves))
-        result = [next(out) for _ in range(self.result_tree.num_leaves)]
+        result = [next(out) if fixed is None else fixed for fixed in self.result]
         alone = iter(excluded)
         values = [
             output.tree.unflatten(
@@ -222,7 +237,7 @@ class Members:
 
     def _parts(self) -> Parts:
         """The program of the excluded states, if there are any, and that of the members."""
-        draft, position = self.draft, self.result_tree.num_leaves
+        draft, position = self.draft, self.arrays
         positions: set[int] = set()
         for output in self.outputs:
             after = position + output.tree.num_leaves
@@ -309,6 +324,19 @@ def _recorded(closed: Any, paths: Sequence[str]) -> Any:
 def _dummy() -> Any:
     """A key for calls that draw nothing."""
     return jax.random.key(0)
+
+
+def _kept(leaf: Any) -> bool:
+    return isinstance(leaf, (State, _traverse.Node))
+
+
+def _array(leaf: Any) -> Any:
+    if _check.array_like(leaf):
+        return leaf
+    raise TypeError(
+        "a function that runs over members must return arrays, numbers, modules and states; got "
+        f"{leaf!r} of type {type(leaf).__name__}"
+    )
 
 
 def _blank(aval: Any) -> Any:

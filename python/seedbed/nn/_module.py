@@ -39,7 +39,7 @@ class Module(_traverse.Node):
         super().__init_subclass__(**kwargs)
         call = cls.__dict__.get("__call__")
         if call is not None:
-            cls.__call__ = _checked(call)  # type: ignore[attr-defined]
+            cls.__call__ = _checked(call)  # type: ignore[method-assign]
 
     # --- initialisation -----------------------------------------------------------------
 
@@ -162,7 +162,7 @@ def clone(module: Any, memo: dict[int, Any], copied: Callable[[State], State]) -
         twins: list[tuple[Any, Any]] = []
         for node in tree.nodes.values():
             if id(node) not in memo:
-                twin = object.__new__(type(node))
+                twin = type(node).__new__(type(node))
                 memo[id(node)] = twin
                 twins.append((node, twin))
         for state in tree.states.values():
@@ -189,7 +189,9 @@ def _picture(module: Module) -> str:
             lines.append(start + repr(value) + shared)
         elif isinstance(value, Module):
             if id(value) in seen:
-                lines.append(f"{start}{type(value).__name__}  (shared: {seen[id(value)] or 'root'})")
+                lines.append(
+                    f"{start}{type(value).__name__}  (shared: {seen[id(value)] or 'root'})"
+                )
                 continue
             seen[id(value)] = name
             lines.append(start + _header(value, root=depth == 0))

@@ -13,10 +13,10 @@ import numpy as np
 from .. import _check, filters
 from . import _draft, _loop, _members, _traverse
 from ._commit import commit
-from ._collective import check_axis_size
 from ._draft import Draft
 from ._inputs import inputs_of, states_by_axis
 from ._keys import Keys, reserved
+from ._methods import check_axis_size
 from ._tree_args import agreed, take_apart
 
 
@@ -107,7 +107,9 @@ def vmap(
                     lambda keys, rebuilt: _with_keys(keys, fn, rebuilt, kwargs),
                     key,
                     target=modules,
-                    exclude=lambda path, state: not (id(state) in own or id(state) in draft.created),
+                    exclude=lambda path, state: (
+                        not (id(state) in own or id(state) in draft.created)
+                    ),
                     rebuild=arguments.rebuild,
                 )
                 result, values = job.run(key, _runner(draft, chunk_size, loop))
@@ -244,14 +246,16 @@ def _length(state: Any, axis: int) -> int:
 
 def _placed(job: _members.Members, leaves: list[Any], out_axes: Any) -> Any:
     """The result with its member axes where they are asked for."""
-    result = job.result_tree.unflatten(leaves)
-    spread = _check.spread(out_axes, result, "out_axes")
+    spread = _check.spread(out_axes, job.result_tree.unflatten(leaves), "out_axes")
     placed = []
     dependent: set[int] | None = None
-    for position, (leaf, axis) in enumerate(zip(leaves, spread, strict=True)):
+    position = 0
+    for leaf, axis in zip(leaves, spread, strict=True):
+        if isinstance(leaf, _members.Fixed):
+            placed.append(leaf.value)
+            continue
         if axis is None:
-            if dependent is None:
-                dependent = job.dependent()
+            dependent = job.dependent() if dependent is None else dependent
             if position in dependent:
                 raise ValueError(
                     "`out_axes` is None for a result that differs from member to member"
@@ -259,4 +263,5 @@ def _placed(job: _members.Members, leaves: list[Any], out_axes: Any) -> Any:
             placed.append(leaf[0])
         else:
             placed.append(leaf if axis == 0 else jnp.moveaxis(leaf, 0, axis))
+        position += 1
     return job.result_tree.unflatten(placed)

@@ -72,6 +72,13 @@ class State:
                     f"jax.nn.initializers; got {init!r} of type {type(init).__name__}"
                 )
             declared = Declared(init, _shape(name, shape), dtype)
+            try:
+                _dtype(declared)
+            except TypeError:
+                raise TypeError(
+                    f"`dtype` of {name} must be a dtype; got {dtype!r} of type "
+                    f"{type(dtype).__name__}"
+                ) from None
         self._home = _compat.trace_state()
         self._content = Content(UNSET, (), tags, declared)
         draft = _draft.current()
@@ -366,7 +373,7 @@ def _tags(tag: Any) -> frozenset[str]:
     try:
         tags = frozenset(tag)
     except TypeError:
-        tags = frozenset((None,))  # type: ignore[arg-type]
+        tags = frozenset((None,))
     if not all(isinstance(one, str) for one in tags):
         raise TypeError(
             f"`tag` must be a string, several strings, or None; got {tag!r} of type "

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import _compat
 from . import _draft
 from ._draft import DELETED
 from ._state import State
@@ -21,6 +22,17 @@ Path = tuple[Any, ...]
 
 class Node:
     """Base of `Module`: what a walk enters and reports."""
+
+    # The trace it was made in. A slot, so that it is no attribute of the user's.
+    __slots__ = ("__dict__", "__weakref__", "_home")
+
+    _home: object
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        del args, kwargs
+        node = object.__new__(cls)
+        object.__setattr__(node, "_home", _compat.trace_state())
+        return node
 
 
 @dataclass(slots=True)

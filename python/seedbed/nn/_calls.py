@@ -1,0 +1,95 @@
+"""Collective calls as they run: for one model, and for all members of an ensemble."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import filters
+from . import _draft, _members, _traverse
+from ._commit import commit, settle
+from ._draft import Draft, Refused
+from ._inputs import inputs_of, states_by_axis
+from ._keys import Keys, reserved
+from ._methods import Methods
+from ._traverse import Path
+
+
+def call_once(found: Methods, key: Any, publish: bool = True) -> dict[Path, Any]:
+    """Calls the methods for a single model; returns the values written, by path."""
+    outer = _draft.current()
+    draft = Draft(members=outer is not None and outer.members)
+    with _draft.transaction(draft):
+        tree = _start(draft, found.target)
+        if found.initialises:
+            for path, state in tree.states.items():
+                content = _draft.content(state)
+                if content.mapped:
+                    why = (
+                        f"the state {_traverse.dotted(path)!r} holds {content.mapped[0].size} "
+                        "members, and is read while a single model is initialised"
+                    )
+                    draft.contents[id(state)] = content._replace(value=Refused(why, True))
+        keys = Keys(key)
+        with _draft.active(draft):
+            found(keys)
+            _members._draw_created(draft, found.target, keys)
+            after = _traverse.walk(found.target).states
+            written = {
+                path: state.value for path, state in after.items() if id(state) in draft.written
+            }
+        if publish:
+            settle(draft, found.target, found.initialises)
+        else:
+            draft.restore_containers()
+    return written
+
+
+def _start(draft: Draft, target: Any) -> _traverse.Tree:
+    tree = _traverse.walk(target)
+    draft.containers = [(container, container.copy()) for container in tree.containers]
+    return tree
+
+
+def call_members(
+    found: Methods,
+    size: int,
+    state_to_exclude: Any = None,
+    state_tag: Any = None,
+    in_states: Any = None,
+    out_states: Any = None,
+) -> None:
+    with reserved() as key:
+        draft = Draft(members=True)
+        with _draft.transaction(draft):
+            job, axes = record_members(
+                found, draft, key, size, state_to_exclude, in_states, out_states
+            )
+            run = _members.nested if _nested(draft) else _members.fused
+            _, values = job.run(key, run)
+            commit(job, values, axes, found.target, found.initialises, state_tag)
+
+
+def _nested(draft: Draft) -> bool:
+    return draft.outer is not None and draft.outer.members
+
+
+def record_members(
+    found: Methods,
+    draft: Draft,
+    key: Any,
+    size: int,
+    state_to_exclude: Any,
+    in_states: Any,
+    out_states: Any,
+) -> tuple[_members.Members, dict[int, int]]:
+    exclude = None if state_to_exclude is None else filters.to_predicate(state_to_exclude)
+    inputs_given = states_by_axis(in_states, "in_states")
+    outputs_given = states_by_axis(out_states, "out_states")
+    tree = _start(draft, found.target)
+    paths = {id(state): path for path, state in tree.states.items()}
+    inputs = inputs_of(draft, tree.states.values(), inputs_given, size, paths, found.initialises)
+    job = _members.Members(draft, size, inputs)
+    job.record(found, key, target=found.target, exclude=exclude)
+    axes = {id(item.state): item.axis for item in inputs}
+    axes |= {id(state): axis for state, axis in outputs_given}
+    return job, axes
