@@ -17,7 +17,8 @@ from ._traverse import Path
 def call_once(found: Methods, key: Any, publish: bool = True) -> dict[Path, Any]:
     """Calls the methods for a single model; returns the values written, by path."""
     outer = _draft.current()
-    draft = Draft(members=outer is not None and outer.members)
+    members = outer is not None and outer.members
+    draft = Draft(members, renews=found.initialises)
     with _draft.transaction(draft):
         tree = _start(draft, found.target)
         if found.initialises:
@@ -47,6 +48,7 @@ def call_once(found: Methods, key: Any, publish: bool = True) -> dict[Path, Any]
 def _start(draft: Draft, target: Any) -> _traverse.Tree:
     tree = _traverse.walk(target)
     draft.containers = [(container, container.copy()) for container in tree.containers]
+    draft.nodes = [(node.__dict__, node.__dict__.copy()) for node in tree.nodes.values()]
     return tree
 
 
@@ -59,7 +61,7 @@ def call_members(
     out_states: Any = None,
 ) -> None:
     with reserved() as key:
-        draft = Draft(members=True)
+        draft = Draft(members=True, renews=found.initialises)
         with _draft.transaction(draft):
             job, axes = record_members(
                 found, draft, key, size, state_to_exclude, in_states, out_states

@@ -198,7 +198,7 @@ def plan_init(
     """
     size = check_axis_size(axis_size)
     found = methods(target, "init_state", init_args, init_kwargs, node_to_exclude)
-    draft = Draft(members=True)
+    draft = Draft(members=True, renews=True)
     with _draft.transaction(draft):
         key = jax.random.key(0)
         job, _ = record_members(found, draft, key, size, state_to_exclude, in_states, None)

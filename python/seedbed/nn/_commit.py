@@ -43,6 +43,8 @@ def commit(
             value = _moved(value, axis)
             level = MemberAxis(job.size, axis)
             content = content._replace(mapped=(level, *content.mapped))
+        if number in draft.retagged:
+            content = content._replace(tags=draft.retagged.pop(number)[1])
         if initialises or number in draft.created:
             content = content._replace(tags=content.tags | tags)
         contents[number] = content._replace(value=value)

@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import jax
+
 from .. import _compat
 from . import _tap
 
@@ -87,10 +89,14 @@ class Draft:
         contents: what states hold, by identity; also the inputs of the call.
         written: states written, in order, with `contents` as they were first; by identity.
         created: states made during the call, by identity.
+        renews: whether the call initialises, so that what is written need not have the
+            members of what was there.
         renewed: states that an initialisation inside the call wrote, by identity.
+        retagged: tags that the call gave to states, by identity.
         drawn: which node drew a declared state, by identity of the state.
         attributes: attributes set or deleted, by (identity of the module, name).
         containers: lists and dicts of the tree as they were, to restore on failure.
+        nodes: the same for the attributes of modules, where they were set past the draft.
     """
 
     members: bool
@@ -100,11 +106,14 @@ class Draft:
     contents: dict[int, Content] = field(default_factory=dict)
     written: dict[int, Any] = field(default_factory=dict)
     created: dict[int, Any] = field(default_factory=dict)
+    renews: bool = False
     renewed: set[int] = field(default_factory=set)
+    retagged: dict[int, tuple[Any, frozenset[str]]] = field(default_factory=dict)
     drawn: dict[int, Any] = field(default_factory=dict)
     attributes: dict[tuple[int, str], Any] = field(default_factory=dict)
     owners: dict[int, Any] = field(default_factory=dict)
     containers: list[tuple[Any, Any]] = field(default_factory=list)
+    nodes: list[tuple[Any, Any]] = field(default_factory=list)
     # Which states' values go through a tap (`_tap`), with the values before it and the states
     # of the taps.
     taps: Callable[[Any], bool] | None = None
@@ -157,6 +166,14 @@ class Draft:
                 container.update(before)
             else:
                 container[:] = before
+        for attributes, before in self.nodes:
+            for name, value in list(attributes.items()):
+                if value is before.get(name, DELETED) or not _holds_tracer(value):
+                    continue
+                if name in before:
+                    attributes[name] = before[name]
+                else:
+                    del attributes[name]
 
     def publish(self) -> None:
         """Makes everything real, or hands it to the draft of the call around this one."""
@@ -167,6 +184,7 @@ class Draft:
                 else:
                     self.outer.write(state, self.contents[number])
             self.outer.renewed |= self.renewed
+            self.outer.retagged.update(self.retagged)
             for (number, name), value in self.attributes.items():
                 self.outer.set_attribute(self.owners[number], name, value)
             return
@@ -177,6 +195,10 @@ class Draft:
                 for number, state in self.written.items():
                     undo.append((state, "_content", state._content))
                     state._content = self.contents[number]
+                for number, (state, tags) in self.retagged.items():
+                    if number not in self.written:
+                        undo.append((state, "_content", state._content))
+                    state._content = state._content._replace(tags=tags)
                 for state in self.created.values():
                     state._home = self.base
                 for (number, name), value in self.attributes.items():
@@ -208,6 +230,10 @@ def _same_items(left: Any, right: Any) -> bool:
     return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
 
 
+def _holds_tracer(value: Any) -> bool:
+    return any(_compat.is_tracer(leaf) for leaf in jax.tree.leaves(value))
+
+
 def content(state: Any) -> Content:
     """What a state holds, as this thread sees it."""
     draft = current()
@@ -218,6 +244,16 @@ def content(state: Any) -> Content:
         draft = draft.outer
     real: Content = state._content
     return real
+
+
+def tags(state: Any) -> frozenset[str]:
+    """The tags of a state, as this thread sees them."""
+    draft = current()
+    while draft is not None:
+        if id(state) in draft.retagged:
+            return draft.retagged[id(state)][1]
+        draft = draft.outer
+    return content(state).tags
 
 
 def _assign(owner: Any, name: str, value: Any) -> None:

@@ -208,12 +208,11 @@ class Members:
         if isinstance(key, BaseException):
             key = _dummy()
         parts = self._parts()
-        branches: list[Any] = []
-        excluded: list[Any] = []
+        branches: Sequence[Any] = ()
+        excluded: Sequence[Any] = ()
         if parts.single is not None:
-            make = _ensemble.recorded_ensemble(parts.single, 1, (None,) * len(parts.needed))
             inputs = [self._leaves()[i] for i in parts.needed]
-            made = make._run(key[None], tuple(inputs), None, single=True)
+            made = _once(parts.single, key, inputs, run is nested)
             excluded, branches = made[: parts.excluded], made[parts.excluded :]
         leaves, axes = self._operands(parts, branches)
         out = iter(run(parts.members, self.size, axes, key, leaves))
@@ -253,8 +252,9 @@ class Members:
         if any(axes[i] is not None for i in needed):
             names = [_traverse.dotted(o.path) for o in self.outputs if o.excluded]
             raise ValueError(
-                f"the excluded states {names} are shared by all members, but are computed from "
-                "values that each member has its own of"
+                f"the states {names} are shared by all members, but would be computed from values "
+                "that each member has its own of; to have a value per member, do not exclude them, "
+                "and list existing ones in `out_states`"
             )
         paths = self.recorded.paths
         kept = tuple(path for i, path in enumerate(paths) if i not in positions)
@@ -305,6 +305,17 @@ def _vmapped(
 
     mapped: Any = jax.vmap(body, in_axes=(0, *axes), axis_size=size, **options)
     out: Sequence[Any] = mapped(jax.random.split(key, size), *leaves)
+    return out
+
+
+def _once(recorded: Any, key: Any, leaves: list[Any], inside: bool) -> Sequence[Any]:
+    """A recorded call for a single model."""
+    out: Sequence[Any]
+    if inside:  # see `nested`
+        out = jax.core.eval_jaxpr(recorded.closed.jaxpr, recorded.closed.consts, key, *leaves)
+    else:
+        make = _ensemble.recorded_ensemble(recorded, 1, (None,) * len(leaves))
+        out = make._run(key[None], tuple(leaves), None, single=True)
     return out
 
 

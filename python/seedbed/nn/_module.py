@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,7 @@ class Module(_traverse.Node):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         call = cls.__dict__.get("__call__")
-        if call is not None:
+        if inspect.isfunction(call):
             cls.__call__ = _checked(call)  # type: ignore[method-assign]
 
     # --- initialisation -----------------------------------------------------------------

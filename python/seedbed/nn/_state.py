@@ -114,6 +114,8 @@ class State:
             content = content._replace(mapped=())
         elif draft is not None and draft.members and not self._known(draft) and content.mapped:
             raise ValueError(self._unknown(content))
+        if draft is not None and draft.renews:
+            content = content._replace(mapped=())
         _check_members(self, content.mapped, value)
         content = content._replace(value=value)
         if draft is None:
@@ -147,7 +149,7 @@ class State:
     @property
     def tags(self) -> frozenset[str]:
         """All tags."""
-        return _draft.content(self).tags
+        return _draft.tags(self)
 
     @property
     def tag(self) -> str | frozenset[str] | None:
@@ -166,16 +168,11 @@ class State:
         self._set_tags(self.tags | _tags(tag))
 
     def _set_tags(self, tags: frozenset[str]) -> None:
-        content = _draft.content(self)._replace(tags=tags)
         draft = _draft.current()
         if draft is None:
-            self._content = content
-        elif content.value is UNSET or isinstance(content.value, Refused):
-            raise ValueError(
-                f"{self._name()} gets a tag before its value in this call; write the value first"
-            )
+            self._content = self._content._replace(tags=tags)
         else:
-            draft.write(self, content)
+            draft.retagged[id(self)] = (self, tags)
 
     # --- what is known of the value -----------------------------------------------------
 
@@ -235,8 +232,8 @@ class State:
         if content.mapped:
             sizes = [level.size for level in content.mapped]
             parts.append(f"members={sizes[0] if len(sizes) == 1 else tuple(sizes)}")
-        if content.tags:
-            parts.append("tag=" + ", ".join(map(repr, sorted(content.tags))))
+        if self.tags:
+            parts.append("tag=" + ", ".join(map(repr, sorted(self.tags))))
         return parts
 
     # --- reading and drawing ------------------------------------------------------------
@@ -303,7 +300,9 @@ class State:
         if declared is None:
             raise TypeError(f"{self._name()} was not declared with `init` and `shape`")
         with random._reserve() as key:
-            self.value = declared.init(key, declared.shape, _dtype(declared))
+            # Not made canonical here: jax warns of what it truncates.
+            dtype = _dtype(declared) if declared.dtype is None else declared.dtype
+            self.value = declared.init(key, declared.shape, dtype)
 
     # --- copies -------------------------------------------------------------------------
 
