@@ -11,6 +11,7 @@ import seedbed as sb
 from helpers import assert_same_bits, run_python, take
 from modules import (
     Declared,
+    Group,
     Log,
     Noise,
     Tree,
@@ -19,6 +20,7 @@ from modules import (
     call_key,
     mlp,
     node_key,
+    normal,
     picture,
     stream_position,
     values,
@@ -52,7 +54,7 @@ def test_a_linear_layer_is_really_batched():
 
 
 def test_the_first_key_of_the_stream_is_the_call_s_and_one_is_taken():
-    net = sb.nn.vmap_init_all_states(sb.nn.Linear(4, 3), axis_size=5)
+    net = sb.nn.vmap_init_all_states(sb.nn.Linear(6, 3), axis_size=5)
     assert sb.random.get_state().count == 1
     assert_values(net, vmapped(net, 5, call_key(number=0)))
     sb.nn.vmap_init_all_states(net, axis_size=5)
@@ -63,26 +65,25 @@ def test_the_first_key_of_the_stream_is_the_call_s_and_one_is_taken():
 def test_an_open_stream_is_used():
     key = jax.random.key(3)
     with sb.random.stream(key):
-        net = sb.nn.vmap_init_all_states(sb.nn.Linear(4, 3), axis_size=5)
+        net = sb.nn.vmap_init_all_states(sb.nn.Linear(6, 3), axis_size=5)
     assert_values(net, vmapped(net, 5, jax.random.fold_in(key, 0)))
     assert sb.random.get_state().count == 0
 
 
 def test_keys_are_derived_from_paths_as_documented():
     net = sb.nn.vmap_init_all_states(Tree(), axis_size=3)
-    for i, key in enumerate(jax.random.split(call_key(), 3)):
-        own = jax.random.uniform(node_key(key), (2,))
-        assert_same_bits(net.own.value[i], own)
+
+    def member(key):
+        made = {"own": jax.random.uniform(node_key(key), (2,))}
         for path in [("layers", 0), ("table", "a"), ("table", 3), ("layers", 1, "inner")]:
-            node = net.nodes()[path]
-            expected = jax.random.normal(node_key(key, *path), (node.n,))
-            assert_same_bits(node.x.value[i], expected)
-        drawn = [jax.jit(lambda k: 0.01 * jax.random.normal(k, (2,)))(node_key(key, "first"))]
-        assert_same_bits(net.first.b.value[i], jnp.zeros(2))
-        # `b` comes first and takes the node's key of number 0.
-        w = jax.jit(lambda k: 0.01 * jax.random.normal(k, (2,)))(node_key(key, "first", draw=1))
-        assert_same_bits(net.first.w.value[i], w)
-        assert drawn[0].shape == (2,)
+            shape = (net.nodes()[path].n,)
+            made[".".join(map(str, path)) + ".x"] = jax.random.normal(node_key(key, *path), shape)
+        # `b` comes before `w` and takes the node's first key.
+        made["first.w"] = normal(node_key(key, "first", draw=1), (2,))
+        return made
+
+    expected = jax.jit(jax.vmap(member))(jax.random.split(call_key(), 3))
+    assert_same_bits({name: values(net)[name] for name in expected}, expected)
 
 
 @pytest.mark.parametrize("make", [lambda: sb.nn.Linear(7, 5), Tree, mlp, Declared, Noise])
@@ -146,9 +147,9 @@ def test_a_member_is_independent_of_excluded_nodes():
 
 
 def test_a_member_is_independent_of_layers_that_are_added():
-    small = sb.nn.vmap_init_all_states(mlp((5, 4, 3)), axis_size=3)
+    small = sb.nn.vmap_init_all_states(mlp((8, 6, 2)), axis_size=3)
     sb.random.seed(11)
-    net = mlp((5, 4, 3, 6))
+    net = mlp((8, 6, 2, 7))
     net.aaa = sb.nn.Linear(2, 2)
     large = sb.nn.vmap_init_all_states(net, axis_size=3)
     kept = {name: value for name, value in values(large).items() if name in values(small)}
@@ -168,12 +169,12 @@ def test_the_same_numbers_in_another_process():
         """
         import jax, numpy as np, seedbed as sb
         sb.random.seed(11)
-        net = sb.nn.vmap_init_all_states(sb.nn.Linear(3, 2), axis_size=2)
+        net = sb.nn.vmap_init_all_states(sb.nn.Linear(8, 2), axis_size=2)
         print(np.asarray(net.weight.value).tobytes().hex())
         """,
         PYTHONHASHSEED="77",
     )
-    net = sb.nn.vmap_init_all_states(sb.nn.Linear(3, 2), axis_size=2)
+    net = sb.nn.vmap_init_all_states(sb.nn.Linear(8, 2), axis_size=2)
     assert out.strip() == np.asarray(net.weight.value).tobytes().hex()
 
 
@@ -209,7 +210,7 @@ def test_args_that_are_a_tuple_are_several(collective):
 
 
 def test_arguments_of_every_init_state():
-    net = sb.nn.vmap_init_all_states(sb.nn.Sequential(Noise(), Noise(2)), 3.0, axis_size=4)
+    net = sb.nn.vmap_init_all_states(Group(Noise(), Noise(2)), 3.0, axis_size=4)
     assert_values(net, vmapped(net, 4, call_key(), 3.0))
     again = sb.nn.init_all_states(Noise(), scale=3.0)
     assert_values(again, sb.nn.init_function(again, scale=3.0)(call_key(number=1)))
@@ -296,8 +297,7 @@ def test_order_of_init_state_and_reset_state():
         def reset_state(self):
             seen.append("plain")
 
-    net = sb.nn.Sequential(lambda x: x)
-    net.children = [Late(), Plain()]
+    net = Group(Late(), Plain())
     sb.nn.vmap_init_all_states(net, axis_size=2)
     sb.nn.init_all_states(net)
     sb.nn.vmap_reset_all_states(net, axis_size=2)
@@ -338,22 +338,25 @@ def test_a_shared_node_is_called_once(how):
 
 def test_a_shared_node_is_drawn_under_its_first_path():
     shared = Noise()
-    net = sb.nn.Sequential(shared, shared)
+    net = Group(shared, shared)
     sb.nn.vmap_init_all_states(net, axis_size=3)
-    assert list(values(net)) == ["layers.0.x"]
+    assert list(values(net)) == ["items.0.x"]
     key = jax.random.split(call_key(), 3)[2]
-    expected = jax.random.normal(node_key(key, "layers", 0), (3,))
+    expected = jax.random.normal(node_key(key, "items", 0), (6,))
     assert_same_bits(shared.x.value[2], expected)
 
 
 def test_a_shared_state_is_drawn_once():
-    net = sb.nn.Sequential(Declared(), Declared())
-    net.layers[1].w = net.layers[0].w
+    net = Group(Declared(), Declared())
+    net.items[1].w = net.items[0].w
     sb.nn.vmap_init_all_states(net, axis_size=3)
-    first = vmapped(Declared(), 3, call_key())
-    assert net.layers[1].w is net.layers[0].w and net.layers[0].w.shape == (3, 3)
-    assert sorted(values(net)) == ["layers.0.b", "layers.0.w", "layers.1.b"]
-    assert first["w"].shape == (3, 3)
+    assert net.items[1].w is net.items[0].w and net.items[0].w.shape == (3, 6)
+    assert sorted(values(net)) == ["items.0.b", "items.0.w", "items.1.b"]
+    assert_values(net, vmapped(net, 3, call_key()))
+    apart = sb.nn.vmap_init_all_states(Group(Declared(), Declared()), axis_size=3)
+    sb.random.seed(11)
+    sb.nn.vmap_init_all_states(apart, axis_size=3)
+    assert_same_bits(apart.items[0].w.value, net.items[0].w.value)
 
 
 @pytest.mark.parametrize("how", COLLECTIVE)
@@ -384,7 +387,7 @@ def test_a_target_of_several_modules(wrap):
     one, two = Noise(), Declared()
     target = wrap([one, two])
     assert sb.nn.vmap_init_all_states(target, axis_size=4) is target
-    assert one.x.shape == (4, 3) and two.w.shape == (4, 3)
+    assert one.x.shape == (4, 6) and two.w.shape == (4, 6)
     assert_values(target, vmapped(target, 4, call_key()))
 
 
@@ -402,18 +405,18 @@ def test_a_parent_that_initialises_its_child_itself():
     assert_values(net, vmapped(Parent(), 3, call_key()))
     assert_same_bits(net.doubled.value, net.child.x.value * 2)
     # The child is one of the tree's nodes and had its turn before.
-    first = jax.random.normal(node_key(jax.random.split(call_key(), 3)[0], "child"), (3,))
+    first = jax.random.normal(node_key(jax.random.split(call_key(), 3)[0], "child"), (6,))
     assert not np.array_equal(net.child.x.value[0], first)
 
 
 def test_modules_made_during_the_call_are_initialised():
     class Grows(sb.nn.Module):
         def init_state(self):
-            self.inner = sb.nn.Linear(3, 2)
+            self.inner = sb.nn.Linear(7, 2)
             self.more = [Declared(), {"d": Declared()}]
 
     net = sb.nn.vmap_init_all_states(Grows(), axis_size=4)
-    assert net.inner.weight.shape == (4, 2, 3) and net.more[1]["d"].w.shape == (4, 3)
+    assert net.inner.weight.shape == (4, 2, 7) and net.more[1]["d"].w.shape == (4, 6)
     assert_values(net, vmapped(Grows(), 4, call_key()))
     rows = [net.inner.weight.value.ravel(), net.more[0].w.value.ravel()]
     rows.append(net.more[1]["d"].w.value.ravel())

@@ -89,6 +89,7 @@ class Draft:
         contents: what states hold, by identity; also the inputs of the call.
         written: states written, in order, with `contents` as they were first; by identity.
         created: states made during the call, by identity.
+        made: modules made during the call, by identity.
         renews: whether the call initialises, so that what is written need not have the
             members of what was there.
         renewed: states that an initialisation inside the call wrote, by identity.
@@ -106,6 +107,7 @@ class Draft:
     contents: dict[int, Content] = field(default_factory=dict)
     written: dict[int, Any] = field(default_factory=dict)
     created: dict[int, Any] = field(default_factory=dict)
+    made: dict[int, Any] = field(default_factory=dict)
     renews: bool = False
     renewed: set[int] = field(default_factory=set)
     retagged: dict[int, tuple[Any, frozenset[str]]] = field(default_factory=dict)
@@ -183,6 +185,7 @@ class Draft:
                     self.outer.create(state, self.contents[number])
                 else:
                     self.outer.write(state, self.contents[number])
+            self.outer.made.update(self.made)
             self.outer.renewed |= self.renewed
             self.outer.retagged.update(self.retagged)
             for (number, name), value in self.attributes.items():
@@ -201,6 +204,8 @@ class Draft:
                     state._content = state._content._replace(tags=tags)
                 for state in self.created.values():
                     state._home = self.base
+                for module in self.made.values():
+                    object.__setattr__(module, "_home", self.base)
                 for (number, name), value in self.attributes.items():
                     module = self.owners[number]
                     undo.append((module, name, module.__dict__.get(name, DELETED)))
@@ -213,7 +218,8 @@ class Draft:
     def _check_home(self) -> None:
         """What was made outside of the function that jax traces must not hold its values."""
         states = [state for n, state in self.written.items() if n not in self.created]
-        for kept in [*states, *self.owners.values()]:
+        modules = [module for n, module in self.owners.items() if n not in self.made]
+        for kept in [*states, *modules]:
             if kept._home != self.base:
                 raise ValueError(
                     f"this {type(kept).__name__} was made outside of the function that jax is "

@@ -19,6 +19,11 @@ _lecun = jax.nn.initializers.variance_scaling(
 )
 
 
+def _like(bias: Any, x: Any) -> Any:
+    # Written out, for jax_numpy_rank_promotion="raise".
+    return jnp.broadcast_to(bias, jnp.shape(x))
+
+
 class Linear(Module):
     """``x @ weight.T + bias``, from the last axis of ``x``.
 
@@ -46,7 +51,7 @@ class Linear(Module):
 
     def __call__(self, x: Any) -> Any:
         y = x @ self.weight.value.T
-        return y if self.bias is None else y + self.bias.value
+        return y if self.bias is None else y + _like(self.bias.value, y)
 
 
 class Sequential(Module):
@@ -128,7 +133,8 @@ class GRUCell(Module):
 
     def __call__(self, x: Any) -> Any:
         h = self.h.value
-        from_input = jnp.split(x @ self.w_in.value.T + self.bias.value, 3, axis=-1)
+        from_input = x @ self.w_in.value.T
+        from_input = jnp.split(from_input + _like(self.bias.value, from_input), 3, axis=-1)
         from_hidden = jnp.split(h @ self.w_hidden.value.T, 3, axis=-1)
         reset = jax.nn.sigmoid(from_input[0] + from_hidden[0])
         update = jax.nn.sigmoid(from_input[1] + from_hidden[1])

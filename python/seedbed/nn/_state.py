@@ -313,7 +313,10 @@ class State:
         content = self._content_of_copy()
         if content.value is not UNSET:
             content = content._replace(value=jax.tree.map(_copied, content.value))
-        object.__setattr__(twin, "_content", content)
+        twin._content = content
+        for name, value in self.__dict__.items():
+            if name not in ("_content", "_home"):  # attributes of the user's kind of state
+                twin.__dict__[name] = copy.deepcopy(value, memo)
         return twin
 
     def _content_of_copy(self) -> Content:

@@ -32,6 +32,9 @@ class Node:
         del args, kwargs
         node = object.__new__(cls)
         object.__setattr__(node, "_home", _compat.trace_state())
+        draft = _draft.current()
+        if draft is not None:
+            draft.made[id(node)] = node
         return node
 
 
