@@ -1,5 +1,6 @@
 """benchmarks/: the tables are consistent and one tiny case runs. Nothing about time."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -19,20 +20,25 @@ def _from_the_root(monkeypatch):
 
 
 def test_every_case_names_known_peers_and_samplers():
-    from benchmarks import array_peers, cases, jax_peers, measure, peers
+    from benchmarks import array_peers, cases, jax_peers, measure, modules, peers
 
     names = [case.name for case in cases.CASES]
     assert len(set(names)) == len(names)
     for case in cases.CASES:
         for variant in (case, measure.QUICK.shrink(case)):
             assert set(variant.peers) <= set(peers.PEERS), case.name
-            assert {"seedbed", "jax", "jax_unrolled", "zeros"} <= set(variant.peers), case.name
+            expected = {"seedbed", "jax", "jax_unrolled", "zeros"}
+            if case.table == "modules":
+                expected = {"nn", "nn_ensemble", "nn_jax", "brainstate"}
+            assert expected <= set(variant.peers), case.name
+            assert case.ours in variant.peers, case.name
             assert {leaf.sampler for leaf in variant.leaves} <= set(jax_peers.SAMPLERS), case.name
             assert "{" not in variant.heading, case.name
         assert set(case.baselines) <= set(case.peers), case.name
     for peer in peers.PEERS.values():
         module, factory = peer.factory.split(":")
-        home = {"jax_peers": jax_peers, "array_peers": array_peers}[module]
+        homes = {"jax_peers": jax_peers, "modules": modules, "array_peers": array_peers}
+        home = homes[module]
         assert callable(getattr(home, factory)), peer.label
 
 
@@ -77,3 +83,20 @@ def test_one_tiny_case_runs_and_its_bits_agree(tmp_path):
     assert case["peers"]["seedbed"]["same_bits"] is True
     assert len(case["peers"]["seedbed"]["warm_wall"]) == 1
     assert "random bits" in (tmp_path / "draws.md").read_text()
+
+
+def test_the_modules_table_runs_and_its_bits_agree(tmp_path):
+    """Module and function make the same bits as jax; brainstate runs, or the table says why not."""
+    command = [sys.executable, "-m", "benchmarks", "modules", "--quick", "--rounds", "1"]
+    command += ["--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (case,) = json.loads((tmp_path / "modules.json").read_text())["cases"]
+    peers = case["peers"]
+    assert [peers[name]["same_bits"] for name in ("nn", "nn_ensemble", "nn_jax")] == [True] * 3
+    if importlib.util.find_spec("brainstate"):
+        assert peers["brainstate"]["values"] == peers["nn"]["values"]
+    else:
+        assert peers["brainstate"]["status"] == "skip"
+        assert "brainstate" in peers["brainstate"]["reason"]
+    assert "seedbed.nn wall" in done.stdout

@@ -353,7 +353,7 @@ def test_a_deep_tree_is_pickled(deep):
 def test_a_deep_tree_is_printed(deep):
     lines = repr(deep).splitlines()
     assert len(lines) == 2 * (DEPTH + 1) + 1
-    assert lines[-2].strip() == "root: Node  (shared: root)"
+    assert lines[-DEPTH - 2].strip() == "root: Node  (shared: root)"
 
 
 def test_a_deep_tree_is_split_and_merged(deep):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a virtual environment with the package and everything its tests and demo use.
+# Makes a virtual environment with the package and everything its tests, demo and examples use.
 #
 #   sh tools/make_env.sh PYTHON DIRECTORY [REQUIREMENT...]
 #
@@ -13,6 +13,7 @@ if ! [ -x "$directory/bin/python" ] || ! "$directory/bin/python" -c ''; then
     "$directory/bin/python" -m pip install -q --upgrade 'pip>=25.1'
 fi
 # Built in isolation, against the FFI headers of the oldest supported jaxlib.
-"$directory/bin/python" -m pip install -q --group test --group lint --group demo . "$@"
+"$directory/bin/python" -m pip install -q \
+    --group test --group lint --group demo --group examples . "$@"
 "$directory/bin/python" -m seedbed info
 touch "$directory/installed"

@@ -278,7 +278,7 @@ def words(indices: Any) -> Any:
 # --- memory -----------------------------------------------------------------------------
 
 
-def memory(plan: Plan, member_bytes: int, count: int, concrete: bool) -> None:
+def memory(plan: Plan, member_bytes: int, count: int, concrete: bool, name: str = "size") -> None:
     """Refuses a result that cannot exist, before anything is allocated.
 
     Args:
@@ -286,6 +286,7 @@ def memory(plan: Plan, member_bytes: int, count: int, concrete: bool) -> None:
         member_bytes: what one member takes, `Plan.total_bytes`.
         count: how many members.
         concrete: whether they are about to be allocated, not only traced.
+        name: of the argument that said how many.
     """
     asked = count * member_bytes
     if asked < _SMALL:
@@ -295,11 +296,11 @@ def memory(plan: Plan, member_bytes: int, count: int, concrete: bool) -> None:
     )
     message = f"{count} members of {member_bytes:,} bytes are {asked:,} bytes"
     if asked >= 1 << 63:
-        raise OverflowError(f"`size` is too large: {message}. Largest results: {leaves}")
+        raise OverflowError(f"`{name}` is too large: {message}. Largest results: {leaves}")
     available = _available_memory() if concrete else None
     if available is not None and asked > available:
         raise MemoryError(
-            f"`size` is too large for this machine: {message}, and {available:,} bytes are free. "
+            f"`{name}` is too large for this machine: {message}, and {available:,} bytes are free. "
             f"Largest results: {leaves}. `stream` and `members` make the ensemble in parts."
         )
 

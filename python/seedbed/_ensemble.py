@@ -33,6 +33,9 @@ class _Prepared:
 class Ensemble:
     """An init function, ready to be called for all members at once. Made by `ensemble`."""
 
+    # What the caller knows the number of members as.
+    _size_name = "size"
+
     def __init__(self, init: Callable[..., Any], size: int, *, in_axes: Any = None) -> None:
         if not callable(init):
             raise TypeError(
@@ -125,7 +128,7 @@ class Ensemble:
         leaves = [given[position] for position in prepared.reads]
         size = self.size if chosen is None else chosen.count
         tracing = _compat.under_trace([key, *leaves, *prepared.captures])
-        _check.memory(plan, prepared.member_bytes, size, concrete=not tracing)
+        _check.memory(plan, prepared.member_bytes, size, not tracing, self._size_name)
         if chosen is not None:
             leaves = [
                 leaf if axis is None else chosen.take(leaf, axis)
@@ -240,7 +243,9 @@ def recorded_ensemble(
         in_axes: mapped axis, or None, of every argument leaf. The ensemble is called with
             the leaves, as ``(key, *leaves)``.
     """
-    return Ensemble(recorded, size, in_axes=in_axes)
+    made = Ensemble(recorded, size, in_axes=in_axes)
+    made._size_name = "axis_size"
+    return made
 
 
 def ensemble(init: Callable[..., Any], size: int, *, in_axes: Any = None) -> Ensemble:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _compat, filters
+from .. import _check, _compat, filters
 from . import _traverse
 from ._keys import Keys
 from ._traverse import Path
@@ -152,4 +152,4 @@ def check_axis_size(value: Any) -> int:
         raise ValueError(
             f"axis_size must be a positive integer, got {what} of type {type(value).__name__}"
         )
-    return number
+    return _check.size(number, "axis_size")

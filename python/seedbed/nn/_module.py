@@ -172,7 +172,7 @@ def clone(module: Any, memo: dict[int, Any], copied: Callable[[State], State]) -
         for node, twin in twins:
             for name, value in _traverse.attributes(node).items():
                 twin.__dict__[name] = copy.deepcopy(value, memo)
-    return memo[id(module)]
+    return copy.deepcopy(module, memo)  # in the memo by now, unless it is a container
 
 
 def _picture(module: Module) -> str:
@@ -232,9 +232,9 @@ def _holds_nodes(container: Any) -> bool:
 
 
 def _plain(value: Any) -> str:
+    if callable(value):  # classes too, whose `shape` may be a property
+        return getattr(value, "__qualname__", type(value).__name__)
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{type(value).__name__}(shape={tuple(value.shape)}, dtype={value.dtype})"
-    if callable(value):
-        return getattr(value, "__qualname__", type(value).__name__)
     text = repr(value)
     return text if len(text) < 60 else text[:56] + " ..."

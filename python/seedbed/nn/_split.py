@@ -88,7 +88,7 @@ def merge(definition: Definition, *values: Mapping[str, Any]) -> Any:
         *values: dictionaries from dotted path to value, together one for every state.
 
     Raises:
-        TypeError: ``definition`` is not one.
+        TypeError: ``definition`` is not one, or a dictionary of values is not one.
         ValueError: a state has no value, two values, or the member axis of none.
     """
     if not isinstance(definition, Definition):
@@ -98,6 +98,11 @@ def merge(definition: Definition, *values: Mapping[str, Any]) -> Any:
         )
     together: dict[str, Any] = {}
     for one in values:
+        if not isinstance(one, Mapping):
+            raise TypeError(
+                f"`values` must be dictionaries from dotted paths to values; got {one!r} of type "
+                f"{type(one).__name__}"
+            )
         twice = together.keys() & one.keys()
         if twice:
             raise ValueError(f"`values` has two values for {sorted(twice)}")
