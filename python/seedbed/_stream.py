@@ -101,7 +101,7 @@ class Stream:
                 self._count += 1
             ticket = _Ticket(self._epoch, number)
         try:
-            return ticket, jax.random.fold_in(key, _on_device(ticket.number, key))
+            return ticket, _fold_in(key, ticket.number)
         except BaseException:
             self._give_back(ticket)
             raise
@@ -153,6 +153,38 @@ class Stream:
 # The streams that are open here, the innermost last. A tuple and not tokens of `ContextVar`:
 # one stream may be open several times, and in several threads.
 _current: ContextVar[tuple[StreamLike, ...]] = ContextVar("seedbed_streams", default=())
+
+
+def _fold_in(key: Any, number: int) -> Any:
+    """``jax.random.fold_in(key, number)``, without a compile where that is possible.
+
+    At a cold start that compile would take as long as everything else that a collective call
+    does, so threefry's one block is computed here. A key that was put on a device by name, or
+    is being traced, goes through jax.
+    """
+    concrete = _compat.trace_state() == _compat.top_trace_state() and not _compat.is_tracer(key)
+    typed = is_typed(key)
+    impl = _compat.key_impl_name(key.dtype) if typed else _compat.default_impl()
+    if concrete and impl == "threefry2x32" and number < 2**32:
+        data = jax.random.key_data(key) if typed else key
+        if not data.committed:
+            first, second = (int(word) for word in jax.device_get(data))
+            words = jax.device_put(np.array(_threefry2x32(first, second, number), np.uint32))
+            return jax.random.wrap_key_data(words, impl=impl) if typed else words
+    return jax.random.fold_in(key, _on_device(number, key))
+
+
+def _threefry2x32(first: int, second: int, count: int) -> tuple[int, int]:
+    """The block of counter ``(0, count)`` under a key of two words (Salmon et al. 2011)."""
+    words = (first, second, first ^ second ^ 0x1BD11BDA)
+    x, y = first, (count + second) % 2**32
+    for group in range(5):
+        for rotation in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+            x = (x + y) % 2**32
+            y = (y << rotation | y >> (32 - rotation)) % 2**32 ^ x
+        x = (x + words[(group + 1) % 3]) % 2**32
+        y = (y + words[(group + 2) % 3] + group + 1) % 2**32
+    return x, y
 
 
 def _on_device(number: int, key: Any) -> Any:

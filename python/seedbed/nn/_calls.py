@@ -47,6 +47,7 @@ def call_once(found: Methods, key: Any, publish: bool = True) -> dict[Path, Any]
 
 def _start(draft: Draft, target: Any) -> _traverse.Tree:
     tree = _traverse.walk(target)
+    draft.before = tree.nodes
     draft.containers = [(container, container.copy()) for container in tree.containers]
     draft.nodes = [(node.__dict__, node.__dict__.copy()) for node in tree.nodes.values()]
     return tree
@@ -92,6 +93,12 @@ def record_members(
     inputs = inputs_of(draft, tree.states.values(), inputs_given, size, paths, found.initialises)
     job = _members.Members(draft, size, inputs)
     job.record(found, key, target=found.target, exclude=exclude)
-    axes = {id(item.state): item.axis for item in inputs}
-    axes |= {id(state): axis for state, axis in outputs_given}
+    axes: dict[int, int] = {}
+    if not found.initialises:  # a value made anew has its members in front
+        axes = {id(item.state): item.axis for item in inputs}
+    axes |= {id(state): axis for state, axis in (*inputs_given, *outputs_given)}
+    for output in job.outputs:
+        before = tree.states.get(output.path)
+        if id(before) in axes:  # what was made takes the place of a state that was given
+            axes.setdefault(id(output.state), axes[id(before)])
     return job, axes

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .. import _compat
 from . import _draft, _traverse
 from ._draft import LOCK, Content, Draft, MemberAxis
-from ._members import Members
+from ._members import Members, Output
 from ._state import State, _tags
 
 
@@ -40,6 +40,7 @@ def commit(
         number = id(state)
         if not output.excluded:
             axis = axes.get(number, 0)
+            _check_axis(output, axis)
             value = _moved(value, axis)
             level = MemberAxis(job.size, axis)
             content = content._replace(mapped=(level, *content.mapped))
@@ -66,8 +67,8 @@ def settle(draft: Draft, target: Any, initialises: bool) -> None:
     """Publishes a call; one that initialises keeps the `State` objects that were there."""
     with LOCK:
         if initialises:
-            draft.renewed |= set(draft.written)
             _keep_objects(draft, target)
+            draft.renewed |= set(draft.written)
         draft.publish()
 
 
@@ -95,6 +96,16 @@ def _keep_objects(draft: Draft, target: Any) -> None:
             draft.contents[id(before)] = draft.contents.pop(number)
             draft.written[id(before)] = before
             del draft.written[number]
+
+
+def _check_axis(output: Output, axis: int) -> None:
+    for leaf in output.types:
+        if not -leaf.ndim - 1 <= axis <= leaf.ndim:
+            name = _traverse.dotted(output.path) or type(output.state).__name__
+            raise ValueError(
+                f"`out_states` puts the members of the state {name!r} at axis {axis}; with them, a "
+                f"value of shape {leaf.shape} has {leaf.ndim + 1} axes"
+            )
 
 
 def _moved(value: Any, axis: int) -> Any:

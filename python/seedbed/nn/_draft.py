@@ -95,6 +95,7 @@ class Draft:
         renewed: states that an initialisation inside the call wrote, by identity.
         retagged: tags that the call gave to states, by identity.
         drawn: which node drew a declared state, by identity of the state.
+        before: the modules of the tree at the start of the call, by path.
         attributes: attributes set or deleted, by (identity of the module, name).
         containers: lists and dicts of the tree as they were, to restore on failure.
         nodes: the same for the attributes of modules, where they were set past the draft.
@@ -112,6 +113,7 @@ class Draft:
     renewed: set[int] = field(default_factory=set)
     retagged: dict[int, tuple[Any, frozenset[str]]] = field(default_factory=dict)
     drawn: dict[int, Any] = field(default_factory=dict)
+    before: dict[Any, Any] = field(default_factory=dict)
     attributes: dict[tuple[int, str], Any] = field(default_factory=dict)
     owners: dict[int, Any] = field(default_factory=dict)
     containers: list[tuple[Any, Any]] = field(default_factory=list)
@@ -130,7 +132,9 @@ class Draft:
 
     def write(self, state: Any, content: Content) -> None:
         self.written[id(state)] = state
-        if self.taps is not None and self.taps(state):
+        # Within a transformation inside the call there is nothing that outlives it.
+        outermost = _compat.trace_state() == self.home
+        if self.taps is not None and outermost and self.taps(state):
             self.untapped[id(state)] = content.value
             content = content._replace(value=_tap.tap(content.value, len(self.tapped)))
             self.tapped.append(id(state))
@@ -160,7 +164,7 @@ class Draft:
     # --- the end ------------------------------------------------------------------------
 
     def restore_containers(self) -> None:
-        for container, before in self.containers:
+        for container, before in reversed(self.containers):
             if _same_items(container, before):
                 continue
             if isinstance(container, dict):
@@ -168,7 +172,7 @@ class Draft:
                 container.update(before)
             else:
                 container[:] = before
-        for attributes, before in self.nodes:
+        for attributes, before in reversed(self.nodes):
             for name, value in list(attributes.items()):
                 if value is before.get(name, DELETED) or not _holds_tracer(value):
                     continue
@@ -181,10 +185,12 @@ class Draft:
         """Makes everything real, or hands it to the draft of the call around this one."""
         if self.outer is not None:
             for number, state in self.written.items():
-                if number in self.created:
-                    self.outer.create(state, self.contents[number])
-                else:
+                if number not in self.created:
                     self.outer.write(state, self.contents[number])
+                elif state._home == self.home:
+                    self.outer.create(state, self.contents[number])
+            self.outer.containers += self.containers
+            self.outer.nodes += self.nodes
             self.outer.made.update(self.made)
             self.outer.renewed |= self.renewed
             self.outer.retagged.update(self.retagged)
@@ -237,7 +243,24 @@ def _same_items(left: Any, right: Any) -> bool:
 
 
 def _holds_tracer(value: Any) -> bool:
-    return any(_compat.is_tracer(leaf) for leaf in jax.tree.leaves(value))
+    return any(_compat.is_tracer(leaf) for leaf in leaves(value))
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """What an attribute holds: containers as Python has them, other pytrees as jax has them.
+
+    Unlike those of jax, dictionaries may have keys of several types, and lists hold themselves.
+    """
+    seen: set[int] = set()
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, (list, tuple, dict)):
+            if id(item) not in seen:
+                seen.add(id(item))
+                pending.extend(item.values() if isinstance(item, dict) else item)
+        else:
+            yield from jax.tree.leaves(item)
 
 
 def content(state: Any) -> Content:

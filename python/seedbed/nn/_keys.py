@@ -63,6 +63,10 @@ class Keys:
             self._streams[path] = KeyStream(self.key, path)
         return self._streams[path]
 
+    def restart(self, path: Path) -> None:
+        """Starts the stream of a node anew, for a module that took the place of another."""
+        self._streams.pop(path, None)
+
     @contextlib.contextmanager
     def using(self, path: Path | None) -> Iterator[None]:
         """Makes a node's stream the ambient one."""

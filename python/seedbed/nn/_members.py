@@ -115,9 +115,10 @@ class Members:
                     value = item.tree.unflatten([next(values) for _ in item.leaves])
                     draft.contents[id(item.state)] = item.content._replace(value=value)
                 result = call(keys, rebuild(list(values)))
-                _draw_created(draft, target, keys)
+                returned = [leaf for leaf in jax.tree.leaves(result) if _kept(leaf)]
+                _draw_created(draft, target, keys, returned)
                 _check_attributes(draft)
-                self._collect(target, exclude)
+                self._collect(target, returned, exclude)
                 written = [draft.value(output.state) for output in self.outputs]
             draft.forget_values()
             flat = [jax.tree.leaves(value) for value in written]
@@ -140,15 +141,19 @@ class Members:
             draft.forget_values()
         self.recorded = dataclasses.replace(recorded, paths=self._paths())
 
-    def _collect(self, target: Any, exclude: Callable[[Path, Any], bool] | None) -> None:
+    def _collect(
+        self, target: Any, returned: list[Any], exclude: Callable[[Path, Any], bool] | None
+    ) -> None:
         """Which states the call wrote, and what becomes of each."""
         draft = self.draft
         if target is None:
-            made = list(draft.created.values())
+            made = [state for state in draft.created.values() if state._home == draft.home]
             paths: dict[int, Path] = {id(state): (number,) for number, state in enumerate(made)}
             paths |= {id(item.state): ("in_states", i) for i, item in enumerate(self.inputs)}
         else:
-            paths = {id(state): path for path, state in _traverse.walk(target).states.items()}
+            found = _traverse.walk(returned).states
+            paths = {id(state): ("result", *path) for path, state in found.items()}
+            paths |= {id(state): path for path, state in _traverse.walk(target).states.items()}
         for number, state in draft.written.items():
             if number not in paths and number in draft.created:
                 continue  # made and dropped, or kept by somebody else
@@ -234,6 +239,21 @@ class Members:
         mapped = [i for i, axis in enumerate(self._all_axes()) if axis is not None]
         return _tap.dependent(self.recorded.closed.jaxpr, [0, *(1 + i for i in mapped)])
 
+    def refuse_shared_draws(self) -> None:
+        """For a call in which states without members are not drawn once for all.
+
+        Raises:
+            ValueError: one of them would depend on the keys of the members.
+        """
+        keyed = _tap.dependent(self.recorded.closed.jaxpr, [0])
+        position = self.arrays
+        for output in self.outputs:
+            after = position + output.tree.num_leaves
+            if output.excluded and not isinstance(output.state, NonBatchState):
+                if not keyed.isdisjoint(range(position, after)):
+                    raise _shared([output])
+            position = after
+
     def _parts(self) -> Parts:
         """The program of the excluded states, if there are any, and that of the members."""
         draft, position = self.draft, self.arrays
@@ -250,12 +270,7 @@ class Members:
         single, members, needed, branches = _tap.split(self.recorded.closed, shared, positions)
         axes = self._all_axes()
         if any(axes[i] is not None for i in needed):
-            names = [_traverse.dotted(o.path) for o in self.outputs if o.excluded]
-            raise ValueError(
-                f"the states {names} are shared by all members, but would be computed from values "
-                "that each member has its own of; to have a value per member, do not exclude them, "
-                "and list existing ones in `out_states`"
-            )
+            raise _shared([output for output in self.outputs if output.excluded])
         paths = self.recorded.paths
         kept = tuple(path for i, path in enumerate(paths) if i not in positions)
         return Parts(
@@ -356,7 +371,16 @@ def _blank(aval: Any) -> Any:
     return jnp.zeros(aval.shape, aval.dtype)
 
 
-def _draw_created(draft: Draft, target: Any, keys: Keys) -> None:
+def _shared(outputs: list[Output]) -> ValueError:
+    names = [_traverse.dotted(output.path) for output in outputs]
+    return ValueError(
+        f"the states {names} are shared by all members, but would be computed from values that "
+        "each member has its own of; to have a value per member, do not exclude them, and list "
+        "existing ones in `out_states`"
+    )
+
+
+def _draw_created(draft: Draft, target: Any, keys: Keys, returned: Sequence[Any] = ()) -> None:
     """Draws the declared states that were made during the call and have no value yet."""
     if not draft.created:
         return
@@ -364,19 +388,29 @@ def _draw_created(draft: Draft, target: Any, keys: Keys) -> None:
     if target is None:
         with keys.using(None):
             for number in [number for number in draft.created if number in pending]:
-                draft.created[number].redraw()
+                if draft.created[number]._home == draft.home:
+                    draft.created[number].redraw()
         return
     tree = _traverse.walk(target)
+    kept = {id(node) for node in tree.nodes.values()}
     for path, node in tree.nodes.items():
+        if id(node) in draft.made and path in draft.before and id(draft.before[path]) not in kept:
+            # The module that was here has drawn, and is dropped: its numbers must not shift
+            # those of the one that every call makes here.
+            keys.restart(path)
         with keys.using(path):
             for state in tree.own.get(id(node), []):
                 if id(state) in pending:
                     state.redraw()
+    with keys.using(None):
+        for state in _traverse.walk(returned).states.values():
+            if id(state) in pending and id(state) not in draft.written:
+                state.redraw()
 
 
 def _check_attributes(draft: Draft) -> None:
     for (number, name), value in draft.attributes.items():
-        for leaf in jax.tree.leaves(value):
+        for leaf in _draft.leaves(value):
             if _compat.is_tracer(leaf) and _compat.trace_of(leaf) is not None:
                 module = type(draft.owners[number]).__name__
                 raise TypeError(

@@ -17,6 +17,7 @@ from ._draft import Draft
 from ._inputs import inputs_of, states_by_axis
 from ._keys import Keys, reserved
 from ._methods import check_axis_size
+from ._state import State
 from ._tree_args import agreed, take_apart
 
 
@@ -89,34 +90,38 @@ def vmap(
         arguments = take_apart(args, in_axes)
         modules = [owner, *arguments.modules, *kwargs.values()]
         modules = [module for module in modules if isinstance(module, _traverse.Node)]
-        states = _traverse.walk(modules).states
-        paths = {id(state): path[1:] for path, state in states.items()}
+        target = modules[0] if len(modules) == 1 else modules
+        tree = _traverse.walk(target)
+        paths = {id(state): path for path, state in tree.states.items()}
         sizes = [("axis_size", axis_size)] if axis_size is not None else []
-        for path, state in states.items():
+        for path, state in tree.states.items():
             if state.members is not None:
-                sizes.append((f"the state {_traverse.dotted(path[1:])!r}", state.members))
-        sizes += [(state._name(), _length(state, axis)) for state, axis in given]
+                sizes.append((f"the state {_traverse.dotted(path)!r}", state.members))
+        sizes += _lengths(given)
         size = agreed([*sizes, *arguments.sizes], "vmap")
         with reserved() as key:
             draft = Draft(members=True)
             with _draft.transaction(draft):
-                inputs = inputs_of(draft, states.values(), given, size, paths, renews=False)
+                draft.containers = [(container, container.copy()) for container in tree.containers]
+                states = tree.states.values()
+                inputs = inputs_of(draft, states, given, size, paths, renews=False)
                 own = {id(item.state) for item in inputs} | {id(state) for state, _ in written}
                 job = _members.Members(draft, size, inputs, arguments.leaves, arguments.axes)
                 job.record(
                     lambda keys, rebuilt: _with_keys(keys, fn, rebuilt, kwargs),
                     key,
-                    target=modules,
+                    target=target,
                     exclude=lambda path, state: (
                         not (id(state) in own or id(state) in draft.created)
                     ),
                     rebuild=arguments.rebuild,
                 )
+                job.refuse_shared_draws()
                 result, values = job.run(key, _runner(draft, chunk_size, loop))
                 out = _placed(job, result, out_axes)
                 axes = {id(item.state): item.axis for item in inputs}
                 axes |= {id(state): axis for state, axis in written}
-                commit(job, values, axes, modules, False, None)
+                commit(job, values, axes, target, False, None)
         return out
 
     functools.update_wrapper(run, fn, updated=())
@@ -188,7 +193,7 @@ def vmap_new_states(
     def run(*args: Any) -> Any:
         arguments = take_apart(args, in_axes)
         sizes = [("axis_size", axis_size)] if axis_size is not None else []
-        sizes += [(state._name(), _length(state, axis)) for state, axis in given]
+        sizes += _lengths(given)
         size = agreed([*sizes, *arguments.sizes], "vmap_new_states")
         with reserved() as key:
             draft = Draft(members=True)
@@ -239,9 +244,20 @@ def _check_preexisting(draft: Draft, allowed: set[int]) -> None:
         )
 
 
-def _length(state: Any, axis: int) -> int:
-    shape = np.shape(jax.tree.leaves(state._readable().value)[0])
-    return shape[axis] if -len(shape) <= axis < len(shape) else -1
+def _lengths(given: list[tuple[State, int]]) -> list[tuple[str, int]]:
+    """How many members each of the ``in_states`` has; those without a leaf say nothing."""
+    lengths = []
+    for state, axis in given:
+        if not state.initialized:
+            raise ValueError(f"`in_states` has the state {state._name()}, which has no value yet")
+        for leaf in jax.tree.leaves(state._readable().value)[:1]:
+            shape = np.shape(leaf)
+            if not -len(shape) <= axis < len(shape):
+                raise ValueError(
+                    f"`in_states` maps axis {axis} of the state {state._name()}, which has none"
+                )
+            lengths.append((state._name(), shape[axis]))
+    return lengths
 
 
 def _placed(job: _members.Members, leaves: list[Any], out_axes: Any) -> Any:
@@ -262,6 +278,20 @@ def _placed(job: _members.Members, leaves: list[Any], out_axes: Any) -> Any:
                 )
             placed.append(leaf[0])
         else:
-            placed.append(leaf if axis == 0 else jnp.moveaxis(leaf, 0, axis))
+            placed.append(_moved(leaf, axis))
         position += 1
     return job.result_tree.unflatten(placed)
+
+
+def _moved(leaf: Any, axis: Any) -> Any:
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+        raise TypeError(
+            f"`out_axes` must consist of integers and None; got {axis!r} of type "
+            f"{type(axis).__name__}"
+        )
+    if not -leaf.ndim <= axis < leaf.ndim:
+        raise ValueError(
+            f"`out_axes` puts the members at axis {axis} of a result that has {leaf.ndim} axes "
+            "with that of the members"
+        )
+    return leaf if axis == 0 else jnp.moveaxis(leaf, 0, int(axis))

@@ -122,9 +122,8 @@ def merge(definition: Definition, *values: Mapping[str, Any]) -> Any:
 
 
 def _emptied(state: State) -> State:
-    twin = copy.copy(state)
-    twin._content = _draft.content(state)._replace(value=UNSET)
-    return twin
+    emptied: State = state._bare(_draft.content(state)._replace(value=UNSET))
+    return emptied
 
 
 def _clone(module: Any, copied: Any) -> Any:

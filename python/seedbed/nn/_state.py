@@ -100,7 +100,9 @@ class State:
     @value.setter
     def value(self, value: Any) -> None:
         draft = _draft.current()
-        home = self._home if draft is None else draft.home
+        # One made in the call may be of a transformation inside of it, which it ends with.
+        own = draft is None or id(self) in draft.created
+        home = self._home if own or draft is None else draft.home
         if _compat.trace_state() != home:
             raise ValueError(
                 f"{self._name()} was made outside of the function that jax is tracing (jit, vmap, "
@@ -252,7 +254,7 @@ class State:
 
     def _known(self, draft: _draft.Draft | None) -> bool:
         while draft is not None:
-            if id(self) in draft.contents:
+            if id(self) in draft.contents or id(self) in draft.created:
                 return True
             draft = draft.outer
         return False
@@ -307,13 +309,11 @@ class State:
     # --- copies -------------------------------------------------------------------------
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # The leaves are jax arrays, which never change: sharing them is a copy.
-        twin = copy.copy(self)
-        memo[id(self)] = twin
         content = self._content_of_copy()
         if content.value is not UNSET:
             content = content._replace(value=jax.tree.map(_copied, content.value))
-        twin._content = content
+        twin = self._twin(content)
+        memo[id(self)] = twin
         for name, value in self.__dict__.items():
             if name not in ("_content", "_home"):  # attributes of the user's kind of state
                 twin.__dict__[name] = copy.deepcopy(value, memo)
@@ -326,9 +326,24 @@ class State:
         return content
 
     def __copy__(self) -> Any:
+        return self._twin(self._content_of_copy())
+
+    def _twin(self, content: Content) -> Any:
+        """A copy with some content; in a call it is one of the states that the call makes."""
+        draft = _draft.current()
+        if draft is None or content.value is UNSET:
+            twin = self._bare(content)
+            if draft is not None:
+                draft.created[id(twin)] = twin
+        else:
+            twin = self._bare(content._replace(value=UNSET))
+            draft.create(twin, content)
+        return twin
+
+    def _bare(self, content: Content) -> Any:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._content = self._content_of_copy()
+        twin._content = content
         twin._home = _compat.trace_state()
         return twin
 

@@ -72,6 +72,8 @@ def split(
     used = _used(body, outs)
     key, *inputs = jaxpr.invars
     needed = tuple(i for i, variable in enumerate(inputs) if variable in used)
+    # The others may read inputs that this program does not have.
+    body = [eqn for eqn in body if any(variable in used for variable in eqn.outvars)]
     single = jaxpr.replace(eqns=body, invars=[key, *(inputs[i] for i in needed)], outvars=outs)
     core: Any = jex_core
     return (

@@ -38,6 +38,11 @@ def take_apart(args: tuple[Any, ...], in_axes: Any) -> Arguments:
         TypeError, ValueError: ``in_axes`` does not fit the arguments.
     """
     every, tree = jax.tree_util.tree_flatten_with_path(args)
+    if isinstance(in_axes, (tuple, list)) and len(in_axes) != len(args):
+        raise ValueError(
+            f"`in_axes` has {len(in_axes)} entries for {len(args)} positional arguments; give one "
+            "entry for each"
+        )
     spread = _check.spread(in_axes, args)
     leaves: list[Any] = []
     axes: list[int | None] = []
