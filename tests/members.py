@@ -56,3 +56,38 @@ class Scale(Module):
 
     def double(self, x, *, times=2):
         return x * self.w.value * times
+
+
+class Counter(Module):
+    """A value per member, and a count that all members share."""
+
+    def __init__(self):
+        self.w = ParamState(init=normal, shape=(3,))
+        self.count = State(jnp.int32(0))
+        self.total = State(jnp.zeros(3))
+
+    def __call__(self, x):
+        self.count.value = self.count.value + 1
+        return x * self.w.value
+
+    def add(self, x):
+        self.total.value = self.total.value + x * self.w.value
+
+    def tell(self, x):
+        self.count.value = x
+
+
+def snapshot(net):
+    return {
+        path: (state.value, state.mapped, state.tags)
+        for path, state in net.states().items()
+        if state.initialized
+    }
+
+
+def assert_unchanged(net, before):
+    after = snapshot(net)
+    assert after.keys() == before.keys()
+    for path, (value, mapped, tags) in before.items():
+        now = after[path]
+        assert now[0] is value and now[1:] == (mapped, tags), path

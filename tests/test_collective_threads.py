@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import seedbed as sb
-from helpers import assert_same_bits
+from helpers import assert_same_bits, native_problem
 from modules import (
     Declared,
     Group,
@@ -194,11 +194,13 @@ def test_a_module_of_2000_nodes():
 
 
 def test_many_nodes_with_states():
-    net = Group(*(Noise(1) for _ in range(500)))
-    exclude = PathContains(499)
+    # The reference backend compiles every draw by itself.
+    count = 30 if native_problem() else 500
+    net = Group(*(Noise(1) for _ in range(count)))
+    exclude = PathContains(count - 1)
     sb.nn.vmap_init_all_states(net, axis_size=3, node_to_exclude=exclude)
-    assert not hasattr(net.items[499], "x") and net.members == 3
-    every = np.stack([node.x.value for node in net.items[:499]])
+    assert not hasattr(net.items[-1], "x") and net.members == 3
+    every = np.stack([node.x.value for node in net.items[:-1]])
     assert len(np.unique(every)) > 0.99 * every.size
     few = Group(*(Noise(1) for _ in range(3)))
     assert_values(few_members(few, 3), vmapped(few, 3, call_key()))

@@ -281,3 +281,59 @@ def test_deepcopy_of_a_list_of_modules_goes_through_its_memo():
     one.extra = two.extra = shared
     first, second, alone = copy.deepcopy([one, two, shared])
     assert first.extra is second.extra is alone and alone is not shared
+
+
+# --- copies made in a call --------------------------------------------------------------
+
+
+class Target(Module):
+    """A second network that starts as a copy of the first."""
+
+    def __init__(self, way):
+        self.net, self.way = sb.nn.Linear(3, 2), way
+
+    def init_state(self):
+        self.target = self.way(self.net)
+
+
+WAYS = {"deepcopy": copy.deepcopy, "split and merge": lambda net: sb.nn.merge(*sb.nn.split(net))}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", [None, 4])
+def test_init_state_may_copy_a_child(way, size, key):
+    net = draw(Target(WAYS[way]), key, size)
+    assert_same_bits(net.target.weight.value, net.net.weight.value)
+    assert net.target.weight is not net.net.weight
+    assert net.target.members == size and net.members == size
+    net.target.weight.value = net.target.weight.value + 1
+    assert not np.array_equal(net.target.weight.value, net.net.weight.value)
+    assert_same_bits(draw(Target(WAYS[way]), key, size).net.weight.value, net.net.weight.value)
+
+
+@pytest.mark.parametrize("exclude", [None, sb.filters.PathContains("target")])
+def test_a_copied_state_may_be_excluded(exclude, key):
+    with sb.random.stream(key):
+        net = Target(copy.deepcopy)
+        sb.nn.vmap_init_all_states(net, axis_size=4, state_to_exclude=exclude)
+    assert net.net.weight.members == 4
+    assert net.target.weight.members == (None if exclude else 4)
+    if exclude:
+        assert_same_bits(
+            net.target.weight.value, draw(Target(copy.deepcopy), key, None).net.weight.value
+        )
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
+def test_init_state_may_copy_a_state(how, key):
+    class Both(Module):
+        def __init__(self):
+            self.net = sb.nn.Linear(3, 2)
+
+        def init_state(self):
+            self.twin = how(self.net.weight)
+            self.fresh = how(State(init=half, shape=(2,)))
+
+    net = draw(Both(), key, 4)
+    assert_same_bits(net.twin.value, net.net.weight.value)
+    assert net.fresh.shape == (4, 2) and net.twin.members == net.fresh.members == 4

@@ -9,7 +9,7 @@ import pytest
 import seedbed as sb
 from helpers import ROOT
 
-PAGES = ["README.md", "docs/modules.md"]
+PAGES = ["README.md", "docs/modules.md", "docs/brainstate.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -36,3 +36,22 @@ def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target
+
+
+def test_every_row_of_the_comparison_links_tests_that_exist():
+    text = (ROOT / "docs/brainstate.md").read_text(encoding="utf-8")
+    rows = [row for row in text.splitlines() if row.startswith("| ")]
+    header, _, *rows = rows
+    columns = header.count("|")
+    linked = 0
+    for row in rows:
+        assert len(re.findall(r"(?<!\\)\|", row)) == columns, row
+        if re.fullmatch(r"\| \*\*[^|*]+\*\* \| \| \| \|", row):
+            continue  # the name of a group
+        links = re.findall(r"\[`(\w+)`\]\(\.\./tests/(\w+\.py)\)", row.split(" | ")[-1])
+        assert links, row
+        for name, file in links:
+            source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            assert re.search(rf"^def {name}\(", source, re.MULTILINE), f"{file} has no {name}"
+        linked += len(links)
+    assert linked >= 40

@@ -42,8 +42,8 @@ STAGES = {
 
 # The modules of `seedbed.nn`: each imports only from those before it, and from these stages.
 NN = (
-    *("_tap", "_draft", "_initializers", "_state", "_traverse", "_keys", "_methods", "_module"),
-    *("_members", "_inputs", "_commit", "_calls", "_assign", "_collective"),
+    *("_tap", "_draft", "_initializers", "_describe", "_state", "_traverse", "_keys"),
+    *("_methods", "_module", "_members", "_inputs", "_commit", "_calls", "_assign", "_collective"),
     *("_tree_args", "_loop", "_run", "_split", "_layers"),
 )
 NN_STAGES = {"_check", "_compat", "_ensemble", "_same", "_trace", "filters", "random"}

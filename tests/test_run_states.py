@@ -1,4 +1,4 @@
-"""What members write when a module runs over them; members of members; transformations."""
+"""What members write when a module runs over them, and what an exception leaves."""
 
 import jax
 import jax.numpy as jnp
@@ -7,43 +7,18 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits
-from members import N, Scale, close, looped, make, members_of, normal
+from members import (
+    Counter,
+    N,
+    assert_unchanged,
+    close,
+    looped,
+    make,
+    members_of,
+    normal,
+    snapshot,
+)
 from seedbed.nn import HiddenState, Module, NonBatchState, ParamState, State
-
-
-class Counter(Module):
-    """A value per member, and a count that all members share."""
-
-    def __init__(self):
-        self.w = ParamState(init=normal, shape=(3,))
-        self.count = State(jnp.int32(0))
-        self.total = State(jnp.zeros(3))
-
-    def __call__(self, x):
-        self.count.value = self.count.value + 1
-        return x * self.w.value
-
-    def add(self, x):
-        self.total.value = self.total.value + x * self.w.value
-
-    def tell(self, x):
-        self.count.value = x
-
-
-def snapshot(net):
-    return {
-        path: (state.value, state.mapped, state.tags)
-        for path, state in net.states().items()
-        if state.initialized
-    }
-
-
-def assert_unchanged(net, before):
-    after = snapshot(net)
-    assert after.keys() == before.keys()
-    for path, (value, mapped, tags) in before.items():
-        now = after[path]
-        assert now[0] is value and now[1:] == (mapped, tags), path
 
 
 @pytest.fixture
@@ -266,126 +241,3 @@ def test_a_value_that_leaks_out_is_no_tracer_in_a_state(counter, xs):
     sb.nn.vmap(counter)(xs)
     for state in counter.states().values():
         assert not isinstance(state.value, jax.core.Tracer)
-
-
-# --- members of members -----------------------------------------------------------------
-
-
-@pytest.fixture
-def grid(key):
-    """Scale for 2 x 4 members."""
-    net = Scale()
-    with sb.random.stream(key):
-        sb.nn.vmap_new_states(lambda: sb.nn.vmap_init_all_states(net, axis_size=4), axis_size=2)()
-    return net
-
-
-def test_vmap_of_vmap_runs_outer_and_inner(grid, key):
-    assert grid.w.shape == (2, 4, 3) and grid.w.mapped == ((2, 0), (4, 0))
-    assert grid.members == 2
-    x = jax.random.normal(key, (2, 4, 3))
-    both = sb.nn.vmap(lambda net, x: sb.nn.vmap(net)(x))
-    assert_same_bits(both(grid, x), x * grid.w.value)
-    outer = sb.nn.vmap(lambda net, x: sb.nn.vmap(net, in_axes=None)(x))
-    assert_same_bits(outer(grid, x[:, 0]), x[:, :1] * grid.w.value)
-    with pytest.raises(ValueError, match="holds 4 members, and calling it runs a single one"):
-        sb.nn.vmap(grid)(x)
-    with pytest.raises(ValueError, match="holds 2 members, and calling it runs a single one"):
-        grid(x)
-
-
-def test_random_numbers_of_members_of_members(key):
-    def draw():
-        return jax.random.bits(sb.random.next_key(), (2,))
-
-    with sb.random.stream(key):
-        got = sb.nn.vmap(lambda: sb.nn.vmap(draw, axis_size=4)(), axis_size=3)()
-    assert got.shape == (3, 4, 2)
-    assert len(np.unique(got)) == 24
-
-
-# --- transformations --------------------------------------------------------------------
-
-
-def test_jit_over_members_with_split_and_merge(key, xs):
-    cell = make(sb.nn.GRUCell(3, 4), key)
-    definition, params, hidden = sb.nn.split(cell, ParamState, ...)
-
-    @jax.jit
-    def step(params, hidden, x):
-        net = sb.nn.merge(definition, params, hidden)
-        y = sb.nn.vmap(net)(x)
-        return y, sb.nn.split(net, ParamState, ...)[2]
-
-    for _ in range(3):
-        y, hidden = step(params, hidden, xs)
-        close(y, sb.nn.vmap(cell)(xs))
-    close(hidden["h"], cell.h.value)
-    assert step._cache_size() == 1
-
-
-@pytest.mark.parametrize("options", [{}, {"chunk_size": 4}, {"loop": True}], ids=str)
-def test_gradients_are_those_of_the_members(key, xs, options):
-    net = make(sb.nn.Sequential(sb.nn.Linear(3, 4), jnp.tanh, sb.nn.Linear(4, 1)), key)
-    definition, values = sb.nn.split(net)
-
-    def loss(values):
-        twin = sb.nn.merge(definition, values)
-        return jnp.sum(sb.nn.vmap(twin, **options)(xs) ** 2)
-
-    grads = jax.jit(jax.grad(loss))(values)
-    close(jax.grad(loss)(values), grads)
-    for i, one in enumerate(members_of(net)):
-        single, part = sb.nn.split(one)
-        expected = jax.grad(
-            lambda part: jnp.sum(sb.nn.merge(single, part)(xs[i]) ** 2)  # noqa: B023
-        )(part)
-        close(jax.tree.map(lambda leaf: leaf[i], grads), expected)  # noqa: B023
-
-
-def test_gradients_through_random_numbers(key, xs):
-    net = make(sb.nn.Sequential(sb.nn.Linear(3, 4), sb.nn.Dropout(0.5)), key)
-    definition, values = sb.nn.split(net)
-
-    @jax.jit
-    def loss(values, key):
-        with sb.random.stream(key):
-            return jnp.sum(sb.nn.vmap(sb.nn.merge(definition, values))(xs))
-
-    bias = jax.grad(loss)(values, key)["layers.0.bias"]
-    assert set(np.unique(bias)) == {0.0, 2.0}
-    assert not np.array_equal(bias, jax.grad(loss)(values, jax.random.key(1))["layers.0.bias"])
-
-
-def test_inside_jax_vmap(key, xs):
-    net = make(Scale(), key)
-    definition, values = sb.nn.split(net)
-    got = jax.vmap(lambda x: sb.nn.vmap(sb.nn.merge(definition, values))(x))(
-        jnp.stack([xs, 2 * xs])
-    )
-    assert_same_bits(got, jnp.stack([xs, 2 * xs]) * jnp.stack([net.w.value] * 2))
-
-
-def test_a_module_from_outside_may_run_in_a_trace_when_it_writes_nothing(key, xs):
-    net, counter = make(Scale(), key), make(Counter(), key)
-    assert_same_bits(jax.jit(lambda x: sb.nn.vmap(net)(x))(xs), xs * net.w.value)
-    before = snapshot(counter)
-    with pytest.raises(ValueError, match="outside of the function that jax is tracing"):
-        jax.jit(lambda x: sb.nn.vmap(counter)(x))(xs)
-    assert_unchanged(counter, before)
-
-
-def test_a_second_call_compiles_nothing(key, xs):
-    events = []
-
-    def hear(event, duration, **_):
-        events.append(event)
-
-    net = make(sb.nn.GRUCell(3, 4), key)
-    sb.nn.vmap(net)(xs)
-    jax.monitoring.register_event_duration_secs_listener(hear)
-    try:
-        sb.nn.vmap(net)(xs)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(hear)
-    assert "/jax/core/compile/backend_compile_duration" not in events

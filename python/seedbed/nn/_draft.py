@@ -183,21 +183,25 @@ class Draft:
 
     def publish(self) -> None:
         """Makes everything real, or hands it to the draft of the call around this one."""
+        self._check_home()
         if self.outer is not None:
             for number, state in self.written.items():
                 if number not in self.created:
                     self.outer.write(state, self.contents[number])
-                elif state._home == self.home:
+                elif self.home is not self.base or state._home == self.home:
+                    # Otherwise made in a transformation inside the call, and gone with it.
+                    state._home = self.base
                     self.outer.create(state, self.contents[number])
             self.outer.containers += self.containers
             self.outer.nodes += self.nodes
+            for module in self.made.values():
+                object.__setattr__(module, "_home", self.base)
             self.outer.made.update(self.made)
             self.outer.renewed |= self.renewed
             self.outer.retagged.update(self.retagged)
             for (number, name), value in self.attributes.items():
                 self.outer.set_attribute(self.owners[number], name, value)
             return
-        self._check_home()
         with LOCK:
             undo: list[tuple[Any, ...]] = []
             try:
@@ -225,8 +229,11 @@ class Draft:
         """What was made outside of the function that jax traces must not hold its values."""
         states = [state for n, state in self.written.items() if n not in self.created]
         modules = [module for n, module in self.owners.items() if n not in self.made]
+        outer = self.outer
         for kept in [*states, *modules]:
-            if kept._home != self.base:
+            own = outer is None or id(kept) in outer.created or id(kept) in outer.made
+            home = kept._home if own or outer is None else outer.home
+            if home != self.base:
                 raise ValueError(
                     f"this {type(kept).__name__} was made outside of the function that jax is "
                     "tracing (jit, vmap, grad, scan, ...), and would be left with traced values. "

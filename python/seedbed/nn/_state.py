@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _compat, random
-from . import _draft, _initializers
+from . import _describe, _draft, _initializers
 from ._draft import LOCK, UNSET, Content, Declared, MemberAxis, Refused
 
 Initializer = Callable[..., Any]
@@ -230,7 +230,7 @@ class State:
         elif isinstance(content.value, Refused):
             parts = ["of other members"]
         else:
-            parts = [_summary(content.value)]
+            parts = [_describe.summary(content.value)]
         if content.mapped:
             sizes = [level.size for level in content.mapped]
             parts.append(f"members={sizes[0] if len(sizes) == 1 else tuple(sizes)}")
@@ -433,20 +433,6 @@ def _check_members(state: State, mapped: tuple[MemberAxis, ...], value: Any) -> 
                     "of members, or to have a single one."
                 )
             del shape[axis]
-
-
-def _summary(value: Any) -> str:
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        unit = f", unit={value.unit}" if hasattr(value, "unit") else ""
-        return f"shape={tuple(value.shape)}, dtype={value.dtype}{unit}"
-    if value is None or isinstance(value, (bool, int, float, complex, str)):
-        return repr(value)
-
-    def leaf(value: Any) -> str:
-        return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else repr(value)
-
-    described = jax.tree.map(leaf, value)
-    return str(described).replace("'", "")
 
 
 def _copied(leaf: Any) -> Any:
