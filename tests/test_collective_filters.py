@@ -146,11 +146,16 @@ def test_filters_of_states(name):
     assert set(states) == ALL
     sb.random.seed(11)
     single = values(sb.nn.init_all_states(group()))
+    # jax's own eager and compiled results may differ in the last bit; either is right.
+    compiled = jax.jit(sb.nn.init_function(group()))(call_key())
     sb.random.seed(11)
     every = values(sb.nn.vmap_init_all_states(group(), axis_size=3))
     for path, state in states.items():
         assert state.members == (None if path in excluded else 3), path
-        assert_same_bits(state.value, single[path] if path in excluded else every[path])
+        if path in excluded:
+            assert_same_bits(state.value, single[path], either=compiled[path])
+        else:
+            assert_same_bits(state.value, every[path])
 
 
 def test_filters_of_states_see_real_paths():

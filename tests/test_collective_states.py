@@ -147,13 +147,16 @@ def test_initialising_anew_keeps_the_state_objects(make):
     for number, size in enumerate((5, None, 3), 1):
         if size is None:
             sb.nn.init_all_states(net)
-            expected = jax.jit(sb.nn.init_function(make()))(call_key(number=number))
+            init = sb.nn.init_function(make())
+            expected = jax.jit(init)(call_key(number=number))
+            either = init(call_key(number=number))  # the last bit may differ from eager jax's
         else:
             sb.nn.vmap_init_all_states(net, axis_size=size)
-            expected = vmapped(make(), size, call_key(number=number))
+            expected = either = vmapped(make(), size, call_key(number=number))
         assert {path: id(state) for path, state in net.states().items()} == objects
         got = {name: values(net)[name] for name in expected}
-        assert_same_bits(jax.tree.map(jnp.asarray, got), expected, weak=False)
+        got = jax.tree.map(jnp.asarray, got)
+        assert_same_bits(got, expected, either=either, weak=False)
         assert net.members == size
     assert len(held) == len(objects)
     assert_no_tracer(net)
@@ -385,7 +388,7 @@ def test_the_plan_lists_every_state_with_its_draw():
     text = plan.explain()
     for name in names:
         line = next(line for line in text.splitlines() if line.split()[:1] == [name])
-        draw = {"b": "0", "own": "uniform"}.get(name.split(".")[-1], "normal")
+        draw = {"b": "constant", "own": "uniform"}.get(name.split(".")[-1], "normal")
         assert ("reference" if native_problem() else draw) in line, line
     shared = sb.nn.plan_init(net, axis_size=8, state_to_exclude=PathContains("x"))
     assert [o.path for o in shared.outputs] == [name for name in names if "x" not in name]

@@ -245,7 +245,7 @@ def test_a_shallow_copy_of_a_module_shares_its_states():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: sb.nn.Sequential(sb.nn.Linear(3, 4), jax.lax.tanh, sb.nn.Linear(4, 2)),
+        lambda: sb.nn.Sequential(sb.nn.Linear(3, 4), jax.nn.relu, jnp.tanh, sb.nn.Linear(4, 2)),
         lambda: sb.nn.GRUCell(3, 4),
         lambda: sb.nn.LIF(3),
         lambda: sb.nn.Dropout(0.5),

@@ -42,7 +42,7 @@ STAGES = {
 
 # The modules of `seedbed.nn`: each imports only from those before it, and from these stages.
 NN = (
-    *("_tap", "_draft", "_initializers", "_describe", "_state", "_traverse", "_keys"),
+    *("_tap", "_draft", "_pickle", "_describe", "_state", "_traverse", "_keys"),
     *("_methods", "_module", "_members", "_inputs", "_commit", "_calls", "_assign", "_collective"),
     *("_tree_args", "_loop", "_run", "_split", "_layers"),
 )

@@ -50,7 +50,7 @@ def declared(init=normal, shape=(3, 2), **options):
         (LongTermState, State),
         (ParamState, LongTermState),
         (BatchState, LongTermState),
-        (NonBatchState, LongTermState),
+        (NonBatchState, ShortTermState),
     ],
 )
 def test_kinds_are_a_hierarchy(kind, parent):

@@ -11,6 +11,7 @@ from typing import Any
 from .. import filters
 from . import _draft, _traverse
 from ._draft import DELETED, LOCK
+from ._pickle import pack_attribute, unpack_attribute
 from ._state import State
 from ._traverse import Path
 
@@ -127,10 +128,12 @@ class Module(_traverse.Node):
         return clone(self, memo, lambda state: copy.deepcopy(state, memo))
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(_traverse.attributes(self))
+        kept = _traverse.attributes(self)
+        return {name: pack_attribute(value) for name, value in kept.items()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        self.__dict__.update(kept)
+        unpacked = {name: unpack_attribute(value) for name, value in kept.items()}
+        self.__dict__.update(unpacked)
 
     def __repr__(self) -> str:
         return _picture(self)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _compat, random
-from . import _describe, _draft, _initializers
+from . import _describe, _draft, _pickle
 from ._draft import LOCK, UNSET, Content, Declared, MemberAxis, Refused
 
 Initializer = Callable[..., Any]
@@ -349,12 +349,12 @@ class State:
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in self.__dict__.items() if name != "_home"}
-        kept["_content"] = _initializers.pack(self._content_of_copy())
+        kept["_content"] = _pickle.pack(self._content_of_copy())
         return kept
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.__dict__.update(kept)
-        self._content = _initializers.unpack(self._content)
+        self._content = _pickle.unpack(self._content)
         self._home = _compat.trace_state()
 
 
@@ -378,7 +378,7 @@ class BatchState(LongTermState):
     """Kind: what belongs to a batch of inputs."""
 
 
-class NonBatchState(LongTermState):
+class NonBatchState(ShortTermState):
     """Kind: shared by all members; no call on all members gives it a member axis."""
 
 

@@ -1,7 +1,10 @@
-"""Pickling of what pickle refuses: initialisers of `jax.nn.initializers`, and typed keys."""
+"""Pickling of what pickle refuses: initialisers and functions of jax, and typed keys."""
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +32,59 @@ class _Words:
 
     impl: str
     words: Any
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A function that pickle cannot name although it has one, such as `jax.nn.relu`."""
+
+    module: str
+    name: str
+
+
+# Where functions of jax are looked up first: their own modules are private.
+_PUBLIC = ("jax.nn", "jax.numpy", "jax.lax")
+
+
+def pack_attribute(value: Any) -> Any:
+    """An attribute of a module as pickle accepts it."""
+    return _mapped(value, _pack_function, set())
+
+
+def unpack_attribute(value: Any) -> Any:
+    """What `pack_attribute` was given."""
+    return _mapped(value, _unpack_function, set())
+
+
+def _mapped(value: Any, change: Callable[[Any], Any], inside: set[int]) -> Any:
+    """A value with its items changed; containers without any change stay the same objects."""
+    if type(value) not in (list, tuple, dict) or id(value) in inside:
+        return change(value)
+    inside = inside | {id(value)}
+    items = list(value.values()) if type(value) is dict else list(value)
+    changed = [_mapped(item, change, inside) for item in items]
+    if all(a is b for a, b in zip(items, changed, strict=True)):
+        return value
+    if type(value) is dict:
+        return dict(zip(value, changed, strict=True))
+    return type(value)(changed)
+
+
+def _pack_function(value: Any) -> Any:
+    # Wrapped functions (jit, custom_jvp) would be pickled as the function inside.
+    if isinstance(value, type) or not callable(value) or not hasattr(value, "__wrapped__"):
+        return value
+    name = getattr(value, "__qualname__", "")
+    for module in (*_PUBLIC, getattr(value, "__module__", "")):
+        if getattr(sys.modules.get(module), name, None) is value:
+            return _Named(module, name)
+    return value
+
+
+def _unpack_function(value: Any) -> Any:
+    if isinstance(value, _Named):
+        return getattr(importlib.import_module(value.module), value.name)
+    return value
 
 
 def pack(content: Content) -> Content:
