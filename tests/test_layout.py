@@ -42,11 +42,13 @@ STAGES = {
 
 # The modules of `seedbed.nn`: each imports only from those before it, and from these stages.
 NN = (
-    *("_tap", "_draft", "_pickle", "_describe", "_state", "_traverse", "_keys"),
-    *("_methods", "_module", "_members", "_inputs", "_commit", "_calls", "_assign", "_collective"),
-    *("_tree_args", "_loop", "_run", "_split", "_layers"),
+    *("_tap", "_draft", "_describe", "_pickle", "_state_checks", "_state", "_traverse", "_keys"),
+    *("_methods", "_module", "_finish", "_members", "_inputs", "_commit", "_calls", "_assign"),
+    *("_collective", "_tree_args", "_loop", "_run", "_split", "_layers"),
 )
-NN_STAGES = {"_check", "_compat", "_ensemble", "_same", "_trace", "filters", "random"}
+NN_STAGES = {
+    *("_check", "_compat", "_ensemble", "_same", "_stream", "_trace", "filters", "random"),
+}
 
 
 def imports(source: str) -> set[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .. import filters
-from . import _draft, _members, _traverse
+from . import _draft, _finish, _members, _traverse
 from ._commit import commit, settle
 from ._draft import Draft, Refused
 from ._inputs import inputs_of, states_by_axis
@@ -14,13 +15,18 @@ from ._methods import Methods
 from ._traverse import Path
 
 
-def call_once(found: Methods, key: Any, publish: bool = True) -> dict[Path, Any]:
-    """Calls the methods for a single model; returns the values written, by path."""
+def call_once(
+    found: Methods, key: Any, on_publish: Callable[[], None] | None = None
+) -> dict[Path, Any]:
+    """Calls the methods for a single model; returns the values written, by path.
+
+    Nothing is published without ``on_publish``, which is called just before.
+    """
     outer = _draft.current()
     members = outer is not None and outer.members
     draft = Draft(members, renews=found.initialises)
     with _draft.transaction(draft):
-        tree = _start(draft, found.target)
+        tree = _start(draft, found)
         if found.initialises:
             for path, state in tree.states.items():
                 content = _draft.content(state)
@@ -33,21 +39,24 @@ def call_once(found: Methods, key: Any, publish: bool = True) -> dict[Path, Any]
         keys = Keys(key)
         with _draft.active(draft):
             found(keys)
-            _members._draw_created(draft, found.target, keys)
+            _finish.draw_created(draft, found.target, keys)
             after = _traverse.walk(found.target).states
             written = {
                 path: state.value for path, state in after.items() if id(state) in draft.written
             }
-        if publish:
+        if on_publish is not None:
+            draft.on_publish = on_publish
             settle(draft, found.target, found.initialises)
         else:
             draft.restore_containers()
     return written
 
 
-def _start(draft: Draft, target: Any) -> _traverse.Tree:
-    tree = _traverse.walk(target)
+def _start(draft: Draft, found: Methods) -> _traverse.Tree:
+    tree = _traverse.walk(found.target)
     draft.before = tree.nodes
+    if found.initialises:
+        draft.called = {id(tree.nodes[path]) for path, _ in found.calls}
     draft.containers = [(container, container.copy()) for container in tree.containers]
     draft.nodes = [(node.__dict__, node.__dict__.copy()) for node in tree.nodes.values()]
     return tree
@@ -61,8 +70,9 @@ def call_members(
     in_states: Any = None,
     out_states: Any = None,
 ) -> None:
-    with reserved() as key:
-        draft = Draft(members=True, renews=found.initialises)
+    with reserved() as reservation:
+        key = reservation.key
+        draft = Draft(members=True, on_publish=reservation.use, renews=found.initialises)
         with _draft.transaction(draft):
             job, axes = record_members(
                 found, draft, key, size, state_to_exclude, in_states, out_states
@@ -88,7 +98,7 @@ def record_members(
     exclude = None if state_to_exclude is None else filters.to_predicate(state_to_exclude)
     inputs_given = states_by_axis(in_states, "in_states")
     outputs_given = states_by_axis(out_states, "out_states")
-    tree = _start(draft, found.target)
+    tree = _start(draft, found)
     paths = {id(state): path for path, state in tree.states.items()}
     inputs = inputs_of(draft, tree.states.values(), inputs_given, size, paths, found.initialises)
     job = _members.Members(draft, size, inputs)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import jax
-
-from . import _draft, _traverse
+from . import _draft, _members, _traverse
 from ._calls import call_members, call_once, record_members
 from ._draft import Draft
 from ._keys import reserved
@@ -47,8 +45,8 @@ def call_all_fns(
         AttributeError: a node has no such method.
     """
     found = methods(target, fn_name, args, kwargs, node_to_exclude, fn_if_not_exist)
-    with reserved() as key:
-        call_once(found, key)
+    with reserved() as reservation:
+        call_once(found, reservation.key, reservation.use)
     return target
 
 
@@ -200,7 +198,7 @@ def plan_init(
     found = methods(target, "init_state", init_args, init_kwargs, node_to_exclude)
     draft = Draft(members=True, renews=True)
     with _draft.transaction(draft):
-        key = jax.random.key(0)
+        key = _members.dummy_key()
         job, _ = record_members(found, draft, key, size, state_to_exclude, in_states, None)
         draft.restore_containers()
         return job.plan(key)
@@ -226,7 +224,7 @@ def init_function(
     found = methods(target, "init_state", init_args, init_kwargs, node_to_exclude)
 
     def init(key: Any) -> dict[str, Any]:
-        written = call_once(found, key, publish=False)
+        written = call_once(found, key)
         names = _traverse.dotted_paths(written)
         return {name: written[path] for name, path in names.items()}
 

@@ -12,7 +12,8 @@ from .. import _compat
 from . import _draft, _traverse
 from ._draft import LOCK, Content, Draft, MemberAxis
 from ._members import Members, Output
-from ._state import State, _tags
+from ._state import State
+from ._state_checks import as_tags
 
 
 def commit(
@@ -33,7 +34,7 @@ def commit(
         initialises: whether new states take the place of those that were at their paths.
         state_tag: tag for the states that the call made.
     """
-    draft, tags = job.draft, _tags(state_tag)
+    draft, tags = job.draft, as_tags(state_tag)
     contents: dict[int, Content] = {}
     for output, value in zip(job.outputs, values, strict=True):
         state, content = output.state, output.content
@@ -60,6 +61,7 @@ def commit(
             draft.written[number] = item.state
     draft.written = {number: state for number, state in draft.written.items() if number in contents}
     draft.contents = contents
+    draft.untapped.clear()
     settle(draft, target, initialises)
 
 
@@ -93,9 +95,16 @@ def _keep_objects(draft: Draft, target: Any) -> None:
     for number, before in replacements.items():
         del draft.created[number]
         if number in draft.contents:
-            draft.contents[id(before)] = draft.contents.pop(number)
+            value = draft.value(draft.written.pop(number))
+            draft.contents[id(before)] = draft.contents.pop(number)._replace(value=value)
+            draft.untapped.pop(id(before), None)
             draft.written[id(before)] = before
-            del draft.written[number]
+        outer = draft.outer
+        while outer is not None:
+            for tap, state in outer.tapped.items():
+                if id(state) == number:
+                    outer.tapped[tap] = before
+            outer = outer.outer
 
 
 def _check_axis(output: Output, axis: int) -> None:

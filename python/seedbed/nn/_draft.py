@@ -90,13 +90,15 @@ class Draft:
         written: states written, in order, with `contents` as they were first; by identity.
         created: states made during the call, by identity.
         made: modules made during the call, by identity.
+        on_publish: called when everything is about to become real.
         renews: whether the call initialises, so that what is written need not have the
             members of what was there.
         renewed: states that an initialisation inside the call wrote, by identity.
         retagged: tags that the call gave to states, by identity.
+        called: nodes that an initialisation calls, by identity.
         drawn: which node drew a declared state, by identity of the state.
         before: the modules of the tree at the start of the call, by path.
-        attributes: attributes set or deleted, by (identity of the module, name).
+        attributes: attributes set or deleted, by identity of the module and name.
         containers: lists and dicts of the tree as they were, to restore on failure.
         nodes: the same for the attributes of modules, where they were set past the draft.
     """
@@ -109,12 +111,14 @@ class Draft:
     written: dict[int, Any] = field(default_factory=dict)
     created: dict[int, Any] = field(default_factory=dict)
     made: dict[int, Any] = field(default_factory=dict)
+    on_publish: Callable[[], None] = lambda: None
     renews: bool = False
     renewed: set[int] = field(default_factory=set)
     retagged: dict[int, tuple[Any, frozenset[str]]] = field(default_factory=dict)
+    called: set[int] = field(default_factory=set)
     drawn: dict[int, Any] = field(default_factory=dict)
     before: dict[Any, Any] = field(default_factory=dict)
-    attributes: dict[tuple[int, str], Any] = field(default_factory=dict)
+    attributes: dict[int, dict[str, Any]] = field(default_factory=dict)
     owners: dict[int, Any] = field(default_factory=dict)
     containers: list[tuple[Any, Any]] = field(default_factory=list)
     nodes: list[tuple[Any, Any]] = field(default_factory=list)
@@ -122,7 +126,7 @@ class Draft:
     # of the taps.
     taps: Callable[[Any], bool] | None = None
     untapped: dict[int, Any] = field(default_factory=dict)
-    tapped: list[int] = field(default_factory=list)
+    tapped: dict[int, Any] = field(default_factory=dict)
 
     # --- states -------------------------------------------------------------------------
 
@@ -134,17 +138,31 @@ class Draft:
         self.written[id(state)] = state
         # Within a transformation inside the call there is nothing that outlives it.
         outermost = _compat.trace_state() == self.home
-        if self.taps is not None and outermost and self.taps(state):
-            self.untapped[id(state)] = content.value
-            content = content._replace(value=_tap.tap(content.value, len(self.tapped)))
-            self.tapped.append(id(state))
-        self.contents[id(state)] = content
+        self.untapped[id(state)] = value = content.value
+        # The calls around this one may exclude the state as well.
+        draft: Draft | None = self if outermost else None
+        while draft is not None:
+            if draft.taps is not None and draft.taps(state):
+                number = _tap.fresh()
+                draft.tapped[number] = state
+                value = _tap.tap(value, number)
+            draft = draft.outer
+        self.contents[id(state)] = content._replace(value=value)
 
     def value(self, state: Any) -> Any:
         """What the call wrote last into a state."""
         if id(state) in self.untapped:
             return self.untapped[id(state)]
         return self.contents[id(state)].value
+
+    def made_here(self, state: Any) -> bool:
+        """Whether a state was made during this call or one around it."""
+        draft: Draft | None = self
+        while draft is not None:
+            if id(state) in draft.created:
+                return True
+            draft = draft.outer
+        return False
 
     def forget_values(self) -> None:
         """Lets go of every traced value, keeping which states were written."""
@@ -159,7 +177,13 @@ class Draft:
 
     def set_attribute(self, module: Any, name: str, value: Any) -> None:
         self.owners[id(module)] = module
-        self.attributes[id(module), name] = value
+        self.attributes.setdefault(id(module), {})[name] = value
+
+    def assignments(self) -> Iterator[tuple[Any, str, Any]]:
+        """Attributes set or deleted: module, name and value."""
+        for number, values in self.attributes.items():
+            for name, value in values.items():
+                yield self.owners[number], name, value
 
     # --- the end ------------------------------------------------------------------------
 
@@ -186,12 +210,13 @@ class Draft:
         self._check_home()
         if self.outer is not None:
             for number, state in self.written.items():
+                content = self.contents[number]._replace(value=self.value(state))
                 if number not in self.created:
-                    self.outer.write(state, self.contents[number])
+                    self.outer.write(state, content)
                 elif self.home is not self.base or state._home == self.home:
                     # Otherwise made in a transformation inside the call, and gone with it.
                     state._home = self.base
-                    self.outer.create(state, self.contents[number])
+                    self.outer.create(state, content)
             self.outer.containers += self.containers
             self.outer.nodes += self.nodes
             for module in self.made.values():
@@ -199,10 +224,11 @@ class Draft:
             self.outer.made.update(self.made)
             self.outer.renewed |= self.renewed
             self.outer.retagged.update(self.retagged)
-            for (number, name), value in self.attributes.items():
-                self.outer.set_attribute(self.owners[number], name, value)
+            for module, name, value in self.assignments():
+                self.outer.set_attribute(module, name, value)
             return
         with LOCK:
+            self.on_publish()
             undo: list[tuple[Any, ...]] = []
             try:
                 for number, state in self.written.items():
@@ -216,9 +242,8 @@ class Draft:
                     state._home = self.base
                 for module in self.made.values():
                     object.__setattr__(module, "_home", self.base)
-                for (number, name), value in self.attributes.items():
-                    module = self.owners[number]
-                    undo.append((module, name, module.__dict__.get(name, DELETED)))
+                for module, name, value in self.assignments():
+                    undo.append((module, name, own_attributes(module).get(name, DELETED)))
                     _assign(module, name, value)
             except BaseException:
                 for owner, name, value in reversed(undo):
@@ -295,8 +320,20 @@ def tags(state: Any) -> frozenset[str]:
 def _assign(owner: Any, name: str, value: Any) -> None:
     if value is not DELETED:
         object.__setattr__(owner, name, value)
-    elif name in owner.__dict__:
+    elif name in own_attributes(owner):
         object.__delattr__(owner, name)
+
+
+def own_attributes(owner: Any) -> dict[str, Any]:
+    """What an object itself holds, in its ``__dict__`` and in the slots of its classes."""
+    found: dict[str, Any] = object.__getattribute__(owner, "__dict__")
+    slots = getattr(type(owner), "_slots", ())
+    if slots:
+        found = dict(found)
+        for name in slots:
+            with contextlib.suppress(AttributeError):  # an empty slot
+                found[name] = object.__getattribute__(owner, name)
+    return found
 
 
 _CURRENT: ContextVar[Draft | None] = ContextVar("seedbed_draft", default=None)
@@ -324,3 +361,6 @@ def transaction(draft: Draft) -> Iterator[Draft]:
     except BaseException:
         draft.restore_containers()
         raise
+    finally:
+        # An interrupt may have come where `active` had no chance to do it.
+        _CURRENT.set(draft.outer)

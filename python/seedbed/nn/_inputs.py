@@ -124,3 +124,16 @@ def inputs_of(
 def _input(state: State, content: Any, axis: int) -> Input:
     leaves, tree = jax.tree.flatten(content.value)
     return Input(state, content._replace(value=UNSET), leaves, axis, tree)
+
+
+def shared_of(states: Iterable[State]) -> list[Input]:
+    """The states that hold arrays and no members, as arguments of a call."""
+    shared = []
+    for state in states:
+        content = _draft.content(state)
+        if content.mapped or content.value is UNSET or isinstance(content.value, Refused):
+            continue
+        item = _input(state, content, 0)
+        if all(isinstance(leaf, jax.Array) for leaf in item.leaves):
+            shared.append(item)
+    return shared

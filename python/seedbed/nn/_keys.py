@@ -6,10 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-import numpy as np
-
-from .. import _compat, random
+from .. import _compat, _stream, random
 from . import _traverse
 from ._traverse import Path
 
@@ -40,14 +37,14 @@ class KeyStream:
             )
         if self._base is None:
             self._base = self.key if self.path is None else _folded(self.key, self.path)
-        key = jax.random.fold_in(self._base, np.uint32(self.count))
+        key = _stream._fold_in(self._base, self.count)
         self.count += 1
         return key
 
 
 def _folded(key: Any, path: Path) -> Any:
     high, low = _traverse.path_words(path)
-    return jax.random.fold_in(jax.random.fold_in(key, np.uint32(high)), np.uint32(low))
+    return _stream._fold_in(_stream._fold_in(key, high), low)
 
 
 class Keys:
@@ -74,17 +71,38 @@ class Keys:
             yield
 
 
+class Reservation:
+    """The key of a call, which goes back to the ambient stream unless it was used."""
+
+    def __init__(self) -> None:
+        self.key: Any = None
+        self.used = False
+
+    def use(self) -> None:
+        """To be called when the numbers made with the key are about to be seen."""
+        self.used = True
+
+
 @contextlib.contextmanager
-def reserved() -> Iterator[Any]:
+def reserved() -> Iterator[Reservation]:
     """The one key of a collective call, given back to the ambient stream if the call fails.
 
     In a function that jax traces and that started no stream of its own there is no such key;
     a call without random numbers runs there all the same. It gets the exception, to be raised
     when a key is asked for.
     """
+    reservation = Reservation()
+    late: BaseException | None = None
     with contextlib.ExitStack() as stack:
         try:
-            key = stack.enter_context(random._reserve())
+            reservation.key = stack.enter_context(random._reserve())
         except RuntimeError as refusal:
-            key = refusal
-        yield key
+            reservation.key = refusal
+        try:
+            yield reservation
+        except BaseException as error:
+            if not reservation.used:
+                raise
+            late = error  # an interrupt after the end: the key is not given back
+    if late is not None:
+        raise late

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _check, _compat, _ensemble, _trace
-from . import _draft, _tap, _traverse
+from . import _draft, _finish, _tap, _traverse
 from ._draft import UNSET, Content, Draft
 from ._keys import Keys
 from ._state import NonBatchState, State
@@ -64,12 +64,15 @@ class Members:
         draft: what the call writes.
         size: number of members.
         inputs: the states it may read per member.
+        shared: states of one value for all members that are arguments, and not constants of
+            the program, which then serves whatever their values are; without an axis.
         args, axes: leaves of further arguments and the mapped axis of each, or None.
     """
 
     draft: Draft
     size: int
     inputs: list[Input]
+    shared: list[Input] = field(default_factory=list)
     args: list[Any] = field(default_factory=list)
     axes: list[int | None] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
@@ -111,13 +114,13 @@ class Members:
             keys = Keys(key if refusal is None else refusal)
             values = iter(leaves)
             with _draft.active(draft):
-                for item in self.inputs:
+                for item in [*self.inputs, *self.shared]:
                     value = item.tree.unflatten([next(values) for _ in item.leaves])
                     draft.contents[id(item.state)] = item.content._replace(value=value)
                 result = call(keys, rebuild(list(values)))
                 returned = [leaf for leaf in jax.tree.leaves(result) if _kept(leaf)]
-                _draw_created(draft, target, keys, returned)
-                _check_attributes(draft)
+                _finish.draw_created(draft, target, keys, returned)
+                _finish.check_attributes(draft)
                 self._collect(target, returned, exclude)
                 written = [draft.value(output.state) for output in self.outputs]
             draft.forget_values()
@@ -133,7 +136,7 @@ class Members:
             _check.member_type(leaf, axis)
             for leaf, axis in zip(self._leaves(), self._all_axes(), strict=True)
         ]
-        key_type = _check.member_key_type(_dummy() if refusal is not None else key)
+        key_type = _check.member_key_type(dummy_key() if refusal is not None else key)
         try:
             with _compat.axis_env(axis_name, self.size):
                 recorded = _trace.record(member, key_type, tuple(types))
@@ -160,7 +163,7 @@ class Members:
             path = paths.get(number, ())
             value = draft.value(state)
             content = draft.contents[number]._replace(value=UNSET)
-            _check_leaves(path, state, value)
+            _finish.check_leaves(path, state, value)
             excluded = isinstance(state, NonBatchState)
             if exclude is not None:
                 excluded = excluded or exclude(path, state)
@@ -173,13 +176,14 @@ class Members:
         return sum(fixed is None for fixed in self.result)
 
     def _leaves(self) -> list[Any]:
-        return [leaf for item in self.inputs for leaf in item.leaves] + self.args
+        items = [*self.inputs, *self.shared]
+        return [leaf for item in items for leaf in item.leaves] + self.args
 
     def _all_axes(self) -> list[int | None]:
         axes: list[int | None] = [
             item.axis % np.ndim(leaf) for item in self.inputs for leaf in item.leaves
         ]
-        return axes + self.axes
+        return axes + [None for item in self.shared for _ in item.leaves] + self.axes
 
     def _paths(self) -> tuple[str, ...]:
         """Names of the results and written values, for `Plan.explain`."""
@@ -211,7 +215,7 @@ class Members:
             run: how to go over the members.
         """
         if isinstance(key, BaseException):
-            key = _dummy()
+            key = dummy_key()
         parts = self._parts()
         branches: Sequence[Any] = ()
         excluded: Sequence[Any] = ()
@@ -266,8 +270,10 @@ class Members:
         if not draft.tapped and not positions:
             return Parts(None, self.recorded)
         excluded = {id(output.state) for output in self.outputs if output.excluded}
-        shared = {tap for tap, number in enumerate(draft.tapped) if number in excluded}
-        single, members, needed, branches = _tap.split(self.recorded.closed, shared, positions)
+        shared = {number for number, state in draft.tapped.items() if id(state) in excluded}
+        single, members, needed, branches = _tap.split(
+            self.recorded.closed, draft.tapped, shared, positions
+        )
         axes = self._all_axes()
         if any(axes[i] is not None for i in needed):
             raise _shared([output for output in self.outputs if output.excluded])
@@ -347,9 +353,9 @@ def _recorded(closed: Any, paths: Sequence[str]) -> Any:
     return _trace.Recorded(closed, tree, tuple(paths))
 
 
-def _dummy() -> Any:
+def dummy_key() -> Any:
     """A key for calls that draw nothing."""
-    return jax.random.key(0)
+    return jax.random.wrap_key_data(jax.device_put(np.zeros(2, np.uint32)), impl="threefry2x32")
 
 
 def _kept(leaf: Any) -> bool:
@@ -367,7 +373,7 @@ def _array(leaf: Any) -> Any:
 
 def _blank(aval: Any) -> Any:
     if _compat.is_key(aval.dtype):
-        return jnp.broadcast_to(_dummy(), aval.shape)
+        return jnp.broadcast_to(dummy_key(), aval.shape)
     return jnp.zeros(aval.shape, aval.dtype)
 
 
@@ -378,57 +384,3 @@ def _shared(outputs: list[Output]) -> ValueError:
         "each member has its own of; to have a value per member, do not exclude them, and list "
         "existing ones in `out_states`"
     )
-
-
-def _draw_created(draft: Draft, target: Any, keys: Keys, returned: Sequence[Any] = ()) -> None:
-    """Draws the declared states that were made during the call and have no value yet."""
-    if not draft.created:
-        return
-    pending = {number for number in draft.created if number not in draft.written}
-    if target is None:
-        with keys.using(None):
-            for number in [number for number in draft.created if number in pending]:
-                if draft.created[number]._home == draft.home:
-                    draft.created[number].redraw()
-        return
-    tree = _traverse.walk(target)
-    kept = {id(node) for node in tree.nodes.values()}
-    for path, node in tree.nodes.items():
-        if id(node) in draft.made and path in draft.before and id(draft.before[path]) not in kept:
-            # The module that was here has drawn, and is dropped: its numbers must not shift
-            # those of the one that every call makes here.
-            keys.restart(path)
-        with keys.using(path):
-            for state in tree.own.get(id(node), []):
-                if id(state) in pending:
-                    state.redraw()
-    with keys.using(None):
-        for state in _traverse.walk(returned).states.values():
-            if id(state) in pending and id(state) not in draft.written:
-                state.redraw()
-
-
-def _check_attributes(draft: Draft) -> None:
-    for (number, name), value in draft.attributes.items():
-        for leaf in _draft.leaves(value):
-            if _compat.is_tracer(leaf) and _compat.trace_of(leaf) is not None:
-                module = type(draft.owners[number]).__name__
-                raise TypeError(
-                    f"the attribute {name!r} of {module} was set to a value that is traced for "
-                    "all members; put it into a State: "
-                    f"self.{name} = seedbed.nn.State(value)"
-                )
-
-
-def _check_leaves(path: Path, state: State, value: Any) -> None:
-    for place, leaf in jax.tree_util.tree_leaves_with_path(value):
-        fine = isinstance(leaf, (bool, int, float, complex, jax.Array))
-        if isinstance(leaf, (np.ndarray, np.generic)):
-            fine = leaf.dtype.kind not in "OSUMmT"
-        if not fine:
-            name = _traverse.dotted(path) or type(state).__name__
-            raise TypeError(
-                f"the state {name!r} was given {leaf!r} of type {type(leaf).__name__} at "
-                f"value{jax.tree_util.keystr(place)}; members are stacked, so a state of a call on "
-                "all members holds arrays and numbers"
-            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +40,7 @@ class Module(_traverse.Node):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         call = cls.__dict__.get("__call__")
-        if inspect.isfunction(call):
+        if callable(call) and not isinstance(call, type):
             cls.__call__ = _checked(call)  # type: ignore[method-assign]
 
     # --- initialisation -----------------------------------------------------------------
@@ -56,6 +56,8 @@ class Module(_traverse.Node):
         for state in _traverse.own_states(self):
             if not state.declared:
                 continue
+            if draft is not None and state._late and not draft.made_here(state):
+                continue  # drawn at the end of the call (`_finish.draw_created`)
             if draft is not None and draft.drawn.setdefault(id(state), self) is not self:
                 continue  # shared with a node that has drawn it in this call
             state.redraw()
@@ -99,17 +101,18 @@ class Module(_traverse.Node):
     def __getattribute__(self, name: str) -> Any:
         draft = _draft.current()
         while draft is not None:
-            value = draft.attributes.get((id(self), name), draft)
-            if value is DELETED:
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            if value is not draft:
-                return value
+            pending = draft.attributes.get(id(self))
+            if pending is not None and name in pending:
+                if pending[name] is DELETED:
+                    kind = type(self).__name__
+                    raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+                return pending[name]
             draft = draft.outer
         return object.__getattribute__(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         draft = _draft.current()
-        if draft is None or isinstance(getattr(type(self), name, None), property):
+        if draft is None or _sets_itself(type(self), name):
             object.__setattr__(self, name, value)
         else:
             draft.set_attribute(self, name, value)
@@ -137,6 +140,13 @@ class Module(_traverse.Node):
 
     def __repr__(self) -> str:
         return _picture(self)
+
+
+def _sets_itself(kind: type, name: str) -> bool:
+    """Whether setting an attribute runs code of a property or another descriptor."""
+    attribute = getattr(kind, name, None)
+    slot = isinstance(attribute, types.MemberDescriptorType)
+    return hasattr(type(attribute), "__set__") and not slot
 
 
 def _checked(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from .. import _check, filters
 from . import _draft, _loop, _members, _traverse
 from ._commit import commit
 from ._draft import Draft
-from ._inputs import inputs_of, states_by_axis
+from ._inputs import inputs_of, shared_of, states_by_axis
 from ._keys import Keys, reserved
 from ._methods import check_axis_size
 from ._state import State
@@ -99,14 +99,19 @@ def vmap(
                 sizes.append((f"the state {_traverse.dotted(path)!r}", state.members))
         sizes += _lengths(given)
         size = agreed([*sizes, *arguments.sizes], "vmap")
-        with reserved() as key:
-            draft = Draft(members=True)
+        with reserved() as reservation:
+            key = reservation.key
+            draft = Draft(members=True, on_publish=reservation.use)
             with _draft.transaction(draft):
                 draft.containers = [(container, container.copy()) for container in tree.containers]
                 states = tree.states.values()
                 inputs = inputs_of(draft, states, given, size, paths, renews=False)
                 own = {id(item.state) for item in inputs} | {id(state) for state, _ in written}
-                job = _members.Members(draft, size, inputs, arguments.leaves, arguments.axes)
+                taken = {id(item.state) for item in inputs}
+                shared = shared_of(state for state in states if id(state) not in taken)
+                job = _members.Members(
+                    draft, size, inputs, shared, arguments.leaves, arguments.axes
+                )
                 job.record(
                     lambda keys, rebuilt: _with_keys(keys, fn, rebuilt, kwargs),
                     key,
@@ -195,11 +200,12 @@ def vmap_new_states(
         sizes = [("axis_size", axis_size)] if axis_size is not None else []
         sizes += _lengths(given)
         size = agreed([*sizes, *arguments.sizes], "vmap_new_states")
-        with reserved() as key:
-            draft = Draft(members=True)
+        with reserved() as reservation:
+            key = reservation.key
+            draft = Draft(members=True, on_publish=reservation.use)
             with _draft.transaction(draft):
                 inputs = inputs_of(draft, [], given, size, {}, renews=False)
-                job = _members.Members(draft, size, inputs, arguments.leaves, arguments.axes)
+                job = _members.Members(draft, size, inputs, [], arguments.leaves, arguments.axes)
                 named = _members.named_axis(axis_name, spmd_axis_name)
                 job.record(
                     lambda keys, rebuilt: _with_keys(keys, function, rebuilt, {}),
@@ -228,10 +234,12 @@ def _with_keys(keys: Keys, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _runner(draft: Draft, chunk_size: int | None, loop: bool) -> _members.Runner:
+    outer = draft.outer
+    if outer is not None and outer.members:
+        return _members.nested
     if loop or chunk_size is not None:
         return functools.partial(_loop.looped, chunk_size)
-    outer = draft.outer
-    return _members.nested if outer is not None and outer.members else _members.fused
+    return _members.fused
 
 
 def _check_preexisting(draft: Draft, allowed: set[int]) -> None:

@@ -7,12 +7,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .. import _compat, random
 from . import _describe, _draft, _pickle
 from ._draft import LOCK, UNSET, Content, Declared, MemberAxis, Refused
+from ._state_checks import (
+    as_shape,
+    as_tags,
+    check_members,
+    check_traced,
+    copied,
+    declared_dtype,
+)
 
 Initializer = Callable[..., Any]
 
@@ -55,7 +62,7 @@ class State:
         tag: str | Iterable[str] | None = None,
     ) -> None:
         name = type(self).__name__
-        tags = _tags(tag)
+        tags = as_tags(tag)
         declared = None
         if (value is UNSET) == (init is None):
             what = "neither" if init is None else "both"
@@ -71,9 +78,9 @@ class State:
                     f"`init` of {name} must be a function init(key, shape, dtype), as those of "
                     f"jax.nn.initializers; got {init!r} of type {type(init).__name__}"
                 )
-            declared = Declared(init, _shape(name, shape), dtype)
+            declared = Declared(init, as_shape(name, shape), dtype)
             try:
-                _dtype(declared)
+                declared_dtype(declared)
             except TypeError:
                 raise TypeError(
                     f"`dtype` of {name} must be a dtype; got {dtype!r} of type "
@@ -82,7 +89,11 @@ class State:
         self._home = _compat.trace_state()
         self._content = Content(UNSET, (), tags, declared)
         draft = _draft.current()
+        # Made by an initialisation, not by __init__: every initialisation makes it again, or
+        # draws it at its end as the first one did.
+        self._late = draft is not None and draft.renews
         if draft is None:
+            check_traced(self._home, value)
             self._content = self._content._replace(value=value)
         elif declared is None:
             draft.create(self, self._content._replace(value=value))
@@ -118,9 +129,10 @@ class State:
             raise ValueError(self._unknown(content))
         if draft is not None and draft.renews:
             content = content._replace(mapped=())
-        _check_members(self, content.mapped, value)
+        check_members(self, content.mapped, value)
         content = content._replace(value=value)
         if draft is None:
+            check_traced(home, value)
             self._content = content
         else:
             draft.write(self, content)
@@ -163,11 +175,11 @@ class State:
 
     @tag.setter
     def tag(self, tag: str | Iterable[str] | None) -> None:
-        self._set_tags(_tags(tag))
+        self._set_tags(as_tags(tag))
 
     def add_tag(self, tag: str) -> None:
         """Adds one tag to those that are there."""
-        self._set_tags(self.tags | _tags(tag))
+        self._set_tags(self.tags | as_tags(tag))
 
     def _set_tags(self, tags: frozenset[str]) -> None:
         draft = _draft.current()
@@ -192,7 +204,7 @@ class State:
         """dtype of the value."""
         declared = self._pending()
         if declared is not None:
-            return _dtype(declared)
+            return declared_dtype(declared)
         value = self._array("dtype")
         return value.dtype if hasattr(value, "dtype") else jax.typeof(value).dtype
 
@@ -303,7 +315,7 @@ class State:
             raise TypeError(f"{self._name()} was not declared with `init` and `shape`")
         with random._reserve() as key:
             # Not made canonical here: jax warns of what it truncates.
-            dtype = _dtype(declared) if declared.dtype is None else declared.dtype
+            dtype = declared_dtype(declared) if declared.dtype is None else declared.dtype
             self.value = declared.init(key, declared.shape, dtype)
 
     # --- copies -------------------------------------------------------------------------
@@ -311,7 +323,7 @@ class State:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         content = self._content_of_copy()
         if content.value is not UNSET:
-            content = content._replace(value=jax.tree.map(_copied, content.value))
+            content = content._replace(value=jax.tree.map(copied, content.value))
         twin = self._twin(content)
         memo[id(self)] = twin
         for name, value in self.__dict__.items():
@@ -380,63 +392,3 @@ class BatchState(LongTermState):
 
 class NonBatchState(ShortTermState):
     """Kind: shared by all members; no call on all members gives it a member axis."""
-
-
-def _tags(tag: Any) -> frozenset[str]:
-    if tag is None:
-        return frozenset()
-    if isinstance(tag, str):
-        return frozenset((tag,))
-    try:
-        tags = frozenset(tag)
-    except TypeError:
-        tags = frozenset((None,))
-    if not all(isinstance(one, str) for one in tags):
-        raise TypeError(
-            f"`tag` must be a string, several strings, or None; got {tag!r} of type "
-            f"{type(tag).__name__}"
-        )
-    return tags
-
-
-def _dtype(declared: Declared) -> Any:
-    return jnp.dtype(jax.dtypes.canonicalize_dtype(declared.dtype or float))
-
-
-def _shape(name: str, shape: Any) -> tuple[int, ...]:
-    try:
-        sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-        if any(isinstance(size, (bool, np.bool_)) for size in sizes):
-            raise TypeError
-        sizes = tuple(size.__index__() for size in sizes)
-        if any(size < 0 for size in sizes):
-            raise TypeError
-    except (TypeError, AttributeError):
-        raise TypeError(
-            f"`shape` of {name} must be a tuple of integers that are not negative; got {shape!r}"
-        ) from None
-    return sizes
-
-
-def _check_members(state: State, mapped: tuple[MemberAxis, ...], value: Any) -> None:
-    """A value for all members must have their axis."""
-    if not mapped:
-        return
-    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
-        shape = list(np.shape(leaf))
-        for size, axis in mapped:
-            if not -len(shape) <= axis < len(shape) or shape[axis] != size:
-                where = jax.tree_util.keystr(path)
-                raise ValueError(
-                    f"{state._name()} holds {size} members along axis {axis}; the new value{where} "
-                    f"has shape {np.shape(leaf)}. Initialise the module anew to change the number "
-                    "of members, or to have a single one."
-                )
-            del shape[axis]
-
-
-def _copied(leaf: Any) -> Any:
-    if isinstance(leaf, jax.Array):
-        # Not the same buffer: either copy may be donated.
-        return leaf if _compat.is_tracer(leaf) else jnp.copy(leaf)
-    return copy.deepcopy(leaf)

@@ -9,16 +9,32 @@ states become inputs of the members' program, and all others disappear.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
 import jax.extend.core as jex_core
+from jax.interpreters import batching
 
 from .. import _compat
 
 _tap: Any = jex_core.Primitive("seedbed_tap")
 _tap.def_abstract_eval(lambda value, *, number: value)
+
+
+def _batched(values: Any, axes: Any, *, number: int) -> Any:
+    """For the taps of a call that runs over members inside of another one."""
+    return _tap.bind(values[0], number=number), axes[0]
+
+
+batching.primitive_batchers[_tap] = _batched
+# No two taps have the same number, whichever call they belong to.
+_numbers = itertools.count()
+
+
+def fresh() -> int:
+    return next(_numbers)
 
 
 def tap(value: Any, number: int) -> Any:
@@ -29,13 +45,14 @@ def tap(value: Any, number: int) -> Any:
 
 
 def split(
-    closed: Any, shared: Collection[int], excluded: Collection[int]
+    closed: Any, own: Collection[int], shared: Collection[int], excluded: Collection[int]
 ) -> tuple[Any, Any, tuple[int, ...], tuple[Any, ...]]:
     """The traced call as two programs.
 
     Args:
         closed: the traced call.
-        shared: numbers of the taps of excluded states.
+        own: numbers of the taps of this call; others belong to one around it, and stay.
+        shared: those of them of excluded states.
         excluded: positions of the outputs that are values of excluded states.
 
     Returns:
@@ -45,8 +62,11 @@ def split(
         the further inputs of the latter.
     """
     jaxpr = closed.jaxpr
-    taps = [eqn for eqn in jaxpr.eqns if eqn.primitive is _tap]
-    eqns = [eqn for eqn in jaxpr.eqns if eqn.primitive is not _tap]
+    mine = set(own)
+    taps = [eqn for eqn in jaxpr.eqns if eqn.primitive is _tap and eqn.params["number"] in mine]
+    eqns = [
+        eqn for eqn in jaxpr.eqns if eqn.primitive is not _tap or eqn.params["number"] not in mine
+    ]
     source = {eqn.outvars[0]: eqn.invars[0] for eqn in taps}
     branches = [eqn.outvars[0] for eqn in taps if eqn.params["number"] in shared]
 
@@ -62,14 +82,15 @@ def split(
 
     body, outs = through(set(branches))
     outs = [out for i, out in enumerate(outs) if i not in excluded]
-    used = _used(body, outs)
+    body, used = _used(body, outs, effects=True)
     branches = [variable for variable in branches if variable in used]
     members = jaxpr.replace(eqns=body, invars=[*jaxpr.invars, *branches], outvars=outs)
 
     body, outs = through(())
     outs = [out for i, out in enumerate(outs) if i in excluded]
     outs += [read(variable, ()) for variable in branches]
-    used = _used(body, outs)
+    # What has side effects runs once for every member, not once more here.
+    body, used = _used(body, outs, effects=False)
     key, *inputs = jaxpr.invars
     needed = tuple(i for i, variable in enumerate(inputs) if variable in used)
     # The others may read inputs that this program does not have.
@@ -88,13 +109,15 @@ def _is_variable(atom: Any) -> bool:
     return not hasattr(atom, "val")  # literals have one
 
 
-def _used(eqns: Sequence[Any], outputs: Sequence[Any]) -> set[Any]:
-    """Variables that the outputs depend on."""
+def _used(eqns: Sequence[Any], outputs: Sequence[Any], effects: bool) -> tuple[list[Any], set[Any]]:
+    """The equations and variables that the outputs, and the effects if asked for, depend on."""
     used = {variable for variable in outputs if _is_variable(variable)}
+    kept = []
     for eqn in reversed(eqns):
-        if any(variable in used for variable in eqn.outvars):
+        if (effects and eqn.effects) or any(variable in used for variable in eqn.outvars):
+            kept.append(eqn)
             used.update(variable for variable in eqn.invars if _is_variable(variable))
-    return used
+    return kept[::-1], used
 
 
 def dependent(jaxpr: Any, inputs: Sequence[int]) -> set[int]:

@@ -8,6 +8,7 @@ A path is a tuple of attribute names, indices and dictionary keys.
 from __future__ import annotations
 
 import hashlib
+import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,14 @@ class Node:
     __slots__ = ("__dict__", "__weakref__", "_home")
 
     _home: object
+
+    # Names of the slots that classes of the user have.
+    _slots: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        slots = [n for n, v in vars(cls).items() if isinstance(v, types.MemberDescriptorType)]
+        cls._slots = (*cls._slots, *slots)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         del args, kwargs
@@ -51,19 +60,17 @@ class Tree:
 
 def attributes(node: Any) -> dict[str, Any]:
     """Attributes of a module as this thread sees them: with those that its call has pending."""
-    found: dict[str, Any] = object.__getattribute__(node, "__dict__")
+    found = _draft.own_attributes(node)
     drafts = []
     draft = _draft.current()
     while draft is not None:
-        if id(node) in draft.owners:
+        if id(node) in draft.attributes:
             drafts.append(draft)
         draft = draft.outer
     if drafts:
         found = dict(found)
         for draft in reversed(drafts):
-            for (number, name), value in draft.attributes.items():
-                if number == id(node):
-                    found[name] = value
+            found.update(draft.attributes[id(node)])
         found = {name: value for name, value in found.items() if value is not DELETED}
     return found
 
