@@ -427,3 +427,18 @@ def test_members_have_bits_of_their_own():
     words = np.concatenate([as_words(value).ravel() for value in values(net).values()])
     assert len(np.unique(words)) > 0.99 * words.size
     assert_same_bits(take(values(net), 0)["items.0.x"], net.items[0].x.value[0])
+
+
+def test_a_state_of_somebody_else_is_not_given_members():
+    other = sb.nn.State(jnp.zeros(3))
+
+    class Intruder(sb.nn.Module):
+        def init_state(self):
+            other.value = jax.random.normal(sb.random.next_key(), (3,))
+
+    net = Intruder()
+    with pytest.raises(ValueError, match="is not part of `target`, was there before, and is"):
+        sb.nn.vmap_init_all_states(net, axis_size=2)
+    assert other.shape == (3,) and other.members is None
+    sb.nn.vmap_init_all_states(net, axis_size=2, out_states=other)
+    assert other.shape == (2, 3) and other.members == 2

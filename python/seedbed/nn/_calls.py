@@ -103,6 +103,7 @@ def record_members(
     inputs = inputs_of(draft, tree.states.values(), inputs_given, size, paths, found.initialises)
     job = _members.Members(draft, size, inputs)
     job.record(found, key, target=found.target, exclude=exclude)
+    _check_within(draft, {*paths, *(id(state) for state, _ in (*inputs_given, *outputs_given))})
     axes: dict[int, int] = {}
     if not found.initialises:  # a value made anew has its members in front
         axes = {id(item.state): item.axis for item in inputs}
@@ -112,3 +113,14 @@ def record_members(
         if id(before) in axes:  # what was made takes the place of a state that was given
             axes.setdefault(id(output.state), axes[id(before)])
     return job, axes
+
+
+def _check_within(draft: Draft, known: set[int]) -> None:
+    """States of somebody else must not be given members on the way."""
+    for number, state in draft.written.items():
+        if number in known or number in draft.created or number in draft.renewed:
+            continue
+        raise ValueError(
+            f"{state._name()} is not part of `target`, was there before, and is written by the "
+            "call; list it in `out_states` if it is to hold the members"
+        )
