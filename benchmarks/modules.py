@@ -33,8 +33,7 @@ def collective(case: Case) -> Call:
     def run(key: Any) -> dict[str, Any]:
         with sb.random.stream(key):
             net = sb.nn.vmap_init_all_states(_network(case), axis_size=case.members)
-        _, values = sb.nn.split(net)
-        return jax.block_until_ready(values)
+        return jax.block_until_ready(_values(net))
 
     def facts() -> dict[str, Any]:
         plan = sb.nn.plan_init(_network(case), axis_size=case.members)
@@ -86,11 +85,15 @@ def brainstate(case: Case) -> Call:
         bs.random.set_key(key)
         net = bs.nn.Sequential(*(Linear(leaf) for leaf in _weights(case)))
         bs.nn.vmap_init_all_states(net, axis_size=case.members)
-        values = {".".join(map(str, path)): x.value for path, x in net.states().items()}
+        values = _values(net)
         _check_shapes(case, values)
         return jax.block_until_ready(values)
 
     return Call(jax_peers.key, run)
+
+
+def _values(net: Any) -> dict[str, Any]:
+    return {".".join(map(str, path)): state.value for path, state in net.states().items()}
 
 
 def _check_shapes(case: Case, values: dict[str, Any]) -> None:

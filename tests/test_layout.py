@@ -44,7 +44,7 @@ STAGES = {
 NN = (
     *("_tap", "_draft", "_describe", "_pickle", "_state_checks", "_state", "_traverse", "_keys"),
     *("_methods", "_module", "_finish", "_members", "_inputs", "_commit", "_calls", "_assign"),
-    *("_collective", "_tree_args", "_loop", "_run", "_split", "_layers"),
+    *("_collective", "_tree_args", "_loop", "_run", "_split", "_take", "_layers"),
 )
 NN_STAGES = {
     *("_check", "_compat", "_ensemble", "_same", "_stream", "_trace", "filters", "random"),

@@ -216,7 +216,7 @@ class Chosen:
         return jnp.take(leaf, jax.device_put(self.indices()), axis=axis)
 
 
-def member(value: Any, count: int) -> Chosen:
+def member(value: Any, count: int, name: str = "i") -> Chosen:
     """One member, by index."""
     array = isinstance(value, (jax.Array, np.ndarray))
     if array and value.ndim == 0 and value.dtype.kind in "iu":
@@ -224,10 +224,10 @@ def member(value: Any, count: int) -> Chosen:
             return Chosen(1, start=value)
         value = int(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"`i` must be an integer; got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"`{name}` must be an integer; got {value!r} of type {type(value).__name__}")
     number = operator.index(value)
     if not -count <= number < count:
-        raise IndexError(f"`i` is {number}, out of range for an ensemble of size={count}")
+        raise IndexError(f"`{name}` is {number}, out of range for an ensemble of size={count}")
     return Chosen(1, start=number % count)
 
 

@@ -92,18 +92,22 @@ class Stream:
                 "program, the same at every call. Give the function a key as an argument, and "
                 "inside it open `with seedbed.random.stream(key):`"
             )
-        with self._lock:
-            key = self._key
-            if self._free:
-                number = self._free.pop(0)
-            else:
-                number = self._count
-                self._count += 1
-            ticket = _Ticket(self._epoch, number)
+        taken: _Ticket | None = None
         try:
-            return ticket, _fold_in(key, ticket.number)
+            with self._lock:
+                key = self._key
+                number = self._free[0] if self._free else self._count
+                ticket = _Ticket(self._epoch, number)
+                # Nothing from here on is a call, so that no interrupt comes in between.
+                if self._free:
+                    del self._free[0]
+                else:
+                    self._count = number + 1
+                taken = ticket
+            return ticket, _fold_in(key, number)
         except BaseException:
-            self._give_back(ticket)
+            if taken is not None:
+                self._give_back(taken)
             raise
 
     def _give_back(self, ticket: _Ticket) -> None:

@@ -187,8 +187,9 @@ def _check_leaks(traces: Sequence[weakref.ref[Any]]) -> None:
     if any(_values(ref()) for ref in traces):
         raise TypeError(
             "`init` stored a traced value outside itself (in a global, an attribute or a "
-            "container that outlives the call). It runs once, on abstract values, for all "
-            "members; return what you want to keep instead of storing it."
+            "container that outlives the call, or `jax.jit` of a method keeps what it read of "
+            "its object). It runs once, on abstract values, for all members; return what you "
+            "want to keep instead of storing it."
         )
 
 

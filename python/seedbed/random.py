@@ -151,14 +151,21 @@ def set_state(s: StreamState) -> None:
     _with_state("set_state")._set_state(*check_state(s))
 
 
-@contextlib.contextmanager
-def _using(stream_like: StreamLike) -> Iterator[None]:
-    """Makes any object with a `next_key` method the innermost stream."""
-    _current.set((*_current.get(), stream_like))
-    try:
-        yield
-    finally:
-        _current.set(_current.get()[:-1])
+class _using:
+    """Makes any object with a `next_key` method the innermost stream.
+
+    No generator: one that an interrupt leaves open would end at some later time.
+    """
+
+    def __init__(self, stream_like: StreamLike) -> None:
+        self._stream = stream_like
+        self._before = _current.get()
+
+    def __enter__(self) -> None:
+        _current.set((*self._before, self._stream))
+
+    def __exit__(self, *exc: object) -> None:
+        _current.set(self._before)
 
 
 @contextlib.contextmanager

@@ -27,3 +27,4 @@ from ._state import NonBatchState as NonBatchState
 from ._state import ParamState as ParamState
 from ._state import ShortTermState as ShortTermState
 from ._state import State as State
+from ._take import take as take

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from .. import _compat
 from . import _draft, _traverse
 from ._draft import UNSET, Draft
 
@@ -20,7 +22,8 @@ def assign_state_values(
     Args:
         target: a module, or a list, tuple or dict of modules.
         *state_by_abs_path: mappings from path to value; later ones win. A path is a tuple, as
-            `Module.states` has it, or its dotted form, ``"layers.0.weight"``.
+            `Module.states` has it, or its dotted form, ``"layers.0.weight"``. NumPy arrays are
+            copied to jax arrays.
 
     Returns:
         The paths given that the tree does not have, and those of the tree that were not given,
@@ -28,7 +31,14 @@ def assign_state_values(
 
     Raises:
         TypeError: a mapping is of another type.
-        ValueError: a value has another structure or other shapes than the state's.
+        ValueError: a value has another structure, or another shape or dtype than the state's.
+
+    Example:
+        >>> import numpy as np, seedbed as sb
+        >>> net = sb.nn.vmap_init_all_states(sb.nn.Linear(3, 2), axis_size=5)
+        >>> saved = {"weight": np.ones((5, 2, 3), np.float32), "wieght": 0}
+        >>> sb.nn.assign_state_values(net, saved)
+        (['wieght'], ['bias'])
     """
     _traverse.check_target(target)
     given: dict[Any, Any] = {}
@@ -53,6 +63,7 @@ def assign_state_values(
                 if known not in states:
                     unexpected.append(path)
                     continue
+                value = jax.tree.map(_array, value)
                 _check_same(known, states[known], value)
                 states[known].value = value
                 assigned.add(known)
@@ -61,19 +72,27 @@ def assign_state_values(
     return unexpected, missing if by_tuple else [_traverse.dotted(path) for path in missing]
 
 
-def _check_same(path: Any, state: Any, value: Any) -> None:
-    def shapes(tree: Any) -> tuple[Any, list[Any]]:
-        leaves, structure = jax.tree.flatten(tree)
-        return structure, [np.shape(leaf) for leaf in leaves]
+def _array(leaf: Any) -> Any:
+    # A copy: what is done to the given array later must not change the state.
+    return jnp.array(leaf) if isinstance(leaf, (np.ndarray, np.generic)) else leaf
 
-    content = _draft.content(state)
-    has = content.value
+
+def _check_same(path: Any, state: Any, value: Any) -> None:
+    has = _draft.content(state).value
     if has is UNSET:
-        expected: Any = (jax.tree.structure(0), [state.shape])
-    else:
-        expected = shapes(has)
-    if shapes(value) != expected:
-        raise ValueError(
-            f"`state_by_abs_path` has a value of structure and shapes {shapes(value)} for "
-            f"{_traverse.dotted(path)!r}, whose own are {expected}"
-        )
+        has = _compat.abstract(state.shape, state.dtype)
+    name = f"`state_by_abs_path` has for {_traverse.dotted(path)!r}"
+    ours: Any = jax.tree.structure(has)
+    theirs: Any = jax.tree.structure(value)
+    if ours != theirs:
+        raise ValueError(f"{name} a value of structure {theirs}; the state has {ours}")
+    for own, given in zip(jax.tree.leaves(has), jax.tree.leaves(value), strict=True):
+        expected, shape = tuple(np.shape(own)), tuple(np.shape(given))
+        if shape != expected:
+            hint = ""
+            if state.members is None and shape and shape[1:] == expected:
+                hint = f". Initialise {shape[0]} members first, with vmap_init_all_states"
+            raise ValueError(f"{name} a value of shape {shape}; the state has {expected}{hint}")
+        kinds = [getattr(leaf, "dtype", None) for leaf in (own, given)]
+        if None not in kinds and kinds[0] != kinds[1]:
+            raise ValueError(f"{name} a value of dtype {kinds[1]}; the state has {kinds[0]}")

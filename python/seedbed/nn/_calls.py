@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .. import filters
 from . import _draft, _finish, _members, _traverse
 from ._commit import commit, settle
 from ._draft import Draft, Refused
@@ -95,7 +94,7 @@ def record_members(
     in_states: Any,
     out_states: Any,
 ) -> tuple[_members.Members, dict[int, int]]:
-    exclude = None if state_to_exclude is None else filters.to_predicate(state_to_exclude)
+    exclude = None if state_to_exclude is None else _traverse.predicate(state_to_exclude)
     inputs_given = states_by_axis(in_states, "in_states")
     outputs_given = states_by_axis(out_states, "out_states")
     tree = _start(draft, found)

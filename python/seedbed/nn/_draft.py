@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from .. import _compat
+from .. import _compat, _stream
 from . import _tap
 
 # Held while a draft is published and while several states are read as one.
@@ -90,7 +90,7 @@ class Draft:
         written: states written, in order, with `contents` as they were first; by identity.
         created: states made during the call, by identity.
         made: modules made during the call, by identity.
-        on_publish: called when everything is about to become real.
+        on_publish: called when everything has become real.
         renews: whether the call initialises, so that what is written need not have the
             members of what was there.
         renewed: states that an initialisation inside the call wrote, by identity.
@@ -228,7 +228,6 @@ class Draft:
                 self.outer.set_attribute(module, name, value)
             return
         with LOCK:
-            self.on_publish()
             undo: list[tuple[Any, ...]] = []
             try:
                 for number, state in self.written.items():
@@ -245,6 +244,7 @@ class Draft:
                 for module, name, value in self.assignments():
                     undo.append((module, name, own_attributes(module).get(name, DELETED)))
                     _assign(module, name, value)
+                self.on_publish()
             except BaseException:
                 for owner, name, value in reversed(undo):
                     _assign(owner, name, value)
@@ -356,11 +356,13 @@ def transaction(draft: Draft) -> Iterator[Draft]:
     """Runs a call that ends with `Draft.publish`; on any exception nothing has happened."""
     draft.outer = current()
     draft.base = draft.home = _compat.trace_state()
+    streams = _stream._current.get()
     try:
         yield draft
     except BaseException:
         draft.restore_containers()
         raise
     finally:
-        # An interrupt may have come where `active` had no chance to do it.
+        # An interrupt may have come where what was opened inside had no chance to do it.
         _CURRENT.set(draft.outer)
+        _stream._current.set(streams)

@@ -19,8 +19,9 @@ from ._traverse import Path
 def draw_created(draft: Draft, target: Any, keys: Keys, returned: Sequence[Any] = ()) -> None:
     """Draws what an initialisation has left to its end.
 
-    That is the declared states that were made during the call and have no value yet, and those
-    that an earlier one made, so that both give the same numbers.
+    That is the declared states of the nodes called that their ``init_state`` has not drawn (an
+    override without ``super().init_state()``, or states that an earlier initialisation made),
+    and those that were made during the call.
     """
     if not draft.created and not draft.called:
         return
@@ -40,8 +41,8 @@ def draw_created(draft: Draft, target: Any, keys: Keys, returned: Sequence[Any] 
             keys.restart(path)
         with keys.using(path):
             for state in tree.own.get(id(node), []):
-                late = id(node) in draft.called and state._late and state.declared
-                if (late and id(state) not in draft.written) or id(state) in pending:
+                left = id(node) in draft.called and state.declared
+                if (left and id(state) not in draft.written) or id(state) in pending:
                     state.redraw()
     with keys.using(None):
         for state in _traverse.walk(returned).states.values():

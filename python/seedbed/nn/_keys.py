@@ -64,11 +64,9 @@ class Keys:
         """Starts the stream of a node anew, for a module that took the place of another."""
         self._streams.pop(path, None)
 
-    @contextlib.contextmanager
-    def using(self, path: Path | None) -> Iterator[None]:
+    def using(self, path: Path | None) -> random._using:
         """Makes a node's stream the ambient one."""
-        with random._using(self.of(path)):
-            yield
+        return random._using(self.of(path))
 
 
 class Reservation:
@@ -79,7 +77,7 @@ class Reservation:
         self.used = False
 
     def use(self) -> None:
-        """To be called when the numbers made with the key are about to be seen."""
+        """To be called when the numbers made with the key can be seen."""
         self.used = True
 
 
@@ -92,17 +90,18 @@ def reserved() -> Iterator[Reservation]:
     when a key is asked for.
     """
     reservation = Reservation()
-    late: BaseException | None = None
-    with contextlib.ExitStack() as stack:
-        try:
-            reservation.key = stack.enter_context(random._reserve())
-        except RuntimeError as refusal:
-            reservation.key = refusal
-        try:
-            yield reservation
-        except BaseException as error:
-            if not reservation.used:
-                raise
-            late = error  # an interrupt after the end: the key is not given back
-    if late is not None:
-        raise late
+    stream, ticket = random._innermost(), None
+    try:
+        if isinstance(stream, _stream.Stream):
+            ticket, reservation.key = stream._take()
+        else:
+            reservation.key = stream.next_key()
+    except RuntimeError as refusal:
+        reservation.key = refusal
+    try:
+        yield reservation
+    except BaseException:
+        # Not after an interrupt at the very end, nor when this generator is left open by one.
+        if isinstance(stream, _stream.Stream) and ticket is not None and not reservation.used:
+            stream._give_back(ticket)
+        raise

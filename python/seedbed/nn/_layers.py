@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +54,7 @@ class Linear(Module):
 
 
 class Sequential(Module):
-    """Layers and functions, one after the other.
+    """Layers and functions, one after the other; ``train`` goes to those that are `Dropout`.
 
     Example:
         >>> import jax, seedbed as sb
@@ -73,9 +72,9 @@ class Sequential(Module):
                 )
         self.layers = layers
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Any, train: bool = True) -> Any:
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, train=train) if isinstance(layer, (Dropout, Sequential)) else layer(x)
         return x
 
 
@@ -151,7 +150,7 @@ class LIF(Module):
 
     Args:
         size: number of neurons.
-        tau: membrane time constant, in ms.
+        tau: membrane time constant, in ms; a State when each member is to have its own.
         gain: factor of the input; a State when each member is to have its own.
         dt: time step, in ms.
 
@@ -159,10 +158,11 @@ class LIF(Module):
     [0, 1) at first; ``init_state`` and ``reset_state`` draw them.
     """
 
-    def __init__(self, size: int, *, tau: float = 10.0, gain: Any = 1.0, dt: float = 0.1) -> None:
+    def __init__(self, size: int, *, tau: Any = 10.0, gain: Any = 1.0, dt: float = 0.1) -> None:
         self.size = size
+        self.tau = tau
         self.gain = gain
-        self.decay = math.exp(-dt / tau)
+        self.dt = dt
 
     def init_state(self) -> None:
         self.v = HiddenState(jax.random.uniform(random.next_key(), (self.size,)))
@@ -172,8 +172,9 @@ class LIF(Module):
 
     def __call__(self, current: Any) -> Any:
         """One step: input currents of shape ``(size,)`` in, spikes (bool) of that shape out."""
-        gain = getattr(self.gain, "value", self.gain)
-        v = self.decay * self.v.value + (1 - self.decay) * gain * current
+        tau, gain = (getattr(one, "value", one) for one in (self.tau, self.gain))
+        decay = jnp.exp(-self.dt / tau)
+        v = decay * self.v.value + (1 - decay) * gain * current
         spikes = v >= 1
         self.v.value = jnp.where(spikes, 0, v)
         return spikes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import operator
 import warnings
@@ -12,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _check, _compat, filters
+from .. import _check, _compat
 from . import _traverse
 from ._keys import Keys
 from ._traverse import Path
@@ -96,20 +97,23 @@ def methods(
             f"`fn_if_not_exist` must be one of {', '.join(map(repr, _IF_NOT_EXIST))}; got "
             f"{fn_if_not_exist!r}"
         )
-    excluded = filters.to_predicate(node_to_exclude)
+    excluded = _traverse.predicate(node_to_exclude)
     _traverse.check_target(target)
     unordered, ordered = [], []
+    taken: set[str] = set()
     for path, node in _traverse.walk(target).nodes.items():
         if excluded(path, node):
             continue
         method = _method(path, node, fn_name, fn_if_not_exist)
         if method is None:
             continue
+        taken |= _parameters(method)
         level = getattr(method, "call_order", None)
         if level is None:
             unordered.append((path, method))
         else:
             ordered.append((level, (path, method)))
+    _check_names(kwargs or {}, taken)
     ordered.sort(key=lambda entry: entry[0])
     calls = (*unordered, *(entry for _, entry in ordered))
     return Methods(target, fn_name, args, kwargs or {}, calls)
@@ -153,3 +157,25 @@ def check_axis_size(value: Any) -> int:
             f"axis_size must be a positive integer, got {what} of type {type(value).__name__}"
         )
     return _check.size(number, "axis_size")
+
+
+# Parameters of the collective calls; what is meant for them must not go to the methods.
+_OWN = ("axis_size", "node_to_exclude", "state_to_exclude", "state_tag", "in_states", "out_states")
+
+
+def _check_names(kwargs: Mapping[str, Any], taken: set[str]) -> None:
+    """Refuses a keyword that no method names and that looks like one of the call's own."""
+    for name in kwargs:
+        alike = difflib.get_close_matches(str(name), _OWN, 1, 0.85)
+        if alike and name not in taken:
+            raise TypeError(
+                f"got the keyword argument {name!r}, which no method that is called names; did you "
+                f"mean {alike[0]!r}?"
+            )
+
+
+def _parameters(method: Callable[..., Any]) -> set[str]:
+    try:
+        return set(inspect.signature(method).parameters)
+    except (TypeError, ValueError):  # some callables have none
+        return set()

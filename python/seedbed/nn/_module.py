@@ -8,10 +8,12 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from .. import filters
+import jax
+import numpy as np
+
 from . import _draft, _traverse
 from ._draft import DELETED, LOCK
-from ._pickle import pack_attribute, unpack_attribute
+from ._pickle import is_wrapped, pack_attribute, unpack_attribute
 from ._state import State
 from ._traverse import Path
 
@@ -69,13 +71,13 @@ class Module(_traverse.Node):
 
     def states(self, filter: Any = ...) -> dict[Path, State]:
         """States of the whole tree that a filter selects, by path, in traversal order."""
-        keep = filters.to_predicate(filter)
+        keep = _traverse.predicate(filter)
         found = _traverse.walk(self).states
         return {path: state for path, state in found.items() if keep(path, state)}
 
     def nodes(self, filter: Any = ...) -> dict[Path, Module]:
         """Modules of the tree that a filter selects, by path: children first, this one last."""
-        keep = filters.to_predicate(filter)
+        keep = _traverse.predicate(filter)
         found: Any = _traverse.walk(self).nodes
         return {path: node for path, node in found.items() if keep(path, node)}
 
@@ -111,6 +113,18 @@ class Module(_traverse.Node):
         return object.__getattribute__(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in _RESERVED:
+            raise AttributeError(
+                f"{name!r} is the name of what every module has; give the attribute of "
+                f"{type(self).__name__} another"
+            )
+        if isinstance(value, (jax.Array, np.ndarray)):
+            state = _traverse.attributes(self).get(name)
+            if isinstance(state, State):
+                raise TypeError(
+                    f"{name!r} of {type(self).__name__} is a {type(state).__name__}; set its "
+                    f"value, self.{name}.value = ..."
+                )
         draft = _draft.current()
         if draft is None or _sets_itself(type(self), name):
             object.__setattr__(self, name, value)
@@ -142,6 +156,9 @@ class Module(_traverse.Node):
         return _picture(self)
 
 
+_RESERVED = ("members", "nodes", "states")
+
+
 def _sets_itself(kind: type, name: str) -> bool:
     """Whether setting an attribute runs code of a property or another descriptor."""
     attribute = getattr(kind, name, None)
@@ -158,7 +175,8 @@ def _checked(call: Callable[..., Any]) -> Callable[..., Any]:
             if state.members is not None:
                 raise ValueError(
                     f"{type(self).__name__} holds {state.members} members, and calling it runs a "
-                    "single one; run all of them with seedbed.nn.vmap(module)(...)"
+                    "single one; run all of them with seedbed.nn.vmap(module)(...). A function of "
+                    "modules takes them as arguments: vmap(function)(module, ...)"
                 )
         return call(self, *args, **kwargs)
 
@@ -184,6 +202,8 @@ def clone(module: Any, memo: dict[int, Any], copied: Callable[[State], State]) -
                 memo[id(state)] = copied(state)
         for node, twin in twins:
             for name, value in _traverse.attributes(node).items():
+                # Copies of jitted functions would be compiled on their own.
+                memo.update((id(f), f) for f in _draft.leaves(value) if is_wrapped(f))
                 twin.__dict__[name] = copy.deepcopy(value, memo)
     return copy.deepcopy(module, memo)  # in the memo by now, unless it is a container
 

@@ -70,9 +70,14 @@ def _mapped(value: Any, change: Callable[[Any], Any], inside: set[int]) -> Any:
     return type(value)(changed)
 
 
+def is_wrapped(value: Any) -> bool:
+    """Whether this is a function that wraps another, as `jax.jit` and `jax.custom_jvp` do."""
+    return callable(value) and not isinstance(value, type) and hasattr(value, "__wrapped__")
+
+
 def _pack_function(value: Any) -> Any:
-    # Wrapped functions (jit, custom_jvp) would be pickled as the function inside.
-    if isinstance(value, type) or not callable(value) or not hasattr(value, "__wrapped__"):
+    # A wrapped function would be pickled as the one inside.
+    if not is_wrapped(value):
         return value
     name = getattr(value, "__qualname__", "")
     for module in (*_PUBLIC, getattr(value, "__module__", "")):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _check, filters
+from .. import _check
 from . import _draft, _loop, _members, _traverse
 from ._commit import commit
 from ._draft import Draft
@@ -98,7 +98,7 @@ def vmap(
             if state.members is not None:
                 sizes.append((f"the state {_traverse.dotted(path)!r}", state.members))
         sizes += _lengths(given)
-        size = agreed([*sizes, *arguments.sizes], "vmap")
+        size = agreed([*sizes, *arguments.sizes], "vmap", bool(modules))
         with reserved() as reservation:
             key = reservation.key
             draft = Draft(members=True, on_publish=reservation.use)
@@ -190,7 +190,7 @@ def vmap_new_states(
         raise TypeError(f"`fun` must be a function; got {fun!r} of type {type(fun).__name__}")
     if axis_size is not None:
         axis_size = check_axis_size(axis_size)
-    exclude = None if state_to_exclude is None else filters.to_predicate(state_to_exclude)
+    exclude = None if state_to_exclude is None else _traverse.predicate(state_to_exclude)
     given = states_by_axis(in_states, "in_states")
     written = states_by_axis(out_states, "out_states")
     function = fun

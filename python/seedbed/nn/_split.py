@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 
-from .. import filters
 from . import _draft, _module, _traverse
 from ._draft import LOCK, UNSET
 from ._state import State
@@ -61,7 +60,7 @@ def split(module: Any, *filter: Any) -> tuple[Any, ...]:
         >>> jax.grad(loss)(params, jnp.ones(3))["weight"].shape
         (5, 2, 3)
     """
-    predicates = [filters.to_predicate(one) for one in filter or (...,)]
+    predicates = [_traverse.predicate(one) for one in filter or (...,)]
     _traverse.check_target(module)
     with LOCK:
         states = _traverse.walk(module).states
@@ -89,7 +88,8 @@ def merge(definition: Definition, *values: Mapping[str, Any]) -> Any:
 
     Raises:
         TypeError: ``definition`` is not one, or a dictionary of values is not one.
-        ValueError: a state has no value, two values, or the member axis of none.
+        ValueError: a state has no value or two, or a value is of other members or of another
+            shape than was declared.
     """
     if not isinstance(definition, Definition):
         raise TypeError(
@@ -117,8 +117,30 @@ def merge(definition: Definition, *values: Mapping[str, Any]) -> Any:
     module = _clone(definition.skeleton, copy.copy)
     states = _traverse.walk(module).states
     for name, path in definition.paths.items():
+        _check_shape(name, states[path], together[name])
         states[path].value = together[name]
     return module
+
+
+def _check_shape(name: str, state: State, value: Any) -> None:
+    """A value of other members than the definition's would run as one broadcast."""
+    content = _draft.content(state)
+    if not hasattr(value, "shape"):
+        return
+    rest = list(value.shape)
+    for size, axis in content.mapped:
+        if not -len(rest) <= axis < len(rest) or rest[axis] != size:
+            raise ValueError(
+                f"`values` has a value of shape {tuple(value.shape)} for {name!r}, and the "
+                f"definition has {size} members along axis {axis} of it"
+            )
+        del rest[axis]
+    if content.declared is not None and tuple(rest) != content.declared.shape:
+        members = f" and {content.mapped[0].size} members" if content.mapped else " and no members"
+        raise ValueError(
+            f"`values` has a value of shape {tuple(value.shape)} for {name!r}, whose definition "
+            f"has the shape {content.declared.shape}{members}"
+        )
 
 
 def _emptied(state: State) -> State:

@@ -15,6 +15,7 @@ from ._draft import LOCK, UNSET, Content, Declared, MemberAxis, Refused
 from ._state_checks import (
     as_shape,
     as_tags,
+    check_drawn,
     check_members,
     check_traced,
     copied,
@@ -316,7 +317,9 @@ class State:
         with random._reserve() as key:
             # Not made canonical here: jax warns of what it truncates.
             dtype = declared_dtype(declared) if declared.dtype is None else declared.dtype
-            self.value = declared.init(key, declared.shape, dtype)
+            value = declared.init(key, declared.shape, dtype)
+            check_drawn(self, declared, value)
+            self.value = value
 
     # --- copies -------------------------------------------------------------------------
 

@@ -82,3 +82,17 @@ def copied(leaf: Any) -> Any:
         # Not the same buffer: either copy may be donated.
         return leaf if _compat.is_tracer(leaf) else jnp.copy(leaf)
     return copy.deepcopy(leaf)
+
+
+def check_drawn(state: Any, declared: Declared, value: Any) -> None:
+    """Whether ``init`` made what was declared."""
+    if callable(value) and not hasattr(value, "shape"):
+        raise TypeError(
+            f"`init` of {state._name()} returned a function; an initialiser is what the function "
+            "returns: jax.nn.initializers.he_normal() and not he_normal"
+        )
+    if hasattr(value, "shape") and tuple(value.shape) != declared.shape:
+        raise ValueError(
+            f"`init` of {state._name()} returned shape {tuple(value.shape)}; declared was "
+            f"{declared.shape}"
+        )

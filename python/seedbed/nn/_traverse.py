@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import _compat
+from .. import _compat, filters
 from . import _draft
 from ._draft import DELETED
 from ._state import State
@@ -254,3 +254,22 @@ def _encoded(element: Any) -> bytes:
 
 def _sized(kind: bytes, data: bytes) -> bytes:
     return kind + len(data).to_bytes(8, "big") + data
+
+
+def predicate(filter: Any) -> Any:
+    """The filter as a predicate; a module in it is a slip, since modules can be called.
+
+    Raises:
+        TypeError: the filter is not one.
+    """
+    pending = [filter]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, Node):
+            raise TypeError(
+                f"Invalid collection filter: the module {type(item).__name__} itself; use its "
+                "path, filters.PathContains('name'), or lambda path, node: node is module"
+            )
+        if isinstance(item, (list, tuple)) and len(item) < 1000:
+            pending.extend(item)
+    return filters.to_predicate(filter)

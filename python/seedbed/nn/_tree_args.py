@@ -51,6 +51,8 @@ def take_apart(args: tuple[Any, ...], in_axes: Any) -> Arguments:
     for place, ((path, leaf), axis) in enumerate(zip(every, spread, strict=True)):
         if not _check.array_like(leaf):
             continue
+        if axis is None and isinstance(leaf, (bool, int, float, complex)):
+            continue  # stays a number of Python, as jax.vmap has it
         name = f"args{jax.tree_util.keystr(path)}"
         axis = _check.axis(axis, name, leaf)
         if axis is not None:
@@ -71,16 +73,18 @@ def take_apart(args: tuple[Any, ...], in_axes: Any) -> Arguments:
     return Arguments(leaves, axes, rebuild, modules, sizes)
 
 
-def agreed(sizes: list[tuple[str, int]], name: str) -> int:
+def agreed(sizes: list[tuple[str, int]], name: str, modules: bool = False) -> int:
     """The one number of members that everything has.
 
     Raises:
         ValueError: there is none, or two disagree.
     """
     if not sizes:
+        way = "give `axis_size`"
+        if modules:
+            way = "initialise the module with vmap_init_all_states(module, axis_size=...) first"
         raise ValueError(
-            f"{name} finds no number of members: no state and no argument is mapped; give "
-            "`axis_size`"
+            f"{name} finds no number of members: no state and no argument is mapped; {way}"
         )
     first, size = sizes[0]
     for other, found in sizes[1:]:
