@@ -85,6 +85,20 @@ def mlp(sizes=(8, 6, 2)):
 
 # --- oracles ----------------------------------------------------------------------------
 
+_compiled: dict = {}
+
+
+def compiled_once(function, *args):
+    """``jax.jit(function)(*args)``; tests that ask for the same program share its compilation."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+        return jax.jit(function)(*args)
+    lowered = jax.jit(function).lower(*args)
+    # The text has all constants, but not where in the tree the results belong.
+    program = lowered.as_text(), lowered.out_tree
+    if program not in _compiled:
+        _compiled[program] = lowered.compile()
+    return _compiled[program](*args)
+
 
 def values(target) -> dict:
     """Values of all states by dotted path."""
@@ -95,7 +109,7 @@ def values(target) -> dict:
 def vmapped(net, size: int, key, *args, **kwargs) -> dict:
     """What a call on all members must write: jax's own vmap of the module's initialisation."""
     init = sb.nn.init_function(net, *args, **kwargs)
-    return jax.jit(jax.vmap(init))(jax.random.split(key, size))
+    return compiled_once(jax.vmap(init), jax.random.split(key, size))
 
 
 def call_key(seed=11, number=0):

@@ -250,6 +250,20 @@ def test_bad_arguments_change_nothing(net, what):
     assert picture(net) == before
 
 
+@pytest.mark.parametrize("kwargs", [[], (), 0, "", False], ids=repr)
+@pytest.mark.parametrize("how", ["single", "members"])
+def test_kwargs_that_are_no_mapping_are_refused_also_when_they_are_false(net, how, kwargs):
+    before = picture(net)
+    kind = type(kwargs).__name__
+    message = f"`kwargs` must be a mapping of keyword arguments; got {kwargs!r} of type {kind}"
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        if how == "single":
+            sb.nn.call_all_fns(net, "reset_state", (), kwargs)
+        else:
+            sb.nn.vmap_call_all_fns(net, "reset_state", (), kwargs, axis_size=3)
+    assert picture(net) == before
+
+
 BAD_TARGETS = [None, 3, "net", object(), jnp.zeros(2), len, {"a": 3}, [None], [Noise(), 3], Noise]
 
 

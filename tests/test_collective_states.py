@@ -182,49 +182,38 @@ def test_a_module_of_another_size_is_refused_in_a_call_that_reads():
     assert picture(net) == before
 
 
-# --- resetting --------------------------------------------------------------------------
+def test_a_method_called_for_all_members_reads_each_members_own_value():
+    shapes = []
+
+    class Reads(Noise):
+        def double(self):
+            shapes.append(self.x.value.shape)
+            self.y = sb.nn.State(self.x.value * 2)
+
+    net = sb.nn.vmap_init_all_states(Reads(3), axis_size=4)
+    sb.nn.vmap_call_all_fns(net, "double", axis_size=4)
+    assert shapes == [(3,)] and net.y.shape == (4, 3)
+    assert_same_bits(net.y.value, net.x.value * 2)
+    assert len(np.unique(net.y.value, axis=0)) == 4
 
 
-def test_reset_keeps_the_member_axis():
-    net = sb.nn.vmap_init_all_states(sb.nn.LIF(6), axis_size=3)
-    v = net.v
-    sb.nn.vmap_reset_all_states(net, axis_size=3)
-    assert net.v is v and v.members == 3 and v.shape == (3, 6)
+@pytest.mark.parametrize("way", ["value", "declared"])
+def test_a_state_made_only_where_it_is_missing_has_members_too(way):
+    class Guarded(sb.nn.Module):
+        def init_state(self):
+            if not hasattr(self, "h"):
+                if way == "declared":
+                    self.h = sb.nn.HiddenState(init=jax.random.uniform, shape=(3,))
+                    return
+                self.h = sb.nn.HiddenState(jnp.zeros(3))
+            if way == "value":
+                self.h.value = jax.random.uniform(sb.random.next_key(), (3,))
 
-    def member(key):
-        return jax.random.uniform(node_key(key), (6,))
-
-    assert_same_bits(v.value, jax.vmap(member)(jax.random.split(call_key(number=1), 3)))
-
-
-def test_reset_of_all_members_as_a_single_model():
-    net = sb.nn.vmap_init_all_states(sb.nn.GRUCell(6, 2), axis_size=3)
-    net.h.value = jnp.ones((3, 2))
-    sb.nn.reset_all_states(net)
-    assert net.h.members == 3
-    assert_same_bits(net.h.value, jnp.zeros((3, 2)))
-
-
-def test_a_reset_that_would_lose_the_member_axis():
-    net = sb.nn.vmap_init_all_states(sb.nn.LIF(6), axis_size=3)
-    before = picture(net)
-    message = r"holds 3 members along axis 0; the new value has shape \(6,\)"
-    with pytest.raises(ValueError, match=message):
-        sb.nn.reset_all_states(net)
-    assert picture(net) == before
-
-
-def test_reset_of_a_single_model():
-    net = sb.nn.init_all_states(sb.nn.LIF(6))
-    sb.nn.reset_all_states(net)
-    assert_same_bits(net.v.value, jax.random.uniform(node_key(call_key(number=1)), (6,)))
-
-
-def test_a_module_without_reset_state_of_its_own():
-    net = sb.nn.vmap_init_all_states(Declared(), axis_size=3)
-    expected = values(net)
-    sb.nn.vmap_reset_all_states(net, axis_size=3)
-    assert_same_bits(values(net), expected)
+    net = Guarded()
+    for size in (2, 5):
+        sb.nn.vmap_init_all_states(net, axis_size=size)
+        assert net.h.shape == (size, 3) and net.members == size
+        assert len(np.unique(net.h.value, axis=0)) == size
 
 
 # --- per-member inputs ------------------------------------------------------------------
@@ -413,7 +402,7 @@ def test_an_assignment_that_fails_changes_nothing():
     net = sb.nn.vmap_init_all_states(Group(Declared(2), Noise(2)), axis_size=3)
     before = picture(net)
     ones = jnp.ones((3, 2))
-    with pytest.raises(ValueError, match="`state_by_abs_path` has a value of structure and shapes"):
+    with pytest.raises(ValueError, match=r"^`state_by_abs_path` has for 'items.1.x' a value of sh"):
         sb.nn.assign_state_values(net, {"items.0.w": ones, "items.1.x": ones[0]})
     with pytest.raises(TypeError, match="^`state_by_abs_path` must be mappings from paths to val"):
         sb.nn.assign_state_values(net, [("items.0.w", ones)])

@@ -195,7 +195,7 @@ def test_a_module_of_2000_nodes():
 
 def test_many_nodes_with_states():
     # The reference backend compiles every draw by itself.
-    count = 30 if native_problem() else 500
+    count = 10 if native_problem() else 500
     net = Group(*(Noise(1) for _ in range(count)))
     exclude = PathContains(count - 1)
     sb.nn.vmap_init_all_states(net, axis_size=3, node_to_exclude=exclude)
@@ -213,7 +213,7 @@ def few_members(net, size):
     return sb.nn.vmap_init_all_states(net, axis_size=size)
 
 
-@pytest.mark.parametrize("depth", [1200, 3000])
+@pytest.mark.parametrize("depth", [2000])
 def test_depth(depth):
     log = []
     net = leaf = Log(0, log)

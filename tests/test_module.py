@@ -249,7 +249,8 @@ def test_repr_of_mixed_members_does_not_fail():
 
 MESSAGE = (
     r"^{} holds 5 members, and calling it runs a single one; run all of them with "
-    r"seedbed\.nn\.vmap\(module\)\(\.\.\.\)$"
+    r"seedbed\.nn\.vmap\(module\)\(\.\.\.\)\. A function of modules takes them as arguments: "
+    r"vmap\(function\)\(module, \.\.\.\)$"
 )
 
 

@@ -40,8 +40,9 @@ def vmap(
 
     Args:
         fn_or_module: the module to call, or a function.
-        in_axes: as for `jax.vmap`; None gives every member the same arguments. Keyword
-            arguments, and leaves that are not arrays, are the same for all members.
+        in_axes: as for `jax.vmap`; None gives every member the same arguments, and leaves
+            Python's numbers what they are. Keyword arguments, and leaves that are not arrays,
+            are the same for all members.
         out_axes: as for `jax.vmap`; None for a result that is the same for all members.
         in_states: further states whose values are mapped: a state, several, or
             ``{axis: states}``.
