@@ -431,3 +431,20 @@ def test_a_state_of_somebody_else_is_not_given_members():
     assert other.shape == (3,) and other.members is None
     sb.nn.vmap_init_all_states(net, axis_size=2, out_states=other)
     assert other.shape == (2, 3) and other.members == 2
+
+
+def test_a_node_that_keeps_a_state_of_other_members_is_refused():
+    class Guarded(sb.nn.Module):
+        def init_state(self):
+            if not hasattr(self, "h"):
+                self.h = sb.nn.HiddenState(jax.random.uniform(sb.random.next_key(), (3,)))
+
+    net = Group(Guarded(), Noise(3))
+    sb.nn.vmap_init_all_states(net, axis_size=2)
+    before = picture(net)
+    message = r"^the state 'items.0.h' holds 2 members, and init_state, called for axis_size 5, doe"
+    with pytest.raises(ValueError, match=message):
+        sb.nn.vmap_init_all_states(net, axis_size=5)
+    assert picture(net) == before
+    sb.nn.vmap_init_all_states(net, axis_size=5, node_to_exclude=Guarded)  # left alone on purpose
+    assert net.items[0].h.shape == (2, 3) and net.items[1].x.shape == (5, 3)

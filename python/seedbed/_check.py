@@ -224,7 +224,9 @@ def member(value: Any, count: int, name: str = "i") -> Chosen:
             return Chosen(1, start=value)
         value = int(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"`{name}` must be an integer; got {value!r} of type {type(value).__name__}")
+        raise TypeError(
+            f"`{name}` must be an integer; got {value!r} of type {type(value).__name__}"
+        )
     number = operator.index(value)
     if not -count <= number < count:
         raise IndexError(f"`{name}` is {number}, out of range for an ensemble of size={count}")

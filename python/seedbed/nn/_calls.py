@@ -103,6 +103,8 @@ def record_members(
     job = _members.Members(draft, size, inputs)
     job.record(found, key, target=found.target, exclude=exclude)
     _check_within(draft, {*paths, *(id(state) for state, _ in (*inputs_given, *outputs_given))})
+    if found.initialises:
+        _check_left(draft, found.target, size)
     axes: dict[int, int] = {}
     if not found.initialises:  # a value made anew has its members in front
         axes = {id(item.state): item.axis for item in inputs}
@@ -123,3 +125,18 @@ def _check_within(draft: Draft, known: set[int]) -> None:
             f"{state._name()} is not part of `target`, was there before, and is written by the "
             "call; list it in `out_states` if it is to hold the members"
         )
+
+
+def _check_left(draft: Draft, target: Any, size: int) -> None:
+    """An initialised node must not keep a state of another number of members."""
+    with _draft.active(draft):
+        tree = _traverse.walk(target)
+        for path, state in tree.states.items():
+            mapped = state.mapped
+            if id(state) in draft.written or not mapped or mapped[0].size == size:
+                continue
+            if any(state in tree.own.get(number, []) for number in draft.called):
+                raise ValueError(
+                    f"the state {_traverse.dotted(path)!r} holds {mapped[0].size} members, and "
+                    f"init_state, called for axis_size {size}, does not write it"
+                )
