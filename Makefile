@@ -19,10 +19,10 @@ test: lint .venv-oldest/installed
 	$(MAKE) --no-print-directory -j2 --output-sync=target test-oldest test-newest
 
 test-oldest: .venv-oldest/installed
-	sh tools/run_tests.sh .venv-oldest
+	sh tools/run_tests.sh .venv-oldest numbers
 
 test-newest: .venv/installed
-	sh tools/run_tests.sh .venv
+	sh tools/run_tests.sh .venv all
 
 lint: .venv/installed
 	.venv/bin/ruff check .

@@ -175,3 +175,12 @@ def test_the_public_names():
     assert {"ensemble", "Ensemble", "Plan"} <= public
     for name in ("ensemble", "Ensemble", "Plan"):
         assert getattr(sb, name).__doc__
+
+
+def test_the_script_that_runs_the_tests_names_files_that_exist():
+    script = (ROOT / "tools" / "run_tests.sh").read_text(encoding="utf-8")
+    for name in ("either", "numbers"):
+        listed = script.split(f'{name}="')[1].split('"')[0].split()
+        assert listed
+        for one in listed:
+            assert (ROOT / "tests" / f"test_{one}.py").is_file(), one

@@ -11,6 +11,7 @@ from ._draft import Draft, Refused
 from ._inputs import inputs_of, states_by_axis
 from ._keys import Keys, reserved
 from ._methods import Methods
+from ._state_checks import as_tags
 from ._traverse import Path
 
 
@@ -19,7 +20,7 @@ def call_once(
 ) -> dict[Path, Any]:
     """Calls the methods for a single model; returns the values written, by path.
 
-    Nothing is published without ``on_publish``, which is called just before.
+    Nothing is published without ``on_publish``, which is called when that is done.
     """
     outer = _draft.current()
     members = outer is not None and outer.members
@@ -69,6 +70,7 @@ def call_members(
     in_states: Any = None,
     out_states: Any = None,
 ) -> None:
+    as_tags(state_tag)  # refused before anything runs
     with reserved() as reservation:
         key = reservation.key
         draft = Draft(members=True, on_publish=reservation.use, renews=found.initialises)

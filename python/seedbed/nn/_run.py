@@ -18,6 +18,7 @@ from ._inputs import inputs_of, shared_of, states_by_axis
 from ._keys import Keys, reserved
 from ._methods import check_axis_size
 from ._state import State
+from ._state_checks import as_tags
 from ._tree_args import agreed, take_apart
 
 
@@ -192,6 +193,7 @@ def vmap_new_states(
     if axis_size is not None:
         axis_size = check_axis_size(axis_size)
     exclude = None if state_to_exclude is None else _traverse.predicate(state_to_exclude)
+    as_tags(state_tag)
     given = states_by_axis(in_states, "in_states")
     written = states_by_axis(out_states, "out_states")
     function = fun
