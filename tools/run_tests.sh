@@ -19,8 +19,8 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENT
 either="benchmarks check cli collective_atomic collective_errors
     collective_interrupts copies cpu cpu_ffi docs examples filters layers layout match module
     plan random split state stream take trace traverse"
-numbers="arithmetic backends collective collective_nested collective_filters ensemble
-    equivalence execute recorded run run_states transformations"
+numbers="arithmetic backends collective ensemble equivalence execute recorded run
+    transformations"
 
 if [ "${2:-all}" = numbers ]; then
     selected=$(for name in $numbers; do echo "tests/test_$name.py"; done)
