@@ -14,25 +14,12 @@ from jax.sharding import PartitionSpec
 import seedbed as sb
 from helpers import run_python
 from seedbed.random import Stream
+from streams import nth, plain, words
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     sb.random.seed(11)
-
-
-def words(key):
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.key_data(key)
-    return tuple(int(word) for word in np.asarray(key).ravel())
-
-
-def nth(key, number):
-    return words(jax.random.fold_in(key, number))
-
-
-def plain(state):
-    return (*map(int, state.key_data), state.impl, state.count)
 
 
 # --- keys and nesting -------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Running over members with what is unusual: changing states, rules, jitted methods, copies."""
 
+import functools
 import gc
 import weakref
 
@@ -242,3 +243,21 @@ def test_calls_keep_neither_arrays_nor_traced_values(key):
         del net, array
     assert traced() <= before
     assert [reference() for reference in references] == [None] * 3
+
+
+def test_a_cached_property_keeps_no_traced_value_of_a_run():
+    class Cached(sb.nn.Module):
+        def __init__(self):
+            self.w = sb.nn.ParamState(init=jax.nn.initializers.normal(), shape=(3,))
+
+        @functools.cached_property
+        def scaled(self):
+            return 2 * self.w.value
+
+        def __call__(self):
+            return jax.nn.relu(self.scaled)
+
+    net = sb.nn.vmap_init_all_states(Cached(), axis_size=4)
+    with pytest.raises(TypeError, match="traced"):
+        sb.nn.vmap(net)()
+    assert "scaled" not in vars(net)

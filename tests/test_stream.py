@@ -16,25 +16,12 @@ import seedbed as sb
 from helpers import run_python
 from seedbed import _compat, _stream
 from seedbed.random import StreamState
+from streams import nth, plain, words
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     sb.random.seed(11)
-
-
-def words(key):
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.key_data(key)
-    return tuple(int(word) for word in np.asarray(key).ravel())
-
-
-def nth(key, number):
-    return words(jax.random.fold_in(key, number))
-
-
-def plain(state):
-    return (*map(int, state.key_data), state.impl, state.count)
 
 
 def state(key_data=(3, 4), impl="threefry2x32", count=2):

@@ -198,3 +198,14 @@ def test_sequential_hands_on_whether_it_trains():
     x = jnp.ones(1000)
     np.testing.assert_array_equal(net(x, train=False), -x)
     assert 0 < np.count_nonzero(net(x)) < 500
+
+
+def test_members_are_taken_inside_of_a_call(net):
+    class Picks(Module):
+        def init_state(self):
+            self.best = sb.nn.take(inner, 1)
+
+    inner = sb.nn.vmap_init_all_states(sb.nn.Linear(3, 2), axis_size=2)
+    picks = Picks()
+    sb.nn.init_all_states(picks)
+    assert_same_bits(picks.best.weight.value, inner.weight.value[1])

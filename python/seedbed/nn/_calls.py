@@ -57,8 +57,7 @@ def _start(draft: Draft, found: Methods) -> _traverse.Tree:
     draft.before = tree.nodes
     if found.initialises:
         draft.called = {id(tree.nodes[path]) for path, _ in found.calls}
-    draft.containers = [(container, container.copy()) for container in tree.containers]
-    draft.nodes = [(node.__dict__, node.__dict__.copy()) for node in tree.nodes.values()]
+    draft.remember(tree.containers, tree.nodes.values())
     return tree
 
 
@@ -120,9 +119,7 @@ def record_members(
 
 def _check_within(draft: Draft, known: set[int]) -> None:
     """States of somebody else must not be given members on the way."""
-    for number, state in draft.written.items():
-        if number in known or number in draft.created or number in draft.renewed:
-            continue
+    for state in draft.foreign(known):
         raise ValueError(
             f"{state._name()} is not part of `target`, was there before, and is written by the "
             "call; list it in `out_states` if it is to hold the members"

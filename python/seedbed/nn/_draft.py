@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -163,6 +163,17 @@ class Draft:
                 return True
             draft = draft.outer
         return False
+
+    def foreign(self, known: Collection[int]) -> Iterator[Any]:
+        """States written that the call did not make, initialise, or know, by identity."""
+        for number, state in self.written.items():
+            if not (number in known or number in self.created or number in self.renewed):
+                yield state
+
+    def remember(self, containers: Iterable[Any], nodes: Iterable[Any]) -> None:
+        """Notes what lists, dicts and modules hold, for when the call fails."""
+        self.containers = [(container, container.copy()) for container in containers]
+        self.nodes = [(node.__dict__, node.__dict__.copy()) for node in nodes]
 
     def forget_values(self) -> None:
         """Lets go of every traced value, keeping which states were written."""

@@ -105,11 +105,11 @@ def vmap(
             key = reservation.key
             draft = Draft(members=True, on_publish=reservation.use)
             with _draft.transaction(draft):
-                draft.containers = [(container, container.copy()) for container in tree.containers]
+                draft.remember(tree.containers, tree.nodes.values())
                 states = tree.states.values()
                 inputs = inputs_of(draft, states, given, size, paths, renews=False)
-                own = {id(item.state) for item in inputs} | {id(state) for state, _ in written}
                 taken = {id(item.state) for item in inputs}
+                own = taken | {id(state) for state, _ in written}
                 shared = shared_of(state for state in states if id(state) not in taken)
                 job = _members.Members(
                     draft, size, inputs, shared, arguments.leaves, arguments.axes
@@ -246,9 +246,7 @@ def _runner(draft: Draft, chunk_size: int | None, loop: bool) -> _members.Runner
 
 
 def _check_preexisting(draft: Draft, allowed: set[int]) -> None:
-    for number, state in draft.written.items():
-        if number in draft.created or number in draft.renewed or number in allowed:
-            continue
+    for state in draft.foreign(allowed):
         raise ValueError(
             f"vmap_new_states gives members to the states that it makes; {state._name()} was there "
             "before and is written. List it in `out_states`, or use `seedbed.nn.vmap`"

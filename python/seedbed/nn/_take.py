@@ -64,7 +64,7 @@ def take(module: Any, index: Any) -> Any:
         if not single:
             mapped = (MemberAxis(len(rows), axis), *mapped)
         value = jax.tree.map(part, content.value)
-        twin: State = state._bare(content._replace(value=value, mapped=mapped))
+        twin: State = state._twin(content._replace(value=value, mapped=mapped))
         return twin
 
     return _module.clone(module, {}, copied)
