@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from . import adapters as adapters
 from . import filters as filters
 from . import nn as nn
 from . import random as random

@@ -42,7 +42,7 @@ def why_reference(key_impl: str, effects: bool) -> str | None:
                 "build one with a C++17 compiler, or set SEEDBED_BACKEND=auto."
             )
         return problem
-    if key_impl != "threefry2x32":
+    if not _compat.is_threefry(key_impl):
         return f"the key is of type {key_impl!r}, the native cipher is 'threefry2x32'"
     if jax.default_backend() != "cpu":
         return f"jax computes on {jax.default_backend()!r}, the native kernels are for 'cpu'"

@@ -61,25 +61,34 @@ def _typed(key: Any) -> bool:
     return _compat.is_key(key.dtype)
 
 
-def key(value: Any, count: int) -> Any:
-    """One key or ``count`` keys, typed or legacy."""
+def keys(value: Any, count: int) -> list[Any]:
+    """The leaves of a pytree of keys: each one key or ``count`` keys, typed or legacy."""
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return [_key(value, count, "`key`")]
+    leaves = jax.tree_util.tree_leaves_with_path(value)
+    if not leaves or not leaves[0][0]:
+        _key(value, count, "`key`")
+    return [_key(leaf, count, f"`key{jax.tree_util.keystr(path)}`") for path, leaf in leaves]
+
+
+def _key(value: Any, count: int, name: str) -> Any:
     accepted = (
         "one key (jax.random.key(0), or a legacy jax.random.PRNGKey(0)) or an array of "
         f"size={count} keys"
     )
     if not isinstance(value, (jax.Array, np.ndarray)):
-        raise TypeError(f"`key` must be {accepted}; got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name} must be {accepted}; got {value!r} of type {type(value).__name__}")
     shape = value.shape
     if not _typed(value):
         words = _compat.legacy_key_words()
         if value.dtype != np.uint32 or value.ndim == 0 or shape[-1] != words:
             raise TypeError(
-                f"`key` must be {accepted}; got an array of dtype {value.dtype} and shape "
+                f"{name} must be {accepted}; got an array of dtype {value.dtype} and shape "
                 f"{shape}, and raw key words are uint32 with a last axis of {words}"
             )
         shape = shape[:-1]
     if shape not in ((), (count,)):
-        raise ValueError(f"`key` must be {accepted}; got keys of shape {shape}")
+        raise ValueError(f"{name} must be {accepted}; got keys of shape {shape}")
     return value
 
 

@@ -82,9 +82,23 @@ def abstract(shape: tuple[int, ...], dtype: Any, weak_type: bool = False) -> Any
     return jax.ShapeDtypeStruct(shape, dtype, weak_type=weak_type)  # type: ignore[no-untyped-call]
 
 
+def key_impl(dtype: Any) -> Any:
+    """The PRNG implementation behind a typed key's dtype, as `wrap_key_data` takes it."""
+    return dtype._impl
+
+
 def key_impl_name(dtype: Any) -> str:
     """Name of the PRNG implementation behind a typed key's dtype."""
     return str(dtype._impl.name)
+
+
+# Implementations with the bits of threefry2x32: jax's own and `seedbed.prng.impl`.
+THREEFRY = ("threefry2x32", "seedbed")
+
+
+def is_threefry(impl: Any) -> bool:
+    """Whether a PRNG implementation, or one of this name, makes threefry2x32's bits."""
+    return str(getattr(impl, "name", impl)) in THREEFRY
 
 
 def batch_invariant(name: str) -> bool:
@@ -95,7 +109,7 @@ def batch_invariant(name: str) -> bool:
 def foreign_impl(avals: Sequence[Any]) -> str | None:
     """Name of an implementation other than threefry among the types of some values."""
     for aval in avals:
-        if is_key(aval.dtype) and key_impl_name(aval.dtype) != "threefry2x32":
+        if is_key(aval.dtype) and not is_threefry(key_impl(aval.dtype)):
             return key_impl_name(aval.dtype)
     return None
 
@@ -112,11 +126,6 @@ def legacy_key_words() -> int:
         return 2
     with jax.ensure_compile_time_eval():
         return int(jax.eval_shape(jax.random.PRNGKey, 0).shape[-1])
-
-
-def impl_name(impl: Any) -> str:
-    """Name of the PRNG implementation in the parameters of a ``random_wrap`` equation."""
-    return str(impl.name)
 
 
 def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ import functools
 import math
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,11 +26,14 @@ Shape = tuple[int, ...]
 class Node:
     """A key that all rows of a draw share: ``parent``'s, folded with ``index``.
 
+    A node without a parent is the member's key itself; where a member has several keys (streams),
+    ``index`` says which.
+
     Equal chains of folds are one object, so that planning, comparing and encoding a model
     that splits its key thousands of times in a row takes linear time.
     """
 
-    __slots__ = ("__weakref__", "depth", "index", "parent")
+    __slots__ = ("__weakref__", "depth", "index", "parent", "root")
     _made: ClassVar[weakref.WeakValueDictionary[tuple[int, int], Node]]
     _made = weakref.WeakValueDictionary()
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -40,6 +43,7 @@ class Node:
         self.parent = parent
         self.index = index
         self.depth: int = 0 if parent is None else parent.depth + 1
+        self.root: Node = self if parent is None else parent.root
 
     def fold(self, index: int) -> Node:
         """The child with this index."""
@@ -61,18 +65,28 @@ class Node:
         return tuple(reversed(found))
 
     def __reduce__(self) -> Any:
-        return node, self.indices()
+        return _node, (self.root.index, self.indices())
 
     def __repr__(self) -> str:
-        return f"node{self.indices()}"
+        return f"{self.root.index or ''}node{self.indices()}"
 
 
-MEMBER = Node(None, 0)
+@functools.cache
+def root(stream: int) -> Node:
+    """The member's key, or that of its keys which has this number."""
+    return Node(None, stream)
+
+
+MEMBER = root(0)
 
 
 def node(*indices: int) -> Node:
     """The key that folds with these indices, in order, lead to."""
-    return functools.reduce(Node.fold, indices, MEMBER)
+    return _node(0, indices)
+
+
+def _node(stream: int, indices: tuple[int, ...]) -> Node:
+    return functools.reduce(Node.fold, indices, root(stream))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +125,20 @@ class KeyPath:
             return None
         return key_path(self.batch, self.node, self.levels[:-1]), level.base
 
-    def __str__(self) -> str:
+    @property
+    def stream(self) -> int:
+        """Which of the member's keys the path starts from."""
+        return self.node.root.index
+
+    def named(self, names: Sequence[str]) -> str:
+        """The path as text; ``names`` are those of the member's keys."""
         steps = [*map(str, self.node.indices()), *map(str, self.levels)]
         if len(steps) > 8:
             steps[3:-3] = [f"({len(steps) - 6} more)"]
-        return "/".join(["key", *steps])
+        return "/".join([f"key{names[self.stream]}", *steps])
+
+    def __str__(self) -> str:
+        return self.named([""] + [f"{i}" for i in range(1, self.stream + 1)])
 
 
 def key_path(batch: Shape, node: Node, levels: Iterable[Level]) -> KeyPath:

@@ -61,14 +61,17 @@ class Ensemble:
 
         Args:
             key: one key (typed, or legacy ``uint32[2]``), which is split; or an array of
-                ``size`` keys, used as they are.
+                ``size`` keys, used as they are. Or a pytree of such, where ``init`` takes
+                several keys, as in ``{"params": key, "dropout": other}``: each is split, or used
+                as it is, by itself.
             *args: further arguments of ``init``, broadcast or mapped as ``in_axes`` says.
 
         Returns:
             The result of ``init`` with a leading axis of length ``size`` on every leaf.
 
         Raises:
-            TypeError: ``key`` is not a key, or ``init`` cannot be called this way.
+            TypeError: ``key`` is neither a key nor a pytree of keys, or ``init`` cannot be
+                called this way.
             ValueError: ``key`` or a mapped argument is of the wrong shape.
             MemoryError: the result would not fit into this machine's memory.
         """
@@ -76,7 +79,7 @@ class Ensemble:
 
     def plan(self, key: Any, *args: Any) -> Plan:
         """What would run, as inert data; print ``plan(key).explain()``."""
-        key = _check.key(key, self.size)
+        _check.keys(key, self.size)
         return self._prepare(key, args, self._axes(args)).plan
 
     def member(self, key: Any, i: Any, *args: Any) -> Any:
@@ -118,8 +121,10 @@ class Ensemble:
     def _run(
         self, key: Any, args: tuple[Any, ...], chosen: _check.Chosen | None, single: bool = False
     ) -> Any:
-        key = _check.key(key, self.size)
-        if chosen is not None and not _compat.batch_invariant(_check.key_impl(key)):
+        keys = _check.keys(key, self.size)
+        if chosen is not None and not all(
+            _compat.batch_invariant(_check.key_impl(one)) for one in keys
+        ):
             # A member is what it is among all: these generators draw for the batch as a whole.
             return chosen.pick(self._run(key, args, None), single)
         prepared = self._prepare(key, args, self._axes(args))
@@ -127,43 +132,47 @@ class Ensemble:
         given = jax.tree_util.tree_leaves(args)
         leaves = [given[position] for position in prepared.reads]
         size = self.size if chosen is None else chosen.count
-        tracing = _compat.under_trace([key, *leaves, *prepared.captures])
+        tracing = _compat.under_trace([*keys, *leaves, *prepared.captures])
         _check.memory(plan, prepared.member_bytes, size, not tracing, self._size_name)
         if chosen is not None:
             leaves = [
                 leaf if axis is None else chosen.take(leaf, axis)
                 for leaf, axis in zip(leaves, prepared.axes, strict=True)
             ]
-        stacked = _check.is_stack(key)
-        if stacked and chosen is not None:
-            key = chosen.take(key, 0)
-        run, members = self._program(prepared, key, chosen, stacked, single)
-        out = run(key, members, prepared.captures, leaves)
+        stacked = [_check.is_stack(one) for one in keys]
+        if chosen is not None:
+            keys = [
+                chosen.take(one, 0) if each else one
+                for one, each in zip(keys, stacked, strict=True)
+            ]
+        run, members = self._program(prepared, keys, chosen, stacked, single)
+        out = run(keys, members, prepared.captures, leaves)
         return jax.tree_util.tree_unflatten(plan.out_tree, out)
 
     def _program(
         self,
         prepared: _Prepared,
-        key: Any,
+        keys: list[Any],
         chosen: _check.Chosen | None,
-        stacked: bool,
+        stacked: list[bool],
         single: bool,
     ) -> tuple[Any, Any]:
         """The compiled program of a call, and its operand of member indices."""
         size = self.size if chosen is None else chosen.count
         if prepared.trimmed is None:
-            mode, members = _member_words(chosen, stacked)
+            modes, members = _member_words(chosen, stacked)
             # Found by a small key: the plan itself takes time to hash when it has many draws.
-            variant: tuple[Any, ...] = (size, mode, single)
+            variant: tuple[Any, ...] = (size, modes, single)
             run = prepared.programs.get(variant)
             if run is None:
-                run = _execute.program(prepared.plan, size, mode, prepared.axes, single)
+                run = _execute.program(prepared.plan, size, modes, prepared.axes, single)
         else:
-            fold = _check.key_impl(key) == "threefry2x32" and _compat.partitionable()
-            members = None if chosen is None else chosen.indices()
-            if fold and members is not None:
-                members = _check.words(members)
-            variant = (size, self.size, chosen is None, not stacked, fold)
+            fold = tuple(
+                _compat.is_threefry(_check.key_impl(one)) and _compat.partitionable()
+                for one in keys
+            )
+            members = [_members(chosen, by_fold) for by_fold in fold]
+            variant = (size, self.size, chosen is None, tuple(not each for each in stacked), fold)
             variant += (prepared.axes, single)
             run = prepared.programs.get(variant)
             if run is None:
@@ -175,10 +184,11 @@ class Ensemble:
         """Traces and plans, once for each signature of the arguments."""
         leaves, tree = jax.tree_util.tree_flatten(args)
         abstract = [_check.member_type(leaf, axis) for leaf, axis in zip(leaves, axes, strict=True)]
-        key_type = _check.member_key_type(key)
+        key_type = jax.tree_util.tree_map(_check.member_key_type, key)
+        key_types, key_tree = jax.tree_util.tree_flatten(key_type)
         signature = (
-            key_type.shape,
-            key_type.dtype,
+            key_tree,
+            tuple((one.shape, one.dtype) for one in key_types),
             tree,
             axes,
             tuple((leaf.shape, leaf.dtype, leaf.weak_type) for leaf in abstract),
@@ -191,17 +201,22 @@ class Ensemble:
         _check.init_call(self.init, args)
         member_args = jax.tree_util.tree_unflatten(tree, abstract)
         recorded = _trace.record(self.init, key_type, member_args)
-        prepared = _prepared(recorded, _check.key_impl(key), axes)
+        impls = [_check.key_impl(one) for one in jax.tree_util.tree_leaves(key)]
+        prepared = _prepared(recorded, impls, axes)
         # A function that closes over values being traced means something else next time.
         if not _compat.under_trace(recorded.closed.consts):
             self._prepared[signature] = prepared
         return prepared
 
 
-def _prepared(recorded: _trace.Recorded, impl: str, axes: tuple[int | None, ...]) -> _Prepared:
-    """Plans a traced function for keys of one implementation."""
+def _prepared(
+    recorded: _trace.Recorded, impls: list[str], axes: tuple[int | None, ...]
+) -> _Prepared:
+    """Plans a traced function for keys of these implementations."""
     graph = _trace.flatten(recorded)
-    reason = _backends.why_reference(_compat.foreign_impl(graph.avals) or impl, graph.effects)
+    foreign = [impl for impl in impls if not _compat.is_threefry(impl)]
+    impl = _compat.foreign_impl(graph.avals) or (foreign or impls)[0]
+    reason = _backends.why_reference(impl, graph.effects)
     if reason is None:
         plan = _plan.build(graph, _match.match(graph), _backends.kernels())
         captured = tuple(graph.captured.values())
@@ -209,23 +224,29 @@ def _prepared(recorded: _trace.Recorded, impl: str, axes: tuple[int | None, ...]
         reads, trimmed = plan.args, None
     else:
         plan = _plan.reference_plan(graph, reason)
-        trimmed, captures, reads = _same.trim(recorded.closed)
+        trimmed, captures, reads = _same.trim(recorded.closed, len(impls))
     read_axes = tuple(axes[position] for position in reads)
     return _Prepared(plan, captures, reads, read_axes, plan.total_bytes, trimmed)
 
 
-def _member_words(chosen: _check.Chosen | None, stacked: bool) -> tuple[int, Any]:
-    """The custom call's mode and its operand of member indices, as (high, low) words.
+def _member_words(chosen: _check.Chosen | None, stacked: list[bool]) -> tuple[tuple[int, ...], Any]:
+    """The custom call's mode for each key and its operand of member indices (high, low words).
 
     No indices mean all members: then nothing has to be sent to the device.
     """
-    if stacked:
-        return _native.KEYS, None
+    consecutive = chosen is None or chosen.start is not None
+    mode = _native.CONSECUTIVE if consecutive else _native.CHOSEN
+    modes = tuple(_native.KEYS if each else mode for each in stacked)
+    if chosen is None or all(stacked):
+        return modes, None
+    return modes, _check.words(chosen.start if consecutive else chosen.indices())
+
+
+def _members(chosen: _check.Chosen | None, fold: bool) -> Any:
+    """Which members the reference makes; see `_reference.member_keys`."""
     if chosen is None:
-        return _native.CONSECUTIVE, None
-    if chosen.start is not None:
-        return _native.CONSECUTIVE, _check.words(chosen.start)
-    return _native.CHOSEN, _check.words(chosen.indices())
+        return None
+    return _check.words(chosen.indices()) if fold else chosen.indices()
 
 
 def _restored(init: Callable[..., Any], size: int, in_axes: Any) -> Ensemble:
@@ -256,7 +277,8 @@ def ensemble(init: Callable[..., Any], size: int, *, in_axes: Any = None) -> Ens
     as a draw is left to XLA.
 
     Args:
-        init: ``init(key, *args)``, any function of a JAX key that returns a pytree of arrays.
+        init: ``init(key, *args)``, any function of a JAX key (or of a pytree of keys) that
+            returns a pytree of arrays.
         size: number of members; a positive Python or NumPy integer.
         in_axes: which axis of the further arguments to map over members, as for `jax.vmap`
             without the key: None (the default) gives every member the same arguments.

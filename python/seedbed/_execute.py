@@ -21,20 +21,25 @@ from ._steps import Literal, Operand, Source, Splat
 
 
 @functools.lru_cache(maxsize=256)
-def program(plan: Plan, size: int, mode: int, axes: tuple[int | None, ...], single: bool) -> Any:
+def program(
+    plan: Plan, size: int, modes: tuple[int, ...], axes: tuple[int | None, ...], single: bool
+) -> Any:
     """The jitted program ``(keys, members, captures, args) -> output leaves``.
 
     Args:
         plan: what to make for each member.
         size: how many members.
-        mode: how ``keys`` and ``members`` give the member keys (`_native.call`).
+        modes: how each of ``keys`` gives the members' keys, with ``members`` where it is not the
+            members' own (`_native.call`).
         axes: mapped axis, or None, of every argument leaf that the plan reads (`Plan.args`);
             ``captures`` and ``args`` hold only what it reads.
         single: drop the member axis of the results (``size`` is 1).
     """
 
-    def fill(keys: Any, members: Any, captures: Sequence[Any], args: Sequence[Any]) -> Any:
-        draws = _draws(plan, mode, size, keys, members)
+    def fill(
+        keys: Sequence[Any], members: Any, captures: Sequence[Any], args: Sequence[Any]
+    ) -> Any:
+        draws = _draws(plan, modes, size, keys, members)
         leaves = _outputs(plan, size, draws, captures, args, axes)
         return [leaf[0] for leaf in leaves] if single else leaves
 
@@ -48,40 +53,56 @@ def reference_program(
     size: int,
     total: int,
     whole: bool,
-    split: bool,
-    fold: bool,
+    split: tuple[bool, ...],
+    fold: tuple[bool, ...],
     axes: tuple[int | None, ...],
     single: bool,
 ) -> Any:
-    """The jitted reference ``(key, members, captures, args) -> output leaves``.
+    """The jitted reference ``(keys, members, captures, args) -> output leaves``.
 
     Args:
         trimmed: the traced init function.
         size, total: members asked for, and members of the whole ensemble.
         whole: all members, in order.
-        split: ``key`` is one key to split; else it holds the members' own keys.
-        fold: see `_reference.member_keys`.
+        split: for each of ``keys``, whether it is one key to split; else it holds the members'
+            own keys.
+        fold: for each, see `_reference.member_keys`; ``members`` has the operand for each.
         axes: mapped axis, or None, of every argument leaf that is read.
     """
 
-    def fill(key: Any, members: Any, captures: Sequence[Any], args: Sequence[Any]) -> Any:
-        if split:
-            key = _reference.member_keys(key, total, None if whole else members, fold)
-        leaves = _reference.evaluate(trimmed, size, key, captures, args, axes)
+    def fill(
+        keys: Sequence[Any], members: Sequence[Any], captures: Sequence[Any], args: Sequence[Any]
+    ) -> Any:
+        given = [
+            _reference.member_keys(key, total, None if whole else chosen, by_fold)
+            if parted
+            else key
+            for key, chosen, parted, by_fold in zip(keys, members, split, fold, strict=True)
+        ]
+        leaves = _reference.evaluate(trimmed, size, given, captures, args, axes)
         return [leaf[0] for leaf in leaves] if single else leaves
 
     fill.__name__ = "seedbed_reference"
     return jax.jit(fill)
 
 
-def _draws(plan: Plan, mode: int, size: int, keys: Any, members: Any) -> list[Any]:
-    if not plan.draws:
-        return []
-    if _compat.is_key(keys.dtype):
-        keys = jax.random.key_data(keys)
-    if members is None:
-        members = jnp.zeros(2, jnp.uint32)
-    return _native.call(plan.draws, mode, size, keys, members)
+def _draws(
+    plan: Plan, modes: Sequence[int], size: int, keys: Sequence[Any], members: Any
+) -> list[Any]:
+    """Every draw: one custom call for all that start from the same key of a member."""
+    made: dict[int, Any] = {}
+    for stream, (key, mode) in enumerate(zip(keys, modes, strict=True)):
+        chosen = [i for i, draw in enumerate(plan.draws) if draw.key.stream == stream]
+        if not chosen:
+            continue
+        words = jax.random.key_data(key) if _compat.is_key(key.dtype) else key
+        if mode == _native.KEYS or members is None:
+            indices = jnp.zeros(2, jnp.uint32)
+        else:
+            indices = members
+        draws = tuple(plan.draws[i] for i in chosen)
+        made.update(zip(chosen, _native.call(draws, mode, size, words, indices), strict=True))
+    return [made[i] for i in range(len(plan.draws))]
 
 
 def _outputs(
@@ -138,5 +159,5 @@ def _computed(source: Source) -> bool:
 def _wrapped(source: Operand, draws: Sequence[Any]) -> Any:
     array = draws[source.index]
     if source.kind == "key":
-        return jax.random.wrap_key_data(array, impl="threefry2x32")
+        return jax.random.wrap_key_data(array, impl=source.impl)
     return array

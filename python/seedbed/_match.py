@@ -9,7 +9,7 @@ recognises stays a residual equation, so correctness never depends on them.
 from __future__ import annotations
 
 from . import _compat, _match_draws, _match_keys, _match_table
-from ._draw import KeyPath
+from ._draw import KeyPath, root
 from ._fold import Const
 from ._meaning import Keys, KeyWords, Meaning, Operand
 from ._trace import Equation, Graph
@@ -17,11 +17,11 @@ from ._trace import Equation, Graph
 
 def match(graph: Graph) -> dict[int, Meaning]:
     """The meaning of every value of ``graph`` that has one."""
-    key = graph.avals[graph.key_input]
-    typed = _compat.is_key(key.dtype)
-    meanings: dict[int, Meaning] = {
-        graph.key_input: Keys(KeyPath()) if typed else KeyWords(KeyPath())
-    }
+    meanings: dict[int, Meaning] = {}
+    for stream, number in enumerate(graph.key_inputs):
+        path = KeyPath(node=root(stream))
+        typed = _compat.is_key(graph.avals[number].dtype)
+        meanings[number] = Keys(path) if typed else KeyWords(path)
     for equation in graph.equations:
         operands: list[Operand] = [
             operand if isinstance(operand, Const) else meanings.get(operand)

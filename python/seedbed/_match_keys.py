@@ -32,7 +32,7 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
 @_rule("random_wrap")
 def _wrap(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     words = operands[0]
-    if isinstance(words, KeyWords) and _compat.impl_name(equation.params["impl"]) == "threefry2x32":
+    if isinstance(words, KeyWords) and _compat.is_threefry(equation.params["impl"]):
         return Keys(words.path)
     return None
 

@@ -77,8 +77,8 @@ def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _number_nodes(draws: tuple[Draw, ...]) -> dict[Node, int]:
-    """The key nodes that the draws hang from: the member key is 0, parents before children."""
-    numbers = {MEMBER: 0}
+    """The key nodes that the draws hang from: the member's key is 0, parents before children."""
+    numbers = {draws[0].key.node.root if draws else MEMBER: 0}
     for draw in draws:
         node, chain = draw.key.node, []
         while node not in numbers:
@@ -96,6 +96,7 @@ def call(
     """All draws of all members: one array of shape ``(size, *draw.shape)`` each.
 
     Args:
+        draws: what to make; all from the same key of a member.
         keys: ``uint32[size, 2]`` member keys (mode `KEYS`) or ``uint32[2]`` root key.
         members: ``uint32[2]`` the first member (`CONSECUTIVE`), ``uint32[size, 2]`` every
             member (`CHOSEN`), high word first; not read in mode `KEYS`.

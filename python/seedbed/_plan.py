@@ -61,6 +61,7 @@ class Plan:
         outputs: the leaves of the result, in order.
         out_tree: structure of the result.
         reference: why nothing is native, or None.
+        streams: names of the member's keys, where it has several.
         args, captures: positions of the argument leaves and of the captured arrays that are
             read. Plans that differ in these alone are equal: the program gets only what it
             reads.
@@ -71,6 +72,7 @@ class Plan:
     outputs: tuple[Output, ...]
     out_tree: Any
     reference: str | None = None
+    streams: tuple[str, ...] = field(default=("",), compare=False)
     args: tuple[int, ...] = field(default=(), compare=False)
     captures: tuple[int, ...] = field(default=(), compare=False)
 
@@ -106,7 +108,7 @@ class Plan:
                 str(draw),
                 str(draw.shape),
                 draw.dtype,
-                str(draw.key),
+                draw.key.named(self.streams),
                 "native, feeds XLA",
             )
             for index, draw in enumerate(self.draws)
@@ -125,8 +127,10 @@ class Plan:
         if self.reference is not None:
             return f"reference: {self.reference}"
         made = len(self.native)
+        calls = len({draw.key.stream for draw in self.draws})
+        where = "one custom call" if calls < 2 else f"{calls} custom calls, one for each key"
         return (
-            f"{len(self.draws)} draws in one custom call; {made} of {len(self.outputs)} outputs "
+            f"{len(self.draws)} draws in {where}; {made} of {len(self.outputs)} outputs "
             f"written by it, {len(self.steps)} equations left to XLA; "
             f"{self.member_bytes:,} bytes a member"
         )
@@ -138,7 +142,7 @@ class Plan:
         kind, path, made_by = "", "", output.why
         if isinstance(output.source, Operand) and output.source.kind in ("draw", "key"):
             draw = self.draws[output.source.index]
-            kind, path = str(draw), str(draw.key)
+            kind, path = str(draw), draw.key.named(self.streams)
         elif isinstance(output.source, (Splat, Literal)):
             kind = "constant"
         return (output.path, kind, str(output.shape), output.dtype, path, made_by)
@@ -239,6 +243,7 @@ class _Builder:
             steps,
             outputs,
             self.graph.out_tree,
+            streams=self.graph.streams,
             args=tuple(self.args_read),
             captures=tuple(self.captures_read),
         )
@@ -308,7 +313,9 @@ class _Builder:
         if draw is None or draw.needs not in self.kernels or draw.dtype not in _NATIVE_DTYPES:
             return None
         index = self.draws.setdefault(draw, len(self.draws))
-        return Operand("key" if isinstance(meaning, Keys) else "draw", index)
+        if isinstance(meaning, Keys):
+            return Operand("key", index, _compat.key_impl(self.graph.avals[number].dtype))
+        return Operand("draw", index)
 
     def closed(self, number: int) -> bool:
         meaning = self.meanings.get(number)

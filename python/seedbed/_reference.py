@@ -37,21 +37,21 @@ def _fold_wide(key: Any, members: Any) -> Any:
     typed = _compat.is_key(key.dtype)
     words = jax.random.key_data(key) if typed else key
     pairs = threefry_2x32(words, members.T.reshape(-1)).reshape(2, -1).T
-    return jax.random.wrap_key_data(pairs, impl="threefry2x32") if typed else pairs
+    return jax.random.wrap_key_data(pairs, impl=_compat.key_impl(key.dtype)) if typed else pairs
 
 
 def evaluate(
     trimmed: Trimmed,
     size: int,
-    keys: Any,
+    keys: Sequence[Any],
     captures: Sequence[Any],
     args: Sequence[Any],
     axes: Sequence[int | None],
 ) -> list[Any]:
     """Every output leaf of the traced function for ``size`` members, members first."""
 
-    def member(key: Any, *args: Any) -> list[Any]:
-        return trimmed.evaluate(key, *captures, *args)
+    def member(keys: Sequence[Any], *args: Any) -> list[Any]:
+        return trimmed.evaluate(*keys, *captures, *args)
 
     mapped: Any = jax.vmap(member, in_axes=(0, *axes), out_axes=0, axis_size=size)
-    return list(mapped(keys, *args))
+    return list(mapped(list(keys), *args))

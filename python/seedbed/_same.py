@@ -261,7 +261,7 @@ def _has_own_equality(value: Any) -> bool:
 class Trimmed:
     """A closed jaxpr without what neither its results nor its effects depend on.
 
-    Compared by structure. Its inputs are the key, the captured arrays and the arguments that
+    Compared by structure. Its inputs are the keys, the captured arrays and the arguments that
     are read, in this order.
     """
 
@@ -296,8 +296,8 @@ class Trimmed:
         return [read(variable) for variable in self.outvars]
 
 
-def trim(closed: Any) -> tuple[Trimmed, tuple[Any, ...], tuple[int, ...]]:
-    """The part of a traced ``init(key, *args)`` that matters.
+def trim(closed: Any, keys: int = 1) -> tuple[Trimmed, tuple[Any, ...], tuple[int, ...]]:
+    """The part of a traced ``init(key, *args)`` that matters; ``key`` are the first inputs.
 
     Returns:
         the trimmed jaxpr, the captured arrays it takes, and the positions of the argument
@@ -318,9 +318,9 @@ def trim(closed: Any) -> tuple[Trimmed, tuple[Any, ...], tuple[int, ...]]:
             else:
                 captured.append(variable)
                 captures.append(value)
-    key, *args = jaxpr.invars
+    args = jaxpr.invars[keys:]
     read = tuple(position for position, variable in enumerate(args) if variable in needed)
-    inputs = (key, *captured, *(args[position] for position in read))
+    inputs = (*jaxpr.invars[:keys], *captured, *(args[position] for position in read))
     trimmed = Trimmed(inputs, tuple(constants), tuple(reversed(eqns)), tuple(jaxpr.outvars))
     return trimmed, tuple(captures), read
 

@@ -18,13 +18,14 @@ from ._fold import splat
 class Operand:
     """Where one operand of the residual program comes from.
 
-    ``kind`` is ``"draw"`` (index into the plan's draws), ``"key"`` (the same, wrapped as a
-    typed key), ``"arg"`` (index into the plan's ``args``), ``"capture"`` (into its
+    ``kind`` is ``"draw"`` (index into the plan's draws), ``"key"`` (the same, wrapped as typed
+    keys of ``impl``), ``"arg"`` (index into the plan's ``args``), ``"capture"`` (into its
     ``captures``) or ``"value"`` (result of an earlier residual equation, by number).
     """
 
     kind: str
     index: int
+    impl: Any = None  # of a ``"key"``
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,8 @@ class Graph:
         closed: the jaxpr as traced, which the reference backend evaluates.
         out_tree: structure of the result.
         paths: name of each output leaf, as `jax.tree_util.keystr` writes it.
-        key_inputs, arg_inputs: value numbers of the key and of the argument leaves.
+        streams: name of each key, empty where there is only one.
+        key_inputs, arg_inputs: value numbers of the keys and of the argument leaves.
         captured: arrays the function closed over, by value number.
         equations, outputs: the program.
         calls: the calls that were opened on the way.
@@ -70,7 +71,8 @@ class Graph:
     closed: Any
     out_tree: Any
     paths: tuple[str, ...]
-    key_input: int = -1
+    streams: tuple[str, ...] = ("",)
+    key_inputs: tuple[int, ...] = ()
     arg_inputs: tuple[int, ...] = ()
     captured: dict[int, Any] = field(default_factory=dict)
     equations: list[Equation] = field(default_factory=list)
@@ -91,14 +93,17 @@ class Recorded:
         closed: the jaxpr of one member.
         out_tree: structure of the result.
         paths: name of each output leaf, as `jax.tree_util.keystr` writes it.
+        streams: name of each key.
     """
 
     closed: Any
     out_tree: Any
     paths: tuple[str, ...]
+    streams: tuple[str, ...] = ("",)
 
     def __call__(self, key: Any, *leaves: Any) -> Any:
-        out = jax.core.eval_jaxpr(self.closed.jaxpr, self.closed.consts, key, *leaves)
+        keys = jax.tree_util.tree_leaves(key)
+        out = jax.core.eval_jaxpr(self.closed.jaxpr, self.closed.consts, *keys, *leaves)
         return jax.tree_util.tree_unflatten(self.out_tree, out)
 
 
@@ -107,7 +112,7 @@ def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorde
 
     Args:
         init: the user's function.
-        key: abstract member key (`jax.ShapeDtypeStruct`).
+        key: abstract member key (`jax.ShapeDtypeStruct`), or a pytree of several.
         args: pytree of abstract arguments, as one member sees them.
 
     Raises:
@@ -115,7 +120,7 @@ def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorde
             with these arguments, or stored a traced value outside itself.
     """
     if isinstance(init, Recorded):
-        _check_types(init, (key, *args))
+        _check_types(init, (*jax.tree_util.tree_leaves(key), *args))
         return init
     traces: list[weakref.ref[Any]] = []
 
@@ -134,7 +139,8 @@ def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorde
         _check_leaks(traces)
     leaves, out_tree = jax.tree_util.tree_flatten_with_path(shapes)
     paths = tuple(jax.tree_util.keystr(path) or "result" for path, _ in leaves)
-    return Recorded(closed, out_tree, paths)
+    keys = jax.tree_util.tree_leaves_with_path(key)
+    return Recorded(closed, out_tree, paths, tuple(jax.tree_util.keystr(path) for path, _ in keys))
 
 
 def flatten(recorded: Recorded) -> Graph:
@@ -142,7 +148,8 @@ def flatten(recorded: Recorded) -> Graph:
     closed = recorded.closed
     shut: list[Any] = []
     while True:
-        graph = Graph(closed, recorded.out_tree, recorded.paths, effects=bool(closed.jaxpr.effects))
+        graph = Graph(closed, recorded.out_tree, recorded.paths, recorded.streams)
+        graph.effects = bool(closed.jaxpr.effects)
         call = _flatten(graph, shut)
         if call is None:
             return graph
@@ -237,7 +244,8 @@ def _flatten(graph: Graph, shut: Sequence[Any]) -> Any | None:
     bind_consts(env, jaxpr.constvars, graph.closed.consts)
     inputs = [new(variable.aval) for variable in jaxpr.invars]
     env.update(zip(jaxpr.invars, inputs, strict=True))
-    graph.key_input, graph.arg_inputs = inputs[0], tuple(inputs[1:])
+    keys = len(graph.streams)
+    graph.key_inputs, graph.arg_inputs = tuple(inputs[:keys]), tuple(inputs[keys:])
 
     def read(scope: dict[Any, Atom], variable: Any) -> Atom:
         if hasattr(variable, "val"):  # a literal

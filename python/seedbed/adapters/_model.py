@@ -1,0 +1,190 @@
+"""What the adapters have in common: a framework's model as arrays and a static rest.
+
+An adapter says how to make a model and take it apart (`TakenApart`), and how to put it together
+again; `ModelEnsemble` does the rest with `seedbed.ensemble`.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import _check, _ensemble, _plan
+
+# Programs kept for one ensemble: one for each set of arguments that are not arrays.
+_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TakenApart:
+    """A model of one member: pytrees of arrays of its own, arrays for all members, the rest."""
+
+    own: Any
+    common: Any = ()
+    rest: Any = None
+
+
+@jax.tree_util.register_pytree_node_class
+class _Held:
+    """Anything as a pytree without leaves, equal to itself only."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def tree_flatten(self) -> tuple[tuple[()], _Held]:
+        return (), self
+
+    @classmethod
+    def tree_unflatten(cls, held: _Held, _: Any) -> _Held:
+        return held
+
+
+@dataclass(frozen=True, slots=True)
+class _Programs:
+    """The two init functions of a model: of members' own arrays, of those for all."""
+
+    own: _ensemble.Ensemble
+    common: _ensemble.Ensemble
+
+
+class ModelEnsemble:
+    """An ensemble whose members are models of a framework. Made by the adapters' ``ensemble``.
+
+    Arguments that are arrays are traced; all others are part of the program, which is made anew
+    for other ones.
+    """
+
+    def __init__(
+        self,
+        make: Any,
+        size: int,
+        apart: Callable[[Any, tuple[Any, ...], dict[str, Any]], TakenApart],
+        together: Callable[[TakenApart], Any],
+        *,
+        in_axes: Any = None,
+    ) -> None:
+        """
+        Args:
+            make: the user's model, for messages.
+            size: number of members.
+            apart: ``apart(key, args, kwargs)`` makes one member, under a trace.
+            together: makes a model again of what ``apart`` gave, with or without a leading axis.
+            in_axes: as for `seedbed.ensemble`, of the positional arguments.
+        """
+        self.size = _check.size(size)
+        self.in_axes = in_axes
+        self._name = getattr(make, "__qualname__", None) or repr(make)
+        self._apart = apart
+        self._together = together
+        self._kept: collections.OrderedDict[Hashable, _Programs] = collections.OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"ensemble({self._name}, {self.size})"
+
+    def __call__(self, key: Any, *args: Any, **kwargs: Any) -> Any:
+        """All members, as one model whose arrays have a leading axis of length ``size``.
+
+        Args:
+            key: one key, which is split; or an array of ``size`` keys, used as they are.
+            *args, **kwargs: further arguments of the model, the same for every member unless
+                ``in_axes`` maps them.
+        """
+        programs, leaves = self._programs(args, kwargs)
+        return self._model(programs, programs.own(key, *leaves), key, leaves)
+
+    def member(self, key: Any, i: Any, *args: Any, **kwargs: Any) -> Any:
+        """Member ``i`` alone: a plain model, in the time and memory of one member."""
+        programs, leaves = self._programs(args, kwargs)
+        return self._model(programs, programs.own.member(key, i, *leaves), key, leaves)
+
+    def members(self, key: Any, index: Any, *args: Any, **kwargs: Any) -> Any:
+        """Some members, as one model: ``index`` is a slice or an array of integers."""
+        programs, leaves = self._programs(args, kwargs)
+        return self._model(programs, programs.own.members(key, index, *leaves), key, leaves)
+
+    def plan(self, key: Any, *args: Any, **kwargs: Any) -> _plan.Plan:
+        """What would run for the members' own arrays; print ``plan(key).explain()``."""
+        programs, leaves = self._programs(args, kwargs)
+        return programs.own.plan(key, *leaves)
+
+    def _model(self, programs: _Programs, out: Any, key: Any, leaves: list[Any]) -> Any:
+        own, (count, held) = out[0], out[1].value
+        common: Any = ()
+        if count:
+            common = programs.common.member(_single(key), 0, *leaves)
+        return self._together(TakenApart(own, common, held))
+
+    def _programs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Programs, Any]:
+        leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
+        axes = self._axes(args, leaves)
+        traced = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
+        for leaf, axis, is_traced in zip(leaves, axes, traced, strict=True):
+            if axis is not None and not is_traced:
+                raise TypeError(
+                    f"`in_axes` maps axis {axis} of {leaf!r} of type {type(leaf).__name__}, which "
+                    "is not an array"
+                )
+        fixed = [
+            None if is_traced else leaf for leaf, is_traced in zip(leaves, traced, strict=True)
+        ]
+        arrays = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
+        kinds = tuple(map(type, fixed))  # 1, 1.0 and True are equal, and make different models
+        identity: Hashable = (tree, tuple(traced), tuple(axes), kinds, tuple(fixed))
+        try:
+            programs = self._kept.get(identity)
+        except TypeError:  # an unhashable argument
+            return self._made(tree, traced, fixed, axes), arrays
+        if programs is None:
+            programs = self._made(tree, traced, fixed, axes)
+            self._kept[identity] = programs
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return programs, arrays
+
+    def _axes(self, args: tuple[Any, ...], leaves: list[Any]) -> list[int | None]:
+        if self.in_axes is None:
+            return [None] * len(leaves)
+        given = _check.spread(self.in_axes, args)
+        return [*given, *[None] * (len(leaves) - len(given))]
+
+    def _made(
+        self, tree: Any, traced: list[bool], fixed: list[Any], axes: list[int | None]
+    ) -> _Programs:
+        def apart(key: Any, arrays: tuple[Any, ...]) -> TakenApart:
+            rest = iter(arrays)
+            leaves = [next(rest) if one else leaf for one, leaf in zip(traced, fixed, strict=True)]
+            args, kwargs = jax.tree_util.tree_unflatten(tree, leaves)
+            return self._apart(key, args, kwargs)
+
+        def own(key: Any, *arrays: Any) -> Any:
+            made = apart(key, arrays)
+            count = len(jax.tree_util.tree_leaves(made.common))
+            return made.own, _Held((count, made.rest))
+
+        def common(key: Any, *arrays: Any) -> Any:
+            return apart(key, arrays).common
+
+        mapped = tuple(axis for axis, one in zip(axes, traced, strict=True) if one)
+        return _Programs(
+            _ensemble.ensemble(own, self.size, in_axes=mapped),
+            _ensemble.ensemble(common, 1),
+        )
+
+
+def _single(key: Any) -> Any:
+    """The key as a stack of one: what a model outside of an ensemble is made with."""
+
+    def stacked(one: Any) -> Any:
+        if _check.is_stack(one):
+            raise ValueError(
+                "arrays that all members share are made with the key that members' keys are split "
+                f"from; got an array of {one.shape[0]} keys"
+            )
+        return one[None]
+
+    return jax.tree_util.tree_map(stacked, key)
