@@ -124,6 +124,7 @@ NO_KEYS = {
     "none": None,
     "seed": 0,
     "list": [0, 1],
+    "empty": {},
     "string": "key",
     "int32": np.zeros(2, np.int32),
     "float": jnp.zeros(2),
@@ -141,7 +142,7 @@ def test_what_is_not_a_key(init, name, method):
     make = sb.ensemble(init, 5)
     extra = {"member": (0,), "members": (slice(2),)}.get(method, ())
     options = {"chunk_size": 2} if method == "stream" else {}
-    with pytest.raises(TypeError, match="`key` must be one key .*size=5 keys; got"):
+    with pytest.raises(TypeError, match=r"`key(\[0\])?` must be one key .*size=5 keys; got"):
         getattr(make, method)(NO_KEYS[name], *extra, **options)
     assert init.calls == 0
 

@@ -70,7 +70,8 @@ class Plan:
     draws: tuple[Draw, ...]
     steps: tuple[Step, ...]
     outputs: tuple[Output, ...]
-    out_tree: Any
+    # Not compared: programs give leaves, and the metadata of modules need not be comparable.
+    out_tree: Any = field(compare=False)
     reference: str | None = None
     streams: tuple[str, ...] = field(default=("",), compare=False)
     args: tuple[int, ...] = field(default=(), compare=False)

@@ -28,10 +28,15 @@ def __getattr__(name: str) -> ModuleType:
     needed, package = FRAMEWORKS[name]
     try:
         importlib.import_module(needed)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
             f"`seedbed.adapters.{name}` needs {needed}, which cannot be imported ({error}); "
             f"install it with: pip install {package}"
+        ) from error
+    except Exception as error:  # often an AttributeError of jax, in a version that does not fit
+        raise ImportError(
+            f"`seedbed.adapters.{name}` needs {needed}, which is installed and fails to import, "
+            f"with {type(error).__name__}: {error}. Do the versions of {package} and jax fit?"
         ) from error
     return importlib.import_module(f"{__name__}.{name}")
 

@@ -7,7 +7,7 @@ again; `ModelEnsemble` does the rest with `seedbed.ensemble`.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +44,30 @@ class _Held:
         return held
 
 
+@jax.tree_util.register_pytree_with_keys_class
+class _Leaves:
+    """The leaves of a tree under their names, without its metadata, which may not compare."""
+
+    def __init__(self, names: tuple[str, ...], leaves: Sequence[Any]) -> None:
+        self.names = names
+        self.leaves = leaves
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[str, Any]], tuple[str, ...]]:
+        return list(zip(self.names, self.leaves, strict=True)), self.names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], leaves: Sequence[Any]) -> _Leaves:
+        return cls(names, leaves)
+
+
 @dataclass(frozen=True, slots=True)
 class _Programs:
     """The two init functions of a model: of members' own arrays, of those for all."""
 
     own: _ensemble.Ensemble
     common: _ensemble.Ensemble
+    # Positions of the array arguments that are mapped, with their axes.
+    mapped: dict[int, int]
 
 
 class ModelEnsemble:
@@ -86,7 +104,7 @@ class ModelEnsemble:
     def __repr__(self) -> str:
         return f"ensemble({self._name}, {self.size})"
 
-    def __call__(self, key: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, key: Any, /, *args: Any, **kwargs: Any) -> Any:
         """All members, as one model whose arrays have a leading axis of length ``size``.
 
         Args:
@@ -97,27 +115,27 @@ class ModelEnsemble:
         programs, leaves = self._programs(args, kwargs)
         return self._model(programs, programs.own(key, *leaves), key, leaves)
 
-    def member(self, key: Any, i: Any, *args: Any, **kwargs: Any) -> Any:
+    def member(self, key: Any, i: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Member ``i`` alone: a plain model, in the time and memory of one member."""
         programs, leaves = self._programs(args, kwargs)
         return self._model(programs, programs.own.member(key, i, *leaves), key, leaves)
 
-    def members(self, key: Any, index: Any, *args: Any, **kwargs: Any) -> Any:
+    def members(self, key: Any, index: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Some members, as one model: ``index`` is a slice or an array of integers."""
         programs, leaves = self._programs(args, kwargs)
         return self._model(programs, programs.own.members(key, index, *leaves), key, leaves)
 
-    def plan(self, key: Any, *args: Any, **kwargs: Any) -> _plan.Plan:
+    def plan(self, key: Any, /, *args: Any, **kwargs: Any) -> _plan.Plan:
         """What would run for the members' own arrays; print ``plan(key).explain()``."""
         programs, leaves = self._programs(args, kwargs)
         return programs.own.plan(key, *leaves)
 
     def _model(self, programs: _Programs, out: Any, key: Any, leaves: list[Any]) -> Any:
-        own, (count, held) = out[0], out[1].value
-        common: Any = ()
-        if count:
-            common = programs.common.member(_single(key), 0, *leaves)
-        return self._together(TakenApart(own, common, held))
+        tree, common_tree, rest = out[1].value
+        own = jax.tree_util.tree_unflatten(tree, out[0].leaves)
+        shared = _common(programs, key, leaves) if common_tree.num_leaves else []
+        common = jax.tree_util.tree_unflatten(common_tree, shared)
+        return self._together(TakenApart(own, common, rest))
 
     def _programs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Programs, Any]:
         leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
@@ -133,7 +151,8 @@ class ModelEnsemble:
             None if is_traced else leaf for leaf, is_traced in zip(leaves, traced, strict=True)
         ]
         arrays = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
-        kinds = tuple(map(type, fixed))  # 1, 1.0 and True are equal, and make different models
+        # 1, 1.0 and True are equal and make different models, as do 0.0 and -0.0.
+        kinds = tuple((type(leaf), _signed(leaf)) for leaf in fixed)
         identity: Hashable = (tree, tuple(traced), tuple(axes), kinds, tuple(fixed))
         try:
             programs = self._kept.get(identity)
@@ -163,17 +182,42 @@ class ModelEnsemble:
 
         def own(key: Any, *arrays: Any) -> Any:
             made = apart(key, arrays)
-            count = len(jax.tree_util.tree_leaves(made.common))
-            return made.own, _Held((count, made.rest))
+            found, tree = jax.tree_util.tree_flatten_with_path(made.own)
+            names = tuple(jax.tree_util.keystr(path) for path, _ in found)
+            common_tree = jax.tree_util.tree_structure(made.common)
+            held = _Held((tree, common_tree, made.rest))
+            return _Leaves(names, [leaf for _, leaf in found]), held
 
         def common(key: Any, *arrays: Any) -> Any:
-            return apart(key, arrays).common
+            return jax.tree_util.tree_leaves(apart(key, arrays).common)
 
         mapped = tuple(axis for axis, one in zip(axes, traced, strict=True) if one)
         return _Programs(
             _ensemble.ensemble(own, self.size, in_axes=mapped),
             _ensemble.ensemble(common, 1),
+            {place: axis for place, axis in enumerate(mapped) if axis is not None},
         )
+
+
+def _common(programs: _Programs, key: Any, leaves: list[Any]) -> Any:
+    """What all members share, made once; mapped arguments have no value for all members."""
+    leaves = list(leaves)
+    for place, axis in programs.mapped.items():
+        leaves[place] = jax.lax.index_in_dim(leaves[place], 0, axis, keepdims=False)
+    single = _single(key)
+    prepared = programs.common._prepare(single, tuple(leaves), (None,) * len(leaves))
+    if read := programs.mapped.keys() & set(prepared.reads):
+        shapes = ", ".join(str(leaves[place].shape) for place in sorted(read))
+        raise ValueError(
+            "arrays that all members share cannot depend on arguments that `in_axes` maps over "
+            f"members; they depend on those of shape {shapes} a member"
+        )
+    return programs.common.member(single, 0, *leaves)
+
+
+def _signed(value: Any) -> str | None:
+    """The text of a number, which tells zeros of either sign apart."""
+    return repr(value) if isinstance(value, (float, complex, np.inexact)) else None
 
 
 def _single(key: Any) -> Any:

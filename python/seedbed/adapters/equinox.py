@@ -10,7 +10,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .. import _check
 from ._model import ModelEnsemble, TakenApart
 
 
@@ -37,7 +36,9 @@ def ensemble(
             None gives every member the same. Arguments that are not arrays cannot be mapped.
         shared: ``shared(model)`` returns the parts of the model (leaves, subtrees or a filtered
             copy) that all members share, as ``where`` of `equinox.tree_at` does. They get no
-            leading axis, and their values are those of a single model made with the un-split key.
+            leading axis, and their values are those of a single model made with the un-split
+            key. `unstack` and `forward` ask it of the whole ensemble: go by names and types, not
+            by shapes.
 
     Returns:
         A callable with the methods ``member``, ``members`` and ``plan``.
@@ -49,10 +50,10 @@ def ensemble(
     Example:
         >>> import equinox as eqx, jax, seedbed as sb
         >>> make = sb.adapters.equinox.ensemble(eqx.nn.MLP, 1000)
-        >>> models = make(jax.random.key(0), 2, 1, width_size=8, depth=2)
+        >>> models = make(jax.random.key(0), 2, 1, width_size=8, depth=1)
         >>> models.layers[0].weight.shape
         (1000, 8, 2)
-        >>> make.member(jax.random.key(0), 17, 2, 1, width_size=8, depth=2)(jax.numpy.ones(2)).shape
+        >>> make.member(jax.random.key(0), 17, 2, 1, width_size=8, depth=1)(jax.numpy.ones(2)).shape
         (1,)
     """
     _callable(make, "make", "a module class or a function of a key")
@@ -62,12 +63,134 @@ def ensemble(
         model = make(*args, key=key, **kwargs) if by_name else make(key, *args, **kwargs)
         own, rest = eqx.partition(model, _own(model, shared))
         common, rest = eqx.partition(rest, eqx.is_array)
-        return TakenApart(own, tuple(jax.tree_util.tree_leaves(common)), (common, rest))
+        return TakenApart(own, common, rest)
 
     def together(made: TakenApart) -> Any:
-        # Of another trace than the rest: another tree, should markers of states be in it.
-        places, rest = made.rest
-        common = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(places), made.common)
-        return eqx.combine(made.own, common, rest)
+        return eqx.combine(made.own, made.common, made.rest)
 
     return ModelEnsemble(make, n, apart, together, in_axes=in_axes)
+
+
+def unstack(models: Any, *, shared: Callable[[Any], Any] | None = None) -> list[Any]:
+    """The members of an ensemble as plain models.
+
+    Args:
+        models: what an ensemble gave, or any pytree whose arrays have a leading axis of members.
+        shared: as for `ensemble`: the parts without that axis, which every model gets whole.
+
+    Raises:
+        ValueError: there is no array with a member axis, or their leading axes differ in length.
+
+    Example:
+        >>> import equinox as eqx, jax, seedbed as sb
+        >>> models = sb.adapters.equinox.ensemble(eqx.nn.Linear, 3)(jax.random.key(0), 2, 8)
+        >>> [model.weight.shape for model in sb.adapters.equinox.unstack(models)]
+        [(8, 2), (8, 2), (8, 2)]
+    """
+    own, rest = eqx.partition(models, _own(models, shared))
+    _check_lengths(own)
+    leaves, tree = jax.tree_util.tree_flatten(own)
+    members = zip(*(jnp.unstack(leaf) for leaf in leaves), strict=True)
+    return [eqx.combine(jax.tree_util.tree_unflatten(tree, one), rest) for one in members]
+
+
+def forward(
+    models: Any,
+    *inputs: Any,
+    in_axes: Any = None,
+    shared: Callable[[Any], Any] | None = None,
+    call: Callable[..., Any] | None = None,
+) -> Any:
+    """The outputs of all members: `equinox.filter_vmap` over the arrays of ``models``.
+
+    Args:
+        models: what an ensemble gave.
+        *inputs: the same for all members unless ``in_axes`` maps them; an ``eqx.nn.State`` made
+            with the models always goes to its member.
+        in_axes: None, an axis for every input, or a tuple of one entry for each of ``inputs``, as
+            for `equinox.filter_vmap`.
+        shared: as for `ensemble`: the parts without a member axis.
+        call: ``call(model, *inputs)`` of one member, for what is more than ``model(*inputs)``:
+            ``lambda model, x: jax.vmap(model)(x)`` for a batch.
+
+    Returns:
+        What ``call`` returns, its arrays with a leading axis of members.
+
+    Raises:
+        TypeError: ``call`` is not callable.
+        ValueError: as for `unstack`; or ``in_axes`` has not one entry for each input.
+
+    Example:
+        >>> import equinox as eqx, jax, seedbed as sb
+        >>> models = sb.adapters.equinox.ensemble(eqx.nn.Linear, 3)(jax.random.key(0), 2, 8)
+        >>> sb.adapters.equinox.forward(models, jax.numpy.ones(2)).shape
+        (3, 8)
+    """
+    if call is not None:
+        _callable(call, "call", "a function call(model, *inputs)")
+    own, rest = eqx.partition(models, _own(models, shared))
+    _check_lengths(own)
+    axes = tuple(in_axes) if isinstance(in_axes, (tuple, list)) else (in_axes,) * len(inputs)
+    if len(axes) != len(inputs):
+        raise ValueError(
+            f"`in_axes` has {len(axes)} entries for {len(inputs)} inputs; give one entry for each "
+            "(the models have none)"
+        )
+    axes = tuple(
+        eqx.if_array(0) if isinstance(one, eqx.nn.State) else axis
+        for one, axis in zip(inputs, axes, strict=True)
+    )
+
+    def member(own: Any, *inputs: Any) -> Any:
+        model = eqx.combine(own, rest)
+        return model(*inputs) if call is None else call(model, *inputs)
+
+    return eqx.filter_vmap(member, in_axes=(eqx.if_array(0), *axes))(own, *inputs)
+
+
+def _key_by_name(make: Any) -> bool:
+    try:
+        parameters = list(inspect.signature(make).parameters.values())
+    except (TypeError, ValueError):  # builtins and some wrapped functions have none
+        return False
+    keys = [one for one in parameters if one.name == "key" and one.kind != one.POSITIONAL_ONLY]
+    return bool(keys) and (keys[0].kind == keys[0].KEYWORD_ONLY or keys[0] is not parameters[0])
+
+
+def _own(model: Any, shared: Callable[[Any], Any] | None) -> Any:
+    """For each leaf, whether it is an array that every member has one of."""
+    parts: set[int] = set()
+    if shared is not None:
+        _callable(shared, "shared", "a function shared(model) that returns parts of the model")
+        chosen = [leaf for leaf in jax.tree_util.tree_leaves(shared(model)) if eqx.is_array(leaf)]
+        parts = {id(leaf) for leaf in chosen}
+        known = {id(leaf) for leaf in jax.tree_util.tree_leaves(model)}
+        if not parts or not parts <= known:
+            what = "something that is no part of it" if parts else "no array"
+            raise ValueError(
+                f"`shared(model)` must return arrays or subtrees of the model, as they are in it; "
+                f"it returned {what}"
+            )
+    return jax.tree_util.tree_map(lambda leaf: eqx.is_array(leaf) and id(leaf) not in parts, model)
+
+
+def _check_lengths(own: Any) -> None:
+    """Whether all arrays have a leading axis, of one length."""
+    lengths = {
+        jax.tree_util.keystr(path): leaf.shape[0] if leaf.ndim else None
+        for path, leaf in jax.tree_util.tree_leaves_with_path(own)
+    }
+    if not lengths:
+        raise ValueError("the models have no array with a member axis")
+    found = sorted({str(length) for length in lengths.values()})
+    if len(found) > 1 or None in lengths.values():
+        some = ", ".join(f"{name}: {length}" for name, length in list(lengths.items())[:4])
+        raise ValueError(
+            f"the arrays of the models must have a leading axis of members, of one length; got "
+            f"lengths {', '.join(found)} ({some}). Name arrays without that axis by `shared`"
+        )
+
+
+def _callable(value: Any, name: str, what: str) -> None:
+    if not callable(value):
+        raise TypeError(f"`{name}` must be {what}; got {value!r} of type {type(value).__name__}")

@@ -1,0 +1,178 @@
+"""Adapter for `haiku`: ensembles of transformed functions, as stacked parameters and states."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import haiku as hk
+
+from . import _shapes, _variables
+from ._model import ModelEnsemble, TakenApart
+
+_WITH_STATE = (hk.TransformedWithState, hk.MultiTransformedWithState)
+_TRANSFORMED = (hk.Transformed, hk.MultiTransformed, *_WITH_STATE)
+
+
+def ensemble(transformed: Any, n: int, *, shared: Any = None, in_axes: Any = None) -> ModelEnsemble:
+    """The parameters of ``n`` independent members, as ``transformed.init`` makes them, bit for bit.
+
+    Calling the result with a key and example inputs equals
+    ``jax.vmap(lambda k: transformed.init(k, *inputs))(jax.random.split(key, n))``: parameters, or
+    ``(params, state)`` of a transformation with state.
+
+    Args:
+        transformed: of `hk.transform`, `hk.transform_with_state`, `hk.multi_transform` or
+            `hk.multi_transform_with_state`, also after `hk.without_apply_rng`.
+        n: number of members.
+        shared: which variables all members share: ``"state"`` or the beginning of a path, such as
+            ``"params/mlp/~/linear_0"``; a function ``(path, leaf) -> bool`` of
+            ``("params" or "state", module, name)`` and a `jax.ShapeDtypeStruct`; a list of these;
+            or a filter of `seedbed.filters`. They have no member axis, and the values of
+            ``transformed.init(key, *inputs)``.
+        in_axes: which axes of the example inputs are mapped over members; None for none.
+
+    Returns:
+        A function ``(key, *inputs, **kwargs)`` of what ``init`` takes, with the methods ``member``,
+        ``members`` and ``plan``. Inputs may be `jax.ShapeDtypeStruct`: then no array is made for
+        them.
+
+    Raises:
+        TypeError: ``transformed`` is something else, or ``n`` is not an integer.
+        ValueError: ``n`` is not positive; when called, ``shared`` names what the model does not
+            have, or variables depend on the values of an input that is only a shape.
+
+    Example:
+        >>> import haiku as hk, jax, jax.numpy as jnp, seedbed as sb
+        >>> model = hk.without_apply_rng(hk.transform(lambda x: hk.Linear(2)(x)))
+        >>> make = sb.adapters.haiku.ensemble(model, 8)
+        >>> make(jax.random.key(0), jnp.ones((1, 3)))["linear"]["w"].shape
+        (8, 3, 2)
+        >>> make.member(jax.random.key(0), 5, jnp.ones((1, 3)))["linear"]["w"].shape
+        (3, 2)
+    """
+    if not isinstance(transformed, _TRANSFORMED):
+        raise TypeError(
+            "`transformed` must be what hk.transform, hk.transform_with_state or "
+            f"hk.multi_transform returns; got {transformed!r} of type {type(transformed).__name__}"
+        )
+    stateful = isinstance(transformed, _WITH_STATE)
+
+    def apart(key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
+        made = _shapes.call(transformed.init, key, args, kwargs)
+        return _variables.take_apart(_named(made, stateful), shared)
+
+    def together(made: TakenApart) -> Any:
+        variables = _variables.put_together(made)
+        return (variables["params"], variables["state"]) if stateful else variables["params"]
+
+    original = getattr(transformed.init, "_original_fn", type(transformed))
+    return ModelEnsemble(original, n, apart, together, in_axes=in_axes)
+
+
+def unstack(variables: Any, *, shared: Any = None) -> list[Any]:
+    """The variables of every member, each as ``transformed.apply`` takes them.
+
+    Args:
+        variables: parameters of an ensemble, or a tuple ``(params, state)``.
+        shared: what has no leading axis of members, as for `ensemble`.
+
+    Raises:
+        ValueError: the variables have different numbers of members, or none at all.
+
+    Example:
+        >>> import haiku as hk, jax, jax.numpy as jnp, seedbed as sb
+        >>> model = hk.without_apply_rng(hk.transform(lambda x: hk.Linear(2)(x)))
+        >>> params = sb.adapters.haiku.ensemble(model, 8)(jax.random.key(0), jnp.ones((1, 3)))
+        >>> singles = sb.adapters.haiku.unstack(params)
+        >>> len(singles), model.apply(singles[3], jnp.ones((1, 3))).shape
+        (8, (1, 2))
+    """
+    stateful = isinstance(variables, tuple)
+    members = _variables.unstack(_named(variables, stateful), shared)
+    return [(one["params"], one["state"]) if stateful else one["params"] for one in members]
+
+
+def forward(
+    transformed: Any,
+    params: Any,
+    *args: Any,
+    in_axes: Any = None,
+    shared: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """``transformed.apply`` of all members; every result has a leading axis of members.
+
+    The arguments are those of ``apply``, in its order: ``forward(model, params, rng, *inputs)``,
+    with ``state`` before ``rng`` if it is transformed with state, without ``rng`` after
+    `hk.without_apply_rng`.
+
+    Args:
+        transformed: what `ensemble` takes, or one of the functions in ``transformed.apply``.
+        params, state: of an ensemble.
+        rng: None, one key, which is split over the members, or a key for every member.
+        *inputs: the same for all members, but for what ``in_axes`` maps.
+        in_axes: which axes of the inputs are mapped over members; None for none.
+        shared: which variables have no member axis, as for `ensemble`. The new value of a shared
+            state has one.
+        **kwargs: further arguments of ``apply``, the same for all members.
+
+    Raises:
+        TypeError: ``transformed`` is something else, or has several functions to apply.
+        ValueError: the numbers of members differ.
+
+    Example:
+        >>> import haiku as hk, jax, jax.numpy as jnp, seedbed as sb
+        >>> model, x = hk.transform(lambda x: hk.Linear(2)(x)), jnp.ones((5, 3))
+        >>> params = sb.adapters.haiku.ensemble(model, 8)(jax.random.key(0), x)
+        >>> sb.adapters.haiku.forward(model, params, None, x).shape
+        (8, 5, 2)
+    """
+    apply, stateful, random = _application(transformed)
+    count = stateful + random
+    if len(args) < count:
+        names = ["state"] * stateful + ["rng"] * random
+        raise TypeError(
+            f"`forward` takes the arguments of `apply`: params, {', '.join(names)}, then the "
+            f"inputs; got {len(args)} after `params`"
+        )
+    state = args[:stateful]
+    rng, inputs = (args[stateful] if random else None), args[count:]
+
+    def call(variables: Any, rng: Any, inputs: tuple[Any, ...]) -> Any:
+        own = [*variables.values(), *([rng] if random else [])]
+        return apply(*own, *inputs, **kwargs)
+
+    variables = _named((params, *state) if stateful else params, stateful)
+    return _variables.run(call, variables, shared, rng, inputs, in_axes)
+
+
+def _named(variables: Any, stateful: bool) -> dict[str, Any]:
+    return dict(zip(("params", "state"), variables if stateful else (variables,), strict=False))
+
+
+def _application(transformed: Any) -> tuple[Callable[..., Any], bool, bool]:
+    """The function to apply, whether it takes a state, and whether it takes a key."""
+    if isinstance(transformed, (hk.MultiTransformed, hk.MultiTransformedWithState)):
+        raise TypeError(
+            "`transformed` has several functions to apply; give one of them, such as "
+            "forward(transformed.apply[0], params, ...)"
+        )
+    if isinstance(transformed, (hk.Transformed, hk.TransformedWithState)):
+        stateful = isinstance(transformed, hk.TransformedWithState)
+        # Both have the arguments of the user's function, behind their own.
+        own = 1 + len(_names(transformed.apply)) - len(_names(transformed.init))
+        return transformed.apply, stateful, own > 1 + stateful
+    if not callable(transformed):
+        raise TypeError(
+            "`transformed` must be what hk.transform or hk.transform_with_state returns, or a "
+            f"function of `apply`; got {transformed!r} of type {type(transformed).__name__}"
+        )
+    names = _names(transformed)[1:]
+    stateful = names[:1] == ["state"]
+    return transformed, stateful, names[stateful : stateful + 1] == ["rng"]
+
+
+def _names(function: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(function).parameters)
