@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "cpu/cipher.h"
+#include "cpu/cipher_ffi.h"
 #include "cpu/denormals.h"
 #include "cpu/dispatch.h"
 #include "cpu/ffi.h"
@@ -156,6 +158,7 @@ nb::dict registrations() {
   stages["execute"] = handler(fill_execute);
   nb::dict targets;
   targets["seedbed_fill_v1"] = stages;
+  targets["seedbed_threefry_v1"] = handler(threefry_execute);
   return targets;
 }
 

@@ -32,17 +32,35 @@ STAGES = {
     },
     "_plan": {"_compat", "_draw", "_fold", "_meaning", "_steps", "_trace"},
     "_native": {"_compat", "_draw"},
+    "_lowering": {"_compat"},
+    "_cipher": {"_backends", "_compat", "_draw", "_lowering", "_native"},
+    "_accelerate": {"_backends", "_cipher", "_lowering"},
+    "prng": {"_cipher", "_compat"},
+    "_samplers": {
+        *("_backends", "_cipher", "_compat", "_draw", "_lowering", "_match", "_native", "_plan"),
+        *("_steps", "_trace", "prng"),
+    },
     "_reference": {"_compat", "_same"},
     "_execute": {"_compat", "_native", "_plan", "_reference", "_same", "_steps"},
     "_check": {"_compat", "_plan"},
     "_stream": {"_compat"},
     "filters": set(),
-    "random": {"_compat", "_stream"},
+    "random": {"_compat", "_samplers", "_stream"},
 }
 
 # The modules of `seedbed.nn`: each imports only from those before it, and from these stages.
 NN = (
-    *("_tap", "_draft", "_describe", "_pickle", "_state_checks", "_state", "_traverse", "_keys"),
+    *(
+        "_foreign",
+        "_tap",
+        "_draft",
+        "_describe",
+        "_pickle",
+        "_state_checks",
+        "_state",
+        "_traverse",
+        "_keys",
+    ),
     *("_methods", "_module", "_finish", "_members", "_inputs", "_commit", "_calls", "_assign"),
     *("_collective", "_tree_args", "_loop", "_run", "_split", "_take", "_layers"),
 )
@@ -88,6 +106,16 @@ def test_nn_imports_one_way():
         within = {found[1:] for found in relative if not found.startswith("..")}
         assert within <= set(NN[:position]), name
         assert {found[2:] for found in relative if found.startswith("..")} <= NN_STAGES, name
+
+
+def test_adapters_import_the_object_that_joins_the_stages():
+    # Never a stage of planning or a backend: an adapter is a caller of `ensemble`.
+    allowed = {"_check", "_compat", "_ensemble", "_plan", "_trace", "filters", "nn", "nn._members"}
+    for path in (PACKAGE / "adapters").glob("*.py"):
+        found = {
+            name[2:] for name in imports(path.read_text(encoding="utf-8")) if name.startswith("..")
+        }
+        assert found <= allowed, f"{path.name} must not import {found - allowed}"
 
 
 def test_planning_imports_no_backend():

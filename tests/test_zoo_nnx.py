@@ -106,7 +106,7 @@ def made_by(plan):
     """By leaf, how it is made: native, constant, or the primitive that XLA is left with."""
     made = {}
     for output in plan.outputs:
-        name = ".".join(re.findall(r"\['?(\w+)'?\]", output.path)[1:])
+        name = ".".join(re.findall(r"\['?(\w+)'?\]", output.path))
         left = re.search(r"reference: (\w+)", output.why)
         if left:
             made[name] = left[1]

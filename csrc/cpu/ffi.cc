@@ -3,39 +3,16 @@
 #include <memory>
 #include <sstream>
 #include <string>
-#include <utility>
 
 #include "dispatch.h"
+#include "ffi_common.h"
 #include "plan.h"
 #include "schedule.h"
 
 namespace ffi = xla::ffi;
 
 namespace seedbed {
-namespace {
 
-// A compiled program's copy of the attributes, decoded.
-struct FillState {
-  static ffi::TypeId id;
-  const KernelTable* kernels;
-  KeyMode mode;
-  uint64_t size;
-  Plan plan;
-};
-
-ffi::TypeId FillState::id = {};
-
-class XlaPool : public Pool {
- public:
-  explicit XlaPool(ffi::ThreadPool pool) : pool_(pool) {}
-  int64_t helpers() const override { return pool_.num_threads() - 1; }
-  void schedule(std::function<void()> function) override { pool_.Schedule(std::move(function)); }
-
- private:
-  ffi::ThreadPool pool_;
-};
-
-// Such as "F32[4,2]".
 std::string type_of(const ffi::AnyBuffer& buffer) {
   std::ostringstream text;
   text << static_cast<XLA_FFI_DataType>(buffer.element_type()) << "[";
@@ -47,6 +24,21 @@ std::string type_of(const ffi::AnyBuffer& buffer) {
   text << "]";
   return text.str();
 }
+
+namespace {
+
+constexpr const char* kTarget = "seedbed_fill_v1";
+
+// A compiled program's copy of the attributes, decoded.
+struct FillState {
+  static ffi::TypeId id;
+  const KernelTable* kernels;
+  KeyMode mode;
+  uint64_t size;
+  Plan plan;
+};
+
+ffi::TypeId FillState::id = {};
 
 // The batch dims in front of the dims that an operand must end with.
 uint64_t leading(const ffi::AnyBuffer& operand, const char* name,
@@ -138,24 +130,10 @@ ffi::Error execute_checked(ffi::ThreadPool threads, const FillState& state, ffi:
   return ffi::Error::Success();
 }
 
-// Exceptions must not cross into XLA.
-template <class Function>
-ffi::Error error_of(const Function& function) {
-  try {
-    return function();
-  } catch (const std::invalid_argument& e) {
-    return ffi::Error::InvalidArgument(std::string("seedbed_fill_v1: ") + e.what());
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "seedbed_fill_v1: out of memory");
-  } catch (const std::exception& e) {
-    return ffi::Error::Internal(std::string("seedbed_fill_v1: ") + e.what());
-  }
-}
-
 ffi::ErrorOr<std::unique_ptr<FillState>> instantiate(int64_t mode, ffi::Span<const int64_t> plan,
                                                      int64_t size) {
   auto state = std::make_unique<FillState>();
-  const ffi::Error error = error_of([&] {
+  const ffi::Error error = error_of(kTarget, [&] {
     if (size < 0) throw InvalidPlan("size must be >= 0, got " + std::to_string(size));
     state->kernels = &active_table();
     state->mode = key_mode(mode);
@@ -170,7 +148,8 @@ ffi::ErrorOr<std::unique_ptr<FillState>> instantiate(int64_t mode, ffi::Span<con
 ffi::Error execute(ffi::ThreadPool threads, FillState* state, ffi::AnyBuffer keys,
                    ffi::AnyBuffer members, ffi::RemainingRets results, int64_t,
                    ffi::Span<const int64_t>, int64_t) {
-  return error_of([&] { return execute_checked(threads, *state, keys, members, results); });
+  return error_of(kTarget,
+                  [&] { return execute_checked(threads, *state, keys, members, results); });
 }
 
 }  // namespace

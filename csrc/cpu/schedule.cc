@@ -1,18 +1,9 @@
 #include "schedule.h"
 
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <exception>
 #include <memory>
-#include <mutex>
 #include <string>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
-#include "denormals.h"
 #include "worker.h"
 
 namespace seedbed {
@@ -27,8 +18,6 @@ constexpr uint64_t kMaxBlock = 256;           // members
 constexpr uint64_t kMinVectorMembers = 16;    // fewer would leave lanes of `derive` idle
 constexpr uint64_t kScratchKeys = 32 * 1024;  // 256 KiB
 constexpr uint64_t kCutAlign = 64;            // elements; whole cache lines from 1-byte items up
-constexpr uint64_t kHugePage = uint64_t{2} << 20;
-constexpr uint64_t kHugeOutput = uint64_t{4} << 20;
 
 uint64_t element_work(const Sampler& s) {
   switch (s.kind) {
@@ -110,55 +99,16 @@ class Layout {
   uint64_t block_;
 };
 
-// What the threads of one run share. A helper that starts after the last task was taken touches
-// nothing but the counter, which it keeps alive.
-struct Shared {
-  uint64_t tasks;
-  std::atomic<uint64_t> next{0};
-  std::atomic<bool> failed{false};
-  std::mutex mutex;
-  std::condition_variable finished;
-  uint64_t done = 0;         // guarded by mutex
-  std::exception_ptr error;  // guarded by mutex
+class PlanRunner : public TaskRunner {
+ public:
+  PlanRunner(const KernelTable& kernels, const Plan& plan, const Call& call, const Layout& layout)
+      : layout_(layout), worker_(kernels, plan, call, layout.block_members()) {}
+  void run(uint64_t task) override { layout_.execute(task, worker_); }
+
+ private:
+  const Layout& layout_;
+  Worker worker_;
 };
-
-void take_tasks(Shared& shared, const KernelTable& kernels, const Plan& plan, const Call& call,
-                const Layout& layout, uint64_t task) {
-  uint64_t completed = 0;
-  std::exception_ptr error;
-  std::unique_ptr<Worker> worker;
-  const FlushDenormals flush;
-  for (; task < shared.tasks; task = shared.next.fetch_add(1, std::memory_order_relaxed)) {
-    ++completed;
-    if (shared.failed.load(std::memory_order_relaxed)) continue;
-    try {
-      if (!worker) worker = std::make_unique<Worker>(kernels, plan, call, layout.block_members());
-      layout.execute(task, *worker);
-    } catch (...) {
-      error = std::current_exception();
-      shared.failed.store(true, std::memory_order_relaxed);
-    }
-  }
-  worker.reset();
-  const std::lock_guard<std::mutex> lock(shared.mutex);
-  shared.done += completed;
-  if (error && !shared.error) shared.error = error;
-  if (shared.done == shared.tasks) shared.finished.notify_all();
-}
-
-// First touch of fresh memory costs more than the numbers; huge pages make it far cheaper.
-void advise_huge_pages(void* buffer, uint64_t bytes) {
-#if defined(__linux__)
-  if (bytes < kHugeOutput) return;
-  const auto address = reinterpret_cast<uintptr_t>(buffer);
-  const uintptr_t begin = (address + kHugePage - 1) / kHugePage * kHugePage;
-  const uintptr_t end = (address + bytes) / kHugePage * kHugePage;
-  // Advice only: a kernel without huge pages refuses it, which changes nothing.
-  if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#else
-  (void)buffer, (void)bytes;
-#endif
-}
 
 }  // namespace
 
@@ -193,26 +143,8 @@ void run(const KernelTable& kernels, const Plan& plan, const Call& call, Pool& p
       alone ? 1 : 1 + static_cast<uint64_t>(std::max<int64_t>(0, pool.helpers()));
   const Layout layout(plan, members, threads);
 
-  const auto shared = std::make_shared<Shared>();
-  shared->tasks = layout.tasks();
-  if (shared->tasks == 0) return;
-  const uint64_t helpers = std::min(threads - 1, shared->tasks - 1);
-  const auto help = [shared, &kernels, &plan, &call, &layout] {
-    // The references live as long as a task is unfinished, since this call waits for all that were
-    // taken. Without a task they must not be touched.
-    const uint64_t task = shared->next.fetch_add(1, std::memory_order_relaxed);
-    if (task < shared->tasks) take_tasks(*shared, kernels, plan, call, layout, task);
-  };
-  try {
-    for (uint64_t i = 0; i < helpers; ++i) pool.schedule(help);
-  } catch (...) {
-    // Fewer helpers, or none: not a reason to fail, and those that started use what lives here.
-  }
-  help();
-
-  std::unique_lock<std::mutex> lock(shared->mutex);
-  shared->finished.wait(lock, [&] { return shared->done == shared->tasks; });
-  if (shared->error) std::rethrow_exception(shared->error);
+  run_tasks(layout.tasks(), threads, pool,
+            [&] { return std::make_unique<PlanRunner>(kernels, plan, call, layout); });
 }
 
 }  // namespace seedbed

@@ -3,11 +3,11 @@
 #define SEEDBED_CPU_SCHEDULE_H_
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "kernels.h"
 #include "plan.h"
+#include "tasks.h"
 
 namespace seedbed {
 
@@ -30,23 +30,13 @@ struct Call {
   std::vector<void*> outputs;
 };
 
-// Threads that may help. `schedule` may run the function at any time, also after the call that
-// scheduled it has returned, or in the calling thread.
-class Pool {
- public:
-  virtual ~Pool() = default;
-  virtual int64_t helpers() const = 0;
-  virtual void schedule(std::function<void()> function) = 0;
-};
-
 // KeyMode from an attribute; InvalidPlan for an unknown value.
 KeyMode key_mode(int64_t value);
 
 // Elements that the output of `draw` must have for so many members; InvalidPlan on overflow.
 uint64_t output_elements(const Draw& draw, uint64_t groups, uint64_t size);
 
-// Fills every output. Never waits for a helper that has not started, so a busy pool, or one whose
-// only thread is the calling one, cannot deadlock. An exception on any thread is rethrown here.
+// Fills every output (see `run_tasks` for threads and exceptions).
 void run(const KernelTable& kernels, const Plan& plan, const Call& call, Pool& pool);
 
 }  // namespace seedbed

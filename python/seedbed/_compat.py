@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import functools
+import importlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
@@ -244,3 +245,12 @@ def axis_env(name: Any, size: int) -> Iterator[None]:
 
     with extend_axis_env_nd([(name, size)]):
         yield
+
+
+def register_prng(spec: Any) -> None:
+    """Lets jax find a PRNG implementation by its name, as checkpointing libraries ask for it."""
+    for module in ("jax._src.random.prng", "jax._src.prng"):
+        with contextlib.suppress(ImportError):
+            known: dict[str, Any] = importlib.import_module(module).prngs
+            known.setdefault(spec._impl.name, spec._impl)
+            return

@@ -16,6 +16,7 @@ from ._draw import MEMBER, Draw, Node
 # Must equal the version the extension reports: a stale build would misread plans.
 PLAN_VERSION = 1
 TARGET = "seedbed_fill_v1"
+CIPHER_TARGET = "seedbed_threefry_v1"
 _MAGIC = 0x5EEDBED0
 
 # Where the member keys come from (the `mode` attribute of the custom call).
@@ -37,12 +38,11 @@ def load() -> tuple[ModuleType | None, str]:
             f"the extension is of version {built[0]} (plan {built[1]}), the package of "
             f"{__version__} (plan {PLAN_VERSION}): reinstall seedbed"
         )
+    handlers = module.registrations()
     _compat.register_ffi_target(
-        TARGET,
-        module.registrations()[TARGET],
-        platform="cpu",
-        types=getattr(module, "type_registrations", None),
+        TARGET, handlers[TARGET], platform="cpu", types=getattr(module, "type_registrations", None)
     )
+    _compat.register_ffi_target(CIPHER_TARGET, handlers[CIPHER_TARGET], platform="cpu")
     return module, ""
 
 

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _compat, _golden, _native
+from . import _compat, _golden, _lowering, _native
 from ._cases import CASES, COUNT, KNOWN_ANSWERS, chain
 from ._draw import Draw, Kind
 from ._plan import ALL_KERNELS
@@ -129,6 +129,7 @@ def xla_on_cpu() -> Iterator[None]:
     """Runs jax at once, compiled, on the CPU, whatever is being traced or configured outside."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_compat.compile_time_eval())
+        stack.enter_context(_lowering.jax_alone())
         stack.enter_context(jax.default_device(jax.local_devices(backend="cpu")[0]))
         for setting in (
             jax.enable_x64(True),

@@ -1,8 +1,12 @@
-"""The ambient random stream: where calls that take no key get theirs from.
+"""The functions of `jax.random`, drawn natively, and the ambient random stream.
 
-There is one stream for the process, which `seed` replaces, and ``with stream(key):`` puts
-another in front of it, for the current thread or task only. `next_key` hands out the next key
-of the innermost stream, for any function of `jax.random`.
+Everything public of `jax.random` is here too, with the same signatures, types, errors and bits:
+``from seedbed import random`` in place of ``from jax import random`` (see `_samplers`).
+
+The ambient stream is where calls that take no key get theirs from. There is one stream for the
+process, which `seed` replaces, and ``with stream(key):`` puts another in front of it, for the
+current thread or task only. `next_key` hands out the next key of the innermost stream, for any
+function here or in `jax.random`.
 """
 
 from __future__ import annotations
@@ -13,15 +17,21 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from . import _compat
+from . import _compat, _samplers
 from ._stream import Stream, StreamLike, StreamState, _current, check_key, check_state, is_typed
 
+if TYPE_CHECKING:
+    from jax.random import *  # noqa: F403
+else:
+    globals().update(_samplers.DROP_INS)
+
 __all__ = ["Stream", "StreamState", "get_state", "next_key", "seed", "set_state", "stream"]
+__all__ += list(_samplers.DROP_INS)
 
 _process: Stream | None = None
 _process_lock = threading.Lock()

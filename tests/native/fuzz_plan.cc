@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "cpu/cipher.h"
 #include "cpu/dispatch.h"
 #include "cpu/schedule.h"
 #include "plan.h"
@@ -148,11 +149,89 @@ void check_round() {
   }
 }
 
+// Words at an odd address, in a heap block that ends with them.
+struct Misaligned {
+  explicit Misaligned(uint64_t words) : bytes(1 + 4 * words) { bytes.shrink_to_fit(); }
+  void* data() { return bytes.data() + 1; }
+  uint32_t at(uint64_t i) const {
+    uint32_t word;
+    std::memcpy(&word, bytes.data() + 1 + 4 * i, sizeof word);
+    return word;
+  }
+  std::vector<char> bytes;
+};
+
+uint64_t product(const std::vector<uint64_t>& dims) {
+  uint64_t n = 1;
+  for (const uint64_t dim : dims) n *= dim;
+  return n;
+}
+
+// The cipher on random shapes that broadcast, one element at a time beside all at once; or, where
+// an extent is damaged, refused.
+void check_cipher() {
+  seedbed::CipherCall call;
+  for (uint64_t rank = below(5); rank > 0; --rank)
+    call.dims.push_back(below(12) ? 1 + below(7) : 0);
+  if (!call.dims.empty() && below(2)) call.dims.back() *= 1 + below(3000);
+  const uint64_t n = product(call.dims);
+  std::vector<Misaligned> words;
+  std::vector<std::vector<uint32_t>> aligned;
+  bool damaged = false;
+  for (auto& operand : call.operands) {
+    if (below(4)) operand.dims = call.dims;
+    for (uint64_t& dim : operand.dims) {
+      if (below(3) == 0) dim = 1;
+      if (below(40) == 0) ++dim;
+    }
+    for (size_t d = 0; d < operand.dims.size(); ++d) {
+      damaged = damaged || (operand.dims[d] != 1 && operand.dims[d] != call.dims[d]);
+    }
+    words.emplace_back(product(operand.dims));
+    for (char& byte : words.back().bytes) byte = static_cast<char>(generator());
+    std::vector<uint32_t> copy;
+    for (uint64_t w = 0; w < product(operand.dims); ++w) copy.push_back(words.back().at(w));
+    aligned.push_back(std::move(copy));
+  }
+  const bool odd = below(2);
+  for (int i = 0; i < 4; ++i) {
+    call.operands[i].words = odd ? words[i].data() : aligned[i].data();
+  }
+  for (const auto* table : seedbed::supported_tables()) {
+    Misaligned first(n), second(n);
+    call.first = first.data(), call.second = second.data();
+    try {
+      Threads pool(3);
+      seedbed::run_cipher(*table, call, pool);
+    } catch (const seedbed::InvalidPlan&) {
+      if (damaged) return;
+      std::printf("FAILED: good operands were refused\n");
+      std::abort();
+    }
+    for (uint64_t e = 0; e < n; e += 1 + below(1 + n / 500)) {
+      uint32_t in[4], out[2];
+      for (int i = 0; i < 4; ++i) {
+        uint64_t at = 0, stride = 1, rest = e;
+        for (size_t d = call.dims.size(); d-- > 0 && !call.operands[i].dims.empty();) {
+          const uint64_t extent = call.operands[i].dims[d];
+          if (extent > 1) at += rest % call.dims[d] * stride;
+          rest /= call.dims[d], stride *= extent;
+        }
+        in[i] = words[i].at(at);
+      }
+      table->derive(1, in, in + 1, in + 2, in + 3, out, out + 1);
+      if (first.at(e) == out[0] && second.at(e) == out[1]) continue;
+      std::printf("FAILED: word %llu of the cipher differs\n", static_cast<unsigned long long>(e));
+      std::abort();
+    }
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const long rounds = argc > 1 ? std::atol(argv[1]) : 300;
   generator.seed(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
-  for (long i = 0; i < rounds; ++i) check_round();
+  for (long i = 0; i < rounds; ++i) check_round(), check_cipher();
   std::printf("%ld rounds passed\n", rounds);
 }

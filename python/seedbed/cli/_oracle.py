@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from .. import _lowering
+
 
 def bits(array: Any) -> np.ndarray[Any, Any]:
     """An array's bit patterns, as unsigned integers that share its memory."""
@@ -29,7 +31,10 @@ class Oracle:
     ) -> None:
         self.init = init
         self.keys = keys
-        self.jitted = jax.tree.leaves(jax.jit(jax.vmap(init))(keys)) if jitted is None else jitted
+        if jitted is None:
+            with _lowering.jax_alone():
+                jitted = jax.tree.leaves(jax.jit(jax.vmap(init))(keys))
+        self.jitted = jitted
         self._unjitted: list[Any] | None = None
 
     def count(self, leaves: Iterable[int]) -> int:
@@ -47,7 +52,8 @@ class Oracle:
             difference = bits(ours) ^ bits(self.jitted[leaf])
             if difference.any():
                 if self._unjitted is None:
-                    self._unjitted = jax.tree.leaves(jax.vmap(self.init)(self.keys))
+                    with _lowering.jax_alone():
+                        self._unjitted = jax.tree.leaves(jax.vmap(self.init)(self.keys))
                 difference[bits(ours) == bits(self._unjitted[leaf])] = 0
             values += int(np.count_nonzero(difference))
             wrong_bits += int(np.bitwise_count(difference).sum())

@@ -1,0 +1,135 @@
+"""`accelerate`: jax's own threefry keys run on the native cipher, in programs left as they are."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from . import _backends, _cipher, _lowering
+
+_RULES: dict[str, Callable[..., Any]] = {
+    "bits": _cipher.lower_bits,
+    "split": _cipher.lower_split,
+    "fold_in": _cipher.lower_fold_in,
+    "cipher": _cipher.lower_cipher,
+}
+
+_lock = threading.Lock()
+_active = 0
+_undo: list[Callable[[], None]] = []
+
+
+class accelerate:
+    """Makes jax compile its threefry random numbers for the CPU into native code; same bits.
+
+    Takes effect at once, for the whole process and all its threads, until `undo` or the end of a
+    ``with`` block. Keys and programs stay as they are. What jax has compiled already keeps its
+    code, and what it compiles meanwhile keeps the native code; ``clear_caches`` makes jax compile
+    everything anew, also what `jax.random` compiled for itself. Calls nest: jax is as it was when
+    each is undone. Starts jax, if it has not started, so platforms must be chosen before.
+
+    Native code makes what runs on one CPU device, or inside `jax.shard_map`. Jax's own cipher
+    stays in force for keys of other types, for ``jax_threefry_partitionable=False``, for other
+    platforms, for arrays that jax splits over several devices, and for `jax.export`.
+
+    Where native code cannot be used at all, jax stays as it is: with a warning, without one if
+    ``SEEDBED_BACKEND=reference`` asks for it.
+
+    Args:
+        clear_caches: call `jax.clear_caches` first.
+
+    Raises:
+        RuntimeError: ``SEEDBED_BACKEND=native`` and native code cannot be used.
+        ValueError: ``SEEDBED_BACKEND`` has an unknown value.
+
+    Warns:
+        RuntimeWarning: native code cannot be used.
+
+    Example:
+        >>> import jax, seedbed as sb
+        >>> draw = lambda key: jax.random.normal(key, (1000,))
+        >>> plain = jax.jit(lambda key: draw(key))(jax.random.key(0))
+        >>> with sb.accelerate():
+        ...     fast = jax.jit(lambda key: draw(key))(jax.random.key(0))
+        >>> bool((fast == plain).all())
+        True
+    """
+
+    def __init__(self, *, clear_caches: bool = False) -> None:
+        self._lock = threading.Lock()
+        self._undone = False
+        self._counted = False
+        reason = _cipher.why_not()
+        if reason is not None:
+            _refuse(reason)
+            return
+        if clear_caches:
+            jax.clear_caches()  # type: ignore[no-untyped-call]
+        _enter()
+        self._counted = True
+
+    def undo(self) -> None:
+        """Ends this call's effect. More than once is the same as once."""
+        with self._lock:
+            counted, self._counted = self._counted, False
+            self._undone = True
+            if counted:
+                _leave()
+
+    @staticmethod
+    def is_active() -> bool:
+        """Whether jax compiles threefry into native code now."""
+        return _active > 0
+
+    def __enter__(self) -> accelerate:
+        if self._undone:
+            raise RuntimeError("this accelerate() was undone already; call sb.accelerate() again")
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.undo()
+
+
+def _refuse(reason: str) -> None:
+    choice = _backends.requested()
+    if choice == "native":
+        raise RuntimeError(
+            f"SEEDBED_BACKEND=native, but accelerate() cannot be used: {reason}. Remove the cause, "
+            "or set SEEDBED_BACKEND=auto."
+        )
+    if choice == "auto":
+        warnings.warn(
+            f"accelerate() leaves jax as it is: {reason}. Numbers are the same.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _enter() -> None:
+    global _active
+    with _lock:
+        if not _active:
+            try:
+                for name, primitive in _lowering.random_primitives().items():
+                    _undo.append(_lowering.swap_cpu_lowering(primitive, _RULES[name]))
+            except BaseException:
+                _put_back()
+                raise
+        _active += 1
+
+
+def _leave() -> None:
+    global _active
+    with _lock:
+        _active -= 1
+        if not _active:
+            _put_back()
+
+
+def _put_back() -> None:
+    while _undo:
+        _undo.pop()()

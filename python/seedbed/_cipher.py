@@ -1,0 +1,238 @@
+"""The native cipher inside jax's programs: words, splits and folds of arrays of keys.
+
+`random_bits`, `split` and `fold_in` are primitives of their own on keys as words,
+``uint32[..., 2]``. Their numbers are those of jax's threefry functions. What makes them is decided
+where a program is lowered, as only there the platform and the devices are known: on one CPU device
+the fill kernels, elsewhere jax's functions. `lower_bits`, `lower_split`, `lower_fold_in` and
+`lower_cipher` do the same for jax's own primitives; see `_accelerate`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.random import threefry_prng_impl
+
+from . import _backends, _compat, _lowering, _native
+from ._draw import MEMBER, Draw, KeyPath, Kind, Level, Shape, key_path
+
+# --- native, while a program is lowered ---------------------------------------------------
+
+
+def _native_bits(words: Any, *, bit_width: int, shape: Shape) -> Any:
+    batch = words.shape[:-1]
+    draw = Draw(
+        Kind.BITS, KeyPath(), math.prod(shape), bit_width, f"uint{bit_width}", (math.prod(shape),)
+    )
+    return _fill(draw, words, (*batch, *shape))
+
+
+def _native_split(words: Any, *, shape: Shape) -> Any:
+    count, batch = math.prod(shape), words.shape[:-1]
+    path = key_path((count,), MEMBER, (Level(0, (1,)),))
+    draw = Draw(Kind.KEY, path, 1, 32, "uint32", (count, 2))
+    return _fill(draw, words, (*batch, *shape, 2))
+
+
+def _native_fold_in(words: Any, data: Any) -> Any:
+    zero = np.zeros((), np.uint32)
+    return jnp.stack(_native_cipher(words[..., 0], words[..., 1], zero, data), -1)
+
+
+def _native_cipher(*operands: Any) -> list[Any]:
+    shape = jnp.broadcast_shapes(*(operand.shape for operand in operands))
+    results = [_compat.abstract(shape, np.uint32)] * 2
+    return list(jax.ffi.ffi_call(_native.CIPHER_TARGET, results)(*operands))
+
+
+def _fill(draw: Draw, words: Any, shape: Shape) -> Any:
+    """One draw for every key of ``words``; shape ``shape``."""
+    keys = math.prod(words.shape[:-1])
+    flat, no_members = words.reshape(keys, 2), jnp.zeros(2, np.uint32)
+    (out,) = _native.call((draw,), _native.KEYS, keys, flat, no_members)
+    return out.reshape(shape)
+
+
+# --- when ---------------------------------------------------------------------------------
+
+
+def why_not() -> str | None:
+    """Why jax's own cipher runs, or None. Raises where the native one was demanded."""
+    return _backends.why_reference("threefry2x32", effects=False)
+
+
+# A call costs about a microsecond: fewer words are made sooner inside of XLA's loops.
+MIN_WORDS = 512
+
+
+def _native_here(context: Any, shape: Shape) -> bool:
+    """Whether an equation that is being lowered becomes a native call: it runs the cipher once
+    for each element of ``shape``."""
+    return (
+        _static(shape)
+        and math.prod(shape) >= max(MIN_WORDS, 1)
+        and not _lowering.paused()
+        # The partitioner of XLA would give every device the whole of a custom call.
+        and _lowering.runs_whole(context)
+        # An exported program must run where seedbed is not installed.
+        and not _lowering.for_export(context)
+        and why_not() is None
+    )
+
+
+# --- primitives ---------------------------------------------------------------------------
+
+
+def _mapped(function: Callable[..., Any], words: Any) -> Callable[..., Any]:
+    """A function of one key for every key of ``words``."""
+    for _ in range(words.ndim - 1):
+        function = jax.vmap(function)
+    return function
+
+
+def _reference_bits(words: Any, *, bit_width: int, shape: Shape) -> Any:
+    return _mapped(lambda key: threefry_prng_impl.random_bits(key, bit_width, shape), words)(words)
+
+
+def _reference_split(words: Any, *, shape: Shape) -> Any:
+    return _mapped(lambda key: threefry_prng_impl.split(key, shape), words)(words)
+
+
+def _reference_fold_in(words: Any, data: Any) -> Any:
+    shape = jnp.broadcast_shapes(words.shape[:-1], data.shape)
+    words, data = jnp.broadcast_to(words, (*shape, 2)), jnp.broadcast_to(data, shape)
+    return _mapped(threefry_prng_impl.fold_in, words)(words, data)
+
+
+def _primitive(
+    name: str, abstract: Callable[..., Any], native: Callable[..., Any], reference: Any
+) -> Any:
+    primitive = _lowering.new_primitive(name, abstract)
+
+    def batch(operands: Any, axes: Any, **params: Any) -> Any:
+        # Results broadcast operands, so that an axis of length 1 serves all.
+        front = [
+            lax.expand_dims(x, [0]) if axis is None else jnp.moveaxis(x, axis, 0)
+            for x, axis in zip(operands, axes, strict=True)
+        ]
+        return primitive.bind(*front, **params), 0
+
+    def lower(context: Any, *operands: Any, **params: Any) -> Any:
+        shape = context.avals_out[0].shape
+        if primitive is not _bits_p:
+            shape = shape[:-1]  # the two words of a key
+        function = native if _native_here(context, shape) else reference
+        return _lowering.lower(function, context, operands, params)
+
+    def lower_elsewhere(context: Any, *operands: Any, **params: Any) -> Any:
+        return _lowering.lower(reference, context, operands, params)
+
+    _lowering.set_rules(primitive, batch, {"cpu": lower, None: lower_elsewhere})
+    return primitive
+
+
+_bits_p = _primitive(
+    "seedbed_random_bits",
+    lambda words, bit_width, shape: ((*words.shape[:-1], *shape), f"uint{bit_width}"),
+    _native_bits,
+    _reference_bits,
+)
+_split_p = _primitive(
+    "seedbed_random_split",
+    lambda words, shape: ((*words.shape[:-1], *shape, 2), "uint32"),
+    _native_split,
+    _reference_split,
+)
+_fold_in_p = _primitive(
+    "seedbed_random_fold_in",
+    lambda words, data: (
+        (*jnp.broadcast_shapes(words.shape[:-1], data.shape), 2),
+        "uint32",
+    ),
+    _native_fold_in,
+    _reference_fold_in,
+)
+
+
+def random_bits(words: Any, bit_width: int, shape: Shape) -> Any:
+    """``uint<bit_width>[*shape]`` for one key ``uint32[2]``."""
+    if _for_jax(shape) or _narrowed(bit_width):
+        return threefry_prng_impl.random_bits(words, bit_width, shape)
+    return _bits_p.bind(words, bit_width=bit_width, shape=tuple(shape))
+
+
+def split(words: Any, shape: Shape) -> Any:
+    """``uint32[*shape, 2]`` for one key ``uint32[2]``."""
+    if _for_jax(shape):
+        return threefry_prng_impl.split(words, shape)
+    return _split_p.bind(words, shape=tuple(shape))
+
+
+def fold_in(words: Any, data: Any) -> Any:
+    """The key ``uint32[2]`` that one key ``uint32[2]`` and a 32-bit number give."""
+    if _for_jax(()):
+        return threefry_prng_impl.fold_in(words, data)
+    return _fold_in_p.bind(words, jnp.asarray(data, dtype="uint32"))
+
+
+def _narrowed(bit_width: int) -> bool:
+    """Whether jax makes narrower words than it was asked for: a case for jax alone."""
+    return bit_width == 64 and not jax.config.jax_enable_x64
+
+
+def _for_jax(shape: Shape) -> bool:
+    """Whether jax's functions are traced themselves: symbolic sizes, shardings as types."""
+    return not _static(shape) or _lowering.explicit_mesh()
+
+
+def _static(shape: Shape) -> bool:
+    """Whether no dimension is symbolic (`jax.export`)."""
+    return all(isinstance(dim, int) for dim in shape)
+
+
+# --- the same for jax's own primitives ----------------------------------------------------
+
+# Takes the place of a rule ``(context, *operands, **params)``: gets that rule in front.
+Rule = Callable[..., Any]
+
+
+def lower_bits(jaxs: Rule, context: Any, keys: Any, *, bit_width: int, shape: Shape) -> Any:
+    params = {"bit_width": bit_width, "shape": shape}
+    if _narrowed(bit_width):
+        return jaxs(context, keys, **params)
+    return _lower_keys(_native_bits, jaxs, context, (keys,), params)
+
+
+def lower_split(jaxs: Rule, context: Any, keys: Any, *, shape: Shape) -> Any:
+    return _lower_keys(_native_split, jaxs, context, (keys,), {"shape": shape})
+
+
+def lower_fold_in(jaxs: Rule, context: Any, keys: Any, data: Any) -> Any:
+    return _lower_keys(
+        lambda words, data: _native_fold_in(words, data.astype(np.uint32)),
+        jaxs,
+        context,
+        (keys, data),
+        {},
+    )
+
+
+def lower_cipher(jaxs: Rule, context: Any, *operands: Any) -> Any:
+    if not _native_here(context, context.avals_out[0].shape):
+        return jaxs(context, *operands)
+    return _lowering.lower(_native_cipher, context, operands, {}, multiple_results=True)
+
+
+def _lower_keys(
+    native: Callable[..., Any], jaxs: Rule, context: Any, operands: Any, params: dict[str, Any]
+) -> Any:
+    threefry = _compat.key_impl_name(context.avals_in[0].dtype) == "threefry2x32"
+    if threefry and _native_here(context, context.avals_out[0].shape):
+        return _lowering.lower(native, _lowering.physical(context), operands, params)
+    return jaxs(context, *operands, **params)

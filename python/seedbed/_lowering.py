@@ -1,0 +1,159 @@
+"""How jax lowers primitives: ones of our own, and its own ones lowered another way."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.extend.core.primitives
+import jax.interpreters.batching
+import jax.interpreters.mlir
+import jax.interpreters.xla
+import numpy as np
+
+from . import _compat
+
+_extend: Any = jax.extend.core
+_primitives: Any = jax.extend.core.primitives
+_batching: Any = jax.interpreters.batching
+_mlir: Any = jax.interpreters.mlir
+_xla: Any = jax.interpreters.xla
+
+Primitive = Any
+
+
+def new_primitive(name: str, result: Callable[..., tuple[tuple[int, ...], str]]) -> Primitive:
+    """A primitive with one result, whose shape and dtype ``result`` gives for its operands."""
+    primitive: Any = _extend.Primitive(name)
+    primitive.def_impl(functools.partial(_xla.apply_primitive, primitive))
+
+    def abstract_eval(*avals: Any, **params: Any) -> Any:
+        shape, dtype = result(*avals, **params)
+        return jax.core.ShapedArray(shape, np.dtype(dtype))
+
+    primitive.def_abstract_eval(abstract_eval)
+    return primitive
+
+
+def set_rules(primitive: Primitive, batch: Any, lowerings: dict[str | None, Any]) -> None:
+    """Sets how a primitive is vmapped, and lowered on each platform (None: on all others)."""
+    _batching.primitive_batchers[primitive] = batch
+    for platform, rule in lowerings.items():
+        _mlir.register_lowering(primitive, rule, platform=platform)
+
+
+def lower(
+    function: Callable[..., Any],
+    context: Any,
+    operands: Sequence[Any],
+    params: dict[str, Any],
+    multiple_results: bool = False,
+) -> Any:
+    """Lowers what ``function`` traces to, in place of the equation of ``context``."""
+    rule = _mlir.lower_fun(function, multiple_results=multiple_results)
+    return rule(context, *operands, **params)
+
+
+def physical(context: Any) -> Any:
+    """The context of an equation on typed keys, as one on their words."""
+
+    def words(aval: Any) -> Any:
+        if not _compat.is_key(aval.dtype):
+            return aval
+        return jax.core.ShapedArray((*aval.shape, 2), np.dtype("uint32"))
+
+    return context.replace(
+        avals_in=[words(aval) for aval in context.avals_in],
+        avals_out=[words(aval) for aval in context.avals_out],
+    )
+
+
+def runs_whole(context: Any) -> bool:
+    """Whether code that is being lowered is run as it stands: XLA splits nothing over devices."""
+    axes = context.module_context.axis_context
+    if hasattr(axes, "num_devices"):
+        return bool(axes.num_devices == 1)
+    if hasattr(axes, "manual_axes"):
+        return set(axes.mesh.axis_names) <= set(axes.manual_axes)
+    return False
+
+
+def explicit_mesh() -> bool:
+    """Whether shardings are part of the types of what is being traced now."""
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    return any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types or ())
+
+
+def for_export(context: Any) -> bool:
+    """Whether code is being lowered for `jax.export`."""
+    return bool(context.module_context.lowering_parameters.for_export)
+
+
+def random_primitives() -> dict[str, Primitive]:
+    """Jax's primitives that run threefry, by short names."""
+    return {
+        "bits": _primitives.random_bits_p,
+        "split": _primitives.random_split_p,
+        "fold_in": _primitives.random_fold_in_p,
+        "cipher": _primitives.threefry2x32_p,
+    }
+
+
+def swap_cpu_lowering(primitive: Primitive, rule: Callable[..., Any]) -> Callable[[], None]:
+    """Lowers a primitive for the CPU by ``rule(rule so far, context, *operands, **params)``.
+
+    Returns:
+        A function that puts everything back, unless someone else has changed it since.
+    """
+    global _swapped
+    _swapped = True
+    table = _mlir._platform_specific_lowerings["cpu"]
+    before = table.get(primitive)
+    so_far = (before or _mlir._lowerings[primitive]).rule
+    _mlir.register_lowering(primitive, functools.partial(rule, so_far), platform="cpu")
+    ours = table[primitive]
+
+    def put_back() -> None:
+        if table.get(primitive) is not ours:
+            return
+        if before is None:
+            del table[primitive]
+        else:
+            table[primitive] = before
+
+    return put_back
+
+
+_paused = threading.local()
+
+
+def paused() -> bool:
+    """Whether this thread is inside of `jax_alone`."""
+    return bool(getattr(_paused, "yes", False))
+
+
+@contextlib.contextmanager
+def jax_alone() -> Iterator[None]:
+    """On this thread jax lowers by its own rules, and uses nothing that it compiled outside of the
+    block: for numbers to compare ours with."""
+    before, _paused.yes = paused(), True
+    try:
+        # The first context of this kind makes jax trace everything anew: not without need.
+        with _separate()(object()) if _swapped else contextlib.nullcontext():
+            yield
+    finally:
+        _paused.yes = before
+
+
+_swapped = False  # since when jax may have native code in its caches
+
+
+@functools.cache
+def _separate() -> Any:
+    make: Any = jax.make_user_context
+    return make(None)

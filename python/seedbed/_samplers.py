@@ -1,0 +1,387 @@
+"""Drop-ins for the functions of `jax.random`: the same calls, the same bits, drawn natively.
+
+A call is planned once for its arguments that are not arrays, as the init function of one member
+whose key is the caller's. Where its whole result is one draw, a custom call makes it. Where XLA
+has more to do, `jax.random`'s own function runs on the same key in the guise of `prng.impl`: its
+random words are native, and every rounding is jax's. What fits neither (other generators,
+arguments that jax refuses) goes to `jax.random` as it came.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend.core as jex_core
+import jax.numpy as jnp
+import numpy as np
+
+from . import _backends, _compat, _lowering, _match, _native, _plan, _trace, prng
+from ._draw import Draw
+from ._steps import Operand
+
+# Programs kept for one function.
+_KEPT = 1024
+# In calls outside of any trace, so many numbers get a draw of their own in which they are
+# constants; from then on they are operands of one program, as they are for jax.
+_CONSTANTS = 8
+
+# A custom call costs about a microsecond: inside of a program, where it may be in a loop, XLA makes
+# draws of fewer numbers sooner. Alone they are native: the program is compiled sooner.
+_FEW = 256
+
+_ARRAYS = (jax.Array, np.ndarray)
+
+
+class _Program(NamedTuple):
+    """What runs for calls that differ in their operands only, and what makes the result."""
+
+    run: Callable[..., Any] | None
+    made_by: str
+
+
+_JAX = _Program(None, "jax")
+# Numbers among the arguments are to be operands too.
+_OPERANDS = _Program(None, "")
+
+
+class Programs:
+    """The programs of one function of `jax.random` whose first argument is a key."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._made: dict[Hashable, _Program] = {}
+        self._numbers: dict[Hashable, int] = {}
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        program, operands = self._find(args, kwargs)
+        return self.function(*args, **kwargs) if program.run is None else program.run(*operands)
+
+    def made_by(self, *args: Any, **kwargs: Any) -> str:
+        """What makes the result of a call: a draw, ``words`` (jax on native words), or ``jax``."""
+        return self._find(args, kwargs)[0].made_by
+
+    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Program, list[Any]]:
+        """A call's program and operands."""
+        call = _read(self.function, args, kwargs)
+        if call is None:
+            return _JAX, []
+        program = self._made.get(call.token) or self._first(call)
+        if program is not _OPERANDS:
+            return program, call.operands
+        wide = call.widened()
+        program = self._made.get(wide.token) or self._keep(wide, _composed(wide))
+        if program is not _JAX:
+            return program, wide.operands
+        # jax has to know these numbers, as it does the length of an axis.
+        return self._keep(call, _composed(call)), call.operands
+
+    def _first(self, call: _Call) -> _Program:
+        """The program of a call that was not seen before."""
+        if call.kwargs.get("out_sharding") is not None or not _native_key(call.operands[0]):
+            return self._keep(call, _JAX)
+        wide = call.widened()
+        numbers = len(wide.operands) > len(call.operands)
+        if numbers and len(call.operands) == 1 and not _compat.under_trace(call.operands):
+            count = self._numbers[wide.token] = self._numbers.get(wide.token, 0) + 1
+            if count > _CONSTANTS:
+                return _OPERANDS
+        closed = _traced(
+            lambda words, *operands: call.of(_key(words), *operands),
+            _compat.abstract((2,), np.dtype(np.uint32)),
+            *call.operands[1:],
+        )
+        if closed is None:
+            return self._keep(call, _JAX)
+        drawn = _drawn(closed) if len(call.operands) == 1 else None
+        if drawn is not None:
+            return self._keep(call, drawn)
+        return self._keep(call, _OPERANDS if numbers else _composed(call))
+
+    def _keep(self, call: _Call, program: _Program) -> _Program:
+        self._made[call.token] = program
+        while len(self._made) > _KEPT:
+            self._made.pop(next(iter(self._made)), None)
+        return program
+
+
+# --- reading a call ---------------------------------------------------------------------
+
+
+class _Call(NamedTuple):
+    """A call, its operands, their places among its arguments, and all else by value."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    operands: list[Any]
+    places: list[int | str]
+    token: Hashable
+
+    def widened(self) -> _Call:
+        """The same call with its numbers as operands."""
+        call = _read(self.function, self.args, self.kwargs, numbers=True)
+        assert call is not None
+        return call
+
+    def emptied(self) -> _Call:
+        """The call as a program may keep it: without its operands, which may be being traced."""
+        args = tuple(None if i in self.places else arg for i, arg in enumerate(self.args))
+        kwargs = {name: None if name in self.places else self.kwargs[name] for name in self.kwargs}
+        return self._replace(args=args, kwargs=kwargs, operands=[])
+
+    def of(self, *operands: Any) -> Any:
+        """The result for other operands."""
+        given = dict(zip(self.places, operands, strict=True))
+        args = [given.get(place, value) for place, value in enumerate(self.args)]
+        kwargs = {name: given.get(name, value) for name, value in self.kwargs.items()}
+        return self.function(*args, **kwargs)
+
+
+def _read(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    numbers: bool = False,
+) -> _Call | None:
+    """A call with its arrays as operands, with ``numbers`` its numbers too; None if it is jax's."""
+    if not isinstance(args[0] if args else kwargs.get("key"), _ARRAYS):
+        return None
+    operands: list[Any] = []
+    places: list[int | str] = []
+    rest: list[Hashable] = []
+    given: tuple[tuple[int | str, Any], ...] = (*enumerate(args), *kwargs.items())
+    for place, value in given:
+        if isinstance(value, _ARRAYS):
+            operands.append(value)
+            places.append(place)
+            rest.append((place, value.shape, value.dtype, getattr(value, "weak_type", False)))
+        elif numbers and _is_number(value):
+            operands.append(value)
+            places.append(place)
+            rest.append((place, type(value)))
+        else:
+            rest.append((place, _token(value)))
+    config: Any = jax.config
+    token = (
+        tuple(rest),
+        _compat.trace_context(),
+        _backends.requested(),
+        config.jax_legacy_prng_key,
+        config.jax_debug_key_reuse,
+    )
+    try:
+        hash(token)
+    except TypeError:
+        return None
+    return _Call(function, args, kwargs, operands, places, token)
+
+
+def _token(value: Any) -> Hashable:
+    """A value for comparison: 1, 1.0 and True differ, and so do 0.0 and -0.0."""
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return (kind, *map(_token, value))
+    if isinstance(value, (float, np.generic)):
+        return (kind, repr(value))
+    return (kind, value)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a number may be an operand; an integer that int32 does not hold may not."""
+    if type(value) is int:
+        return -(1 << 31) <= value < 1 << 31
+    return type(value) is float or (isinstance(value, np.generic) and value.dtype.kind in "iuf")
+
+
+# --- planning ---------------------------------------------------------------------------
+
+
+def _native_key(key: Any) -> bool:
+    """Whether the native cipher may draw from a key, and jax has nothing to say about it."""
+    config: Any = jax.config
+    if config.jax_debug_key_reuse:  # a custom call hides what becomes of a key
+        return False
+    if _compat.is_key(key.dtype):
+        single, impl = key.ndim == 0, _compat.key_impl_name(key.dtype)
+    else:
+        single, impl = key.shape == (2,) and key.dtype == np.uint32, _compat.default_impl()
+        if config.jax_enable_custom_prng or config.jax_legacy_prng_key != "allow":
+            return False
+    return single and _backends.why_reference(impl, effects=False) is None
+
+
+def _drawn(closed: Any) -> _Program | None:
+    """A program of one native draw, if that is the result of a function of a key's words."""
+    shape = closed.out_avals[0].shape
+    # Such a draw says nothing of how its result is laid out over devices.
+    if _lowering.explicit_mesh() or not all(isinstance(dim, int) for dim in shape):
+        return None
+    tree = jax.tree_util.tree_structure(0)
+    graph = _trace.flatten(_trace.Recorded(closed, tree, ("result",)))
+    plan = _plan.build(graph, _match.match(graph), _backends.kernels())
+    output = plan.outputs[0]
+    if not isinstance(output.source, Operand) or output.source.kind != "draw":
+        return None
+    draw = plan.draws[output.source.index]
+
+    def seedbed_draw(key: Any, few: int) -> Any:
+        made = _draw_p.bind(_words(key), draw=draw, jaxpr=closed, few=few)
+        return _compat.with_weak_type(made, output.weak)
+
+    alone = jax.jit(functools.partial(seedbed_draw, few=0))
+    within = jax.jit(functools.partial(seedbed_draw, few=_FEW))
+    return _Program(
+        lambda key: within(key) if _compat.is_tracer(key) else alone(key),
+        str(draw),
+    )
+
+
+def _composed(call: _Call) -> _Program:
+    """jax's own function on native random words, or as it is."""
+    of = call.emptied().of
+
+    def seedbed_random(key: Any, *operands: Any) -> Any:
+        made = of(jax.random.wrap_key_data(_words(key), impl=prng.impl), *operands)
+        if not _compat.is_key(made.dtype):
+            return made
+        words = jax.random.key_data(made)
+        if not _compat.is_key(key.dtype):
+            return words
+        return jax.random.wrap_key_data(words, impl=_compat.key_impl(key.dtype))
+
+    closed = _traced(seedbed_random, *call.operands)
+    if closed is None or _draws_one_by_one(closed.jaxpr):
+        return _JAX
+    made_by = "key" if call.function.__name__ in ("split", "fold_in") else "words"
+    return _Program(jax.jit(seedbed_random), made_by)
+
+
+def _traced(function: Callable[..., Any], *operands: Any) -> Any:
+    """The jaxpr of a function; None where jax has something to say on every call."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            closed = jax.make_jaxpr(function)(*operands)
+        except Exception:  # which jax raises again
+            return None
+    return None if caught else closed
+
+
+def _draws_one_by_one(jaxpr: Any) -> bool:
+    """Whether every number has a loop of its own, with too few words a time for a custom call."""
+    pending = [jaxpr]
+    while pending:
+        for eqn in pending.pop().eqns:
+            if eqn.primitive.name == "random_gamma":
+                return True
+            pending.extend(jex_core.jaxprs_in_params(eqn.params))
+    return False
+
+
+def _key(words: Any) -> Any:
+    return jax.random.wrap_key_data(words, impl="threefry2x32")
+
+
+def _words(key: Any) -> Any:
+    return jax.random.key_data(key) if _compat.is_key(key.dtype) else key
+
+
+# --- the primitive ----------------------------------------------------------------------
+
+# ``draw`` for every key ``uint32[..., 2]``; ``jaxpr`` is jax's own program for one key, which runs
+# where fewer than ``few`` numbers are made.
+_draw_p = _lowering.new_primitive(
+    "seedbed_draw", lambda words, draw, jaxpr, few: ((*words.shape[:-1], *draw.shape), draw.dtype)
+)
+
+
+def _native_draw(words: Any, *, draw: Draw, jaxpr: Any, few: int) -> Any:
+    shape = (*words.shape[:-1], *draw.shape)
+    if not math.prod(shape):
+        return jnp.zeros(shape, draw.dtype)
+    keys = words.reshape(-1, 2)
+    (made,) = _native.call((draw,), _native.KEYS, len(keys), keys, jnp.zeros(2, np.uint32))
+    return made.reshape(shape)
+
+
+def _jaxs_draw(words: Any, *, draw: Draw, jaxpr: Any, few: int) -> Any:
+    def one(words: Any) -> Any:
+        return jax.core.eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, words)[0]
+
+    for _ in range(words.ndim - 1):
+        one = jax.vmap(one)
+    return one(words)
+
+
+def _batch(operands: Any, axes: Any, **params: Any) -> Any:
+    return _draw_p.bind(jnp.moveaxis(operands[0], axes[0], 0), **params), 0
+
+
+def _lower(context: Any, words: Any, **params: Any) -> Any:
+    native = (
+        math.prod(context.avals_out[0].shape) >= params["few"]
+        and _lowering.runs_whole(context)
+        and not _lowering.for_export(context)
+        and not _lowering.paused()
+        and _backends.why_reference("threefry2x32", effects=False) is None
+    )
+    return _lowering.lower(_native_draw if native else _jaxs_draw, context, (words,), params)
+
+
+def _lower_elsewhere(context: Any, words: Any, **params: Any) -> Any:
+    return _lowering.lower(_jaxs_draw, context, (words,), params)
+
+
+_lowering.set_rules(_draw_p, _batch, {"cpu": _lower, None: _lower_elsewhere})
+
+
+# --- the drop-ins -----------------------------------------------------------------------
+
+
+def _drop_in(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    programs = Programs(function)
+
+    @functools.wraps(function)
+    def drop_in(*args: Any, **kwargs: Any) -> Any:
+        return programs.call(args, kwargs)
+
+    @functools.wraps(function)
+    def fold_in(*args: Any, **kwargs: Any) -> Any:
+        # Another number each time: an operand.
+        data = args[1] if len(args) > 1 else kwargs.get("data")
+        if not isinstance(data, _ARRAYS):
+            if len(args) != 2 or type(data) is not int or not 0 <= data < 1 << 32:
+                return function(*args, **kwargs)
+            args = (args[0], np.array(data, np.uint32))
+        return programs.call(args, kwargs)
+
+    made: Any = fold_in if name == "fold_in" else drop_in
+    made.__module__ = "seedbed.random"
+    made.__doc__ = (
+        f"`jax.random.{name}`, drawn natively: the same arguments, types, errors and bits.\n\n"
+        f"The documentation of `jax.random.{name}` describes the arguments and the result."
+    )
+    made.programs = programs
+    return made  # type: ignore[no-any-return]
+
+
+def _drop_ins() -> dict[str, Any]:
+    """Everything public of `jax.random`: drop-ins for what draws, the rest as it is."""
+    found: dict[str, Any] = {}
+    for name in dir(jax.random):
+        value = getattr(jax.random, name)
+        if name.startswith("_") or not callable(value):
+            continue
+        first = next(iter(inspect.signature(value).parameters), None)
+        draws = first == "key" and name != "clone"
+        found[name] = _drop_in(name, value) if draws else value
+    return found
+
+
+DROP_INS = _drop_ins()

@@ -1,0 +1,87 @@
+"""A type of keys with threefry's numbers, whose random words the native cipher makes.
+
+``jax.random.key(seed, impl=sb.prng.impl)`` is a key for every function of `jax.random`. It gives
+what a threefry2x32 key of the same seed gives, bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax.extend.random import define_prng_impl, threefry_prng_impl
+
+from . import _cipher, _compat
+
+__all__ = ["from_threefry", "impl", "to_threefry"]
+
+NAME = "seedbed"
+
+impl: Any = define_prng_impl(
+    key_shape=(2,),
+    seed=threefry_prng_impl.seed,
+    split=_cipher.split,
+    random_bits=_cipher.random_bits,
+    fold_in=_cipher.fold_in,
+    name=NAME,
+    tag="sb",
+)
+_compat.register_prng(impl)
+
+
+def from_threefry(key: Any) -> Any:
+    """The same keys as keys of `impl`.
+
+    Args:
+        key: threefry2x32 keys of any shape: typed, or legacy words ``uint32[..., 2]``.
+
+    Returns:
+        Typed keys of that shape, with the same words.
+
+    Raises:
+        TypeError: ``key`` is not an array of threefry2x32 keys.
+
+    Example:
+        >>> import jax, seedbed as sb
+        >>> key = sb.prng.from_threefry(jax.random.key(0))
+        >>> bool(jax.random.bits(key) == jax.random.bits(jax.random.key(0)))
+        True
+    """
+    return _convert(key, "threefry2x32", impl)
+
+
+def to_threefry(key: Any) -> Any:
+    """The same keys as threefry2x32 keys; the inverse of `from_threefry`.
+
+    Args:
+        key: keys of `impl`, of any shape.
+
+    Returns:
+        Typed keys of that shape, with the same words.
+
+    Raises:
+        TypeError: ``key`` is not an array of keys of `impl`.
+
+    Example:
+        >>> import jax, seedbed as sb
+        >>> key = jax.random.key(0, impl=sb.prng.impl)
+        >>> counts = jax.random.poisson(sb.prng.to_threefry(key), 3.0)  # jax wants such a key here
+    """
+    return _convert(key, NAME, "threefry2x32")
+
+
+def _convert(key: Any, source: str, target: Any) -> Any:
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
+    if dtype is not None and _compat.is_key(dtype):
+        if _compat.key_impl_name(dtype) == source:
+            return jax.random.wrap_key_data(jax.random.key_data(key), impl=target)
+        found = f"keys of type {_compat.key_impl_name(dtype)!r}"
+    else:
+        legacy = source == "threefry2x32" and shape[-1:] == (2,)
+        if legacy and dtype == "uint32":
+            return jax.random.wrap_key_data(jax.numpy.asarray(key), impl=target)
+        found = type(key).__name__ if dtype is None else f"{dtype}{list(shape)}"
+    accepted = f"typed keys of type {source!r}"
+    if source == "threefry2x32":
+        accepted += " or legacy words uint32[..., 2]"
+    raise TypeError(f"`key` must be {accepted}, got {found}")
