@@ -29,35 +29,30 @@ class TakenApart:
     rest: Any = None
 
 
-@jax.tree_util.register_pytree_node_class
-class _Held:
-    """Anything as a pytree without leaves, equal to itself only."""
+class _Rest:
+    """What of a model is not an array, equal to itself only: it need not be comparable."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, tree: Any, common_tree: Any, value: Any) -> None:
+        self.tree = tree
+        self.common_tree = common_tree
         self.value = value
-
-    def tree_flatten(self) -> tuple[tuple[()], _Held]:
-        return (), self
-
-    @classmethod
-    def tree_unflatten(cls, held: _Held, _: Any) -> _Held:
-        return held
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class _Leaves:
-    """The leaves of a tree under their names, without its metadata, which may not compare."""
+class _Own:
+    """The arrays of a model under their names, and its rest."""
 
-    def __init__(self, names: tuple[str, ...], leaves: Sequence[Any]) -> None:
-        self.names = names
+    def __init__(self, leaves: Sequence[Any], names: tuple[str, ...], rest: _Rest) -> None:
         self.leaves = leaves
+        self.names = names
+        self.rest = rest
 
-    def tree_flatten_with_keys(self) -> tuple[list[tuple[str, Any]], tuple[str, ...]]:
-        return list(zip(self.names, self.leaves, strict=True)), self.names
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[str, Any]], tuple[Any, ...]]:
+        return list(zip(self.names, self.leaves, strict=True)), (self.names, self.rest)
 
     @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], leaves: Sequence[Any]) -> _Leaves:
-        return cls(names, leaves)
+    def tree_unflatten(cls, aux: tuple[Any, ...], leaves: Sequence[Any]) -> _Own:
+        return cls(leaves, *aux)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +125,12 @@ class ModelEnsemble:
         programs, leaves = self._programs(args, kwargs)
         return programs.own.plan(key, *leaves)
 
-    def _model(self, programs: _Programs, out: Any, key: Any, leaves: list[Any]) -> Any:
-        tree, common_tree, rest = out[1].value
-        own = jax.tree_util.tree_unflatten(tree, out[0].leaves)
-        shared = _common(programs, key, leaves) if common_tree.num_leaves else []
-        common = jax.tree_util.tree_unflatten(common_tree, shared)
-        return self._together(TakenApart(own, common, rest))
+    def _model(self, programs: _Programs, out: _Own, key: Any, leaves: list[Any]) -> Any:
+        rest = out.rest
+        own = jax.tree_util.tree_unflatten(rest.tree, out.leaves)
+        shared = _common(programs, key, leaves) if rest.common_tree.num_leaves else []
+        common = jax.tree_util.tree_unflatten(rest.common_tree, shared)
+        return self._together(TakenApart(own, common, rest.value))
 
     def _programs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Programs, Any]:
         leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
@@ -180,13 +175,12 @@ class ModelEnsemble:
             args, kwargs = jax.tree_util.tree_unflatten(tree, leaves)
             return self._apart(key, args, kwargs)
 
-        def own(key: Any, *arrays: Any) -> Any:
+        def own(key: Any, *arrays: Any) -> _Own:
             made = apart(key, arrays)
             found, tree = jax.tree_util.tree_flatten_with_path(made.own)
             names = tuple(jax.tree_util.keystr(path) for path, _ in found)
-            common_tree = jax.tree_util.tree_structure(made.common)
-            held = _Held((tree, common_tree, made.rest))
-            return _Leaves(names, [leaf for _, leaf in found]), held
+            rest = _Rest(tree, jax.tree_util.tree_structure(made.common), made.rest)
+            return _Own([leaf for _, leaf in found], names, rest)
 
         def common(key: Any, *arrays: Any) -> Any:
             return jax.tree_util.tree_leaves(apart(key, arrays).common)

@@ -1,0 +1,247 @@
+"""brainstate: its collective functions on its own modules, natively, with its own numbers.
+
+The functions have brainstate's signatures and give brainstate's values from the same
+`brainstate.random.seed`; what seedbed cannot run is handed to brainstate's own function.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from brainstate.nn import _collective_ops as _ops
+from brainstate.transform import _mapping1
+from brainstate.util import filter as _filter
+
+from .. import _plan
+from ..nn import _methods
+from ._brainstate_call import Call, Planned, rebound, watched
+from ._brainstate_ensemble import Ensemble, forward, reset_members, unstack
+from ._brainstate_program import NotNative
+from ._brainstate_roots import Snapshot, roots_of, unchanged_on_failure
+
+__all__ = [
+    "Ensemble",
+    "call_all_fns",
+    "ensemble",
+    "forward",
+    "init_all_states",
+    "patched",
+    "plan_init",
+    "plan_of",
+    "reset_all_states",
+    "reset_members",
+    "roots_of",
+    "unstack",
+    "vmap_call_all_fns",
+    "vmap_init_all_states",
+    "vmap_new_states",
+    "vmap_reset_all_states",
+]
+
+T = TypeVar("T")
+_own = _mapping1._vmap_new_states_transform
+_asked = threading.local()  # .plan: whether calls of this thread only ask for their plan
+
+
+def _transform(fun: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """What is behind `vmap_new_states`: brainstate's transform, run by seedbed where it can be."""
+    if options.get("state_to_exclude") is not None:
+        options["state_to_exclude"] = _filter.to_predicate(options["state_to_exclude"])
+    _own(fun, **options)  # checks the options
+
+    @functools.wraps(fun)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        roots = [*roots_of(fun), *args]
+        snapshot = Snapshot(roots)
+        call = Call(fun, roots, snapshot, getattr(_asked, "plan", False))
+        try:
+            try:
+                return call.run(_own, options, args, kwargs)
+            except NotNative as reason:
+                if call.only_plan:
+                    raise ValueError(
+                        f"brainstate's own function runs this call: {reason}"
+                    ) from reason.__cause__
+            snapshot.restore()
+            return _own(watched(fun, snapshot), **options)(*args, **kwargs)
+        except BaseException:
+            snapshot.restore()
+            raise
+
+    return run
+
+
+_new_states = rebound(_mapping1.vmap_new_states, _vmap_new_states_transform=_transform)
+_call_all = rebound(_ops.vmap_call_all_fns, vmap_new_states=_new_states)
+_reset_all = rebound(_ops.vmap_reset_all_states, vmap_call_all_fns=_call_all)
+_init_all = rebound(_ops.vmap_init_all_states, vmap_new_states=_new_states)
+
+
+def vmap_new_states(fun: Any = None, **options: Any) -> Any:
+    """`brainstate.transform.vmap_new_states`: same arguments, same values; also a decorator.
+
+    Example:
+        >>> import brainstate, seedbed as sb
+        >>> @sb.adapters.brainstate.vmap_new_states(axis_size=4)
+        ... def build():
+        ...     global net
+        ...     net = brainstate.nn.Linear(2, 6)
+        >>> build()
+        >>> net.weight.value["weight"].shape
+        (4, 2, 6)
+    """
+    return _new_states(**options) if fun is None else _new_states(fun, **options)
+
+
+def vmap_init_all_states(
+    target: T, *init_args: Any, axis_size: int | None = None, **options: Any
+) -> T:
+    """`brainstate.nn.vmap_init_all_states`: same arguments, same values, same random stream.
+
+    After an exception the modules, their states and the random stream are as they were.
+
+    Raises:
+        ValueError: ``axis_size`` is not a positive integer, or what brainstate refuses.
+
+    Example:
+        >>> import brainstate, seedbed as sb
+        >>> cell = brainstate.nn.GRUCell(2, 6)
+        >>> _ = sb.adapters.brainstate.vmap_init_all_states(cell, axis_size=4)
+        >>> cell.h.value.shape
+        (4, 6)
+    """
+    size = _methods.check_axis_size(axis_size)
+    _init_all(target, *init_args, axis_size=size, **options)
+    return target
+
+
+def vmap_call_all_fns(
+    target: T,
+    fn_name: str,
+    args: Any = (),
+    kwargs: Any = None,
+    axis_size: int | None = None,
+    **options: Any,
+) -> T:
+    """`brainstate.nn.vmap_call_all_fns`: same arguments, same values, same random stream."""
+    size = _methods.check_axis_size(axis_size)
+    _call_all(target, fn_name, args, kwargs, axis_size=size, **options)
+    return target
+
+
+def vmap_reset_all_states(
+    target: T, *reset_args: Any, axis_size: int | None = None, **options: Any
+) -> T:
+    """`brainstate.nn.vmap_reset_all_states`, which loses the member axis of what it resets.
+
+    `reset_members` keeps it.
+    """
+    size = _methods.check_axis_size(axis_size)
+    _reset_all(target, *reset_args, axis_size=size, **options)
+    return target
+
+
+def call_all_fns(target: T, fn_name: str, *args: Any, **options: Any) -> T:
+    """`brainstate.nn.call_all_fns`; after an exception all is as it was."""
+    with unchanged_on_failure(target):
+        _ops.call_all_fns(target, fn_name, *args, **options)
+    return target
+
+
+def init_all_states(target: T, *init_args: Any, **options: Any) -> T:
+    """`brainstate.nn.init_all_states`; after an exception all is as it was."""
+    with unchanged_on_failure(target):
+        _ops.init_all_states(target, *init_args, **options)
+    return target
+
+
+def reset_all_states(target: T, *reset_args: Any, **options: Any) -> T:
+    """`brainstate.nn.reset_all_states`; after an exception all is as it was."""
+    with unchanged_on_failure(target):
+        _ops.reset_all_states(target, *reset_args, **options)
+    return target
+
+
+def plan_init(target: Any, *init_args: Any, **options: Any) -> _plan.Plan:
+    """What `vmap_init_all_states` with these arguments would run; nothing changes.
+
+    Raises:
+        ValueError: brainstate's own function would run; the message says why.
+    """
+    plan: _plan.Plan = plan_of(vmap_init_all_states, target, *init_args, **options)
+    return plan
+
+
+def plan_of(call: Callable[..., Any], *args: Any, **options: Any) -> _plan.Plan:
+    """What a call of one of these functions, or of a function `vmap_new_states` made, would run."""
+    _asked.plan = True
+    try:
+        call(*args, **options)
+    except Planned as planned:
+        plan: _plan.Plan = planned.plan
+        return plan
+    finally:
+        _asked.plan = False
+    raise ValueError(f"{call!r} makes no states for several members")
+
+
+def ensemble(make: Callable[..., Any], size: int) -> Ensemble:
+    """Modules that ``make`` builds, one for each member, as one module.
+
+    The parameters that a module makes when it is built get the member axis too, which
+    `vmap_init_all_states` does not give them. ``ensemble(make, n)(seed)`` holds the values of
+    ``brainstate.transform.vmap_new_states(make, axis_size=n)`` after
+    ``brainstate.random.seed(seed)``; the global random stream is not touched.
+
+    Args:
+        make: ``make(*args, **kwargs)`` returns a brainstate module.
+        size: number of members.
+
+    Example:
+        >>> import brainstate, jax, seedbed as sb
+        >>> nets = sb.adapters.brainstate.ensemble(lambda: brainstate.nn.Linear(2, 6), 100)
+        >>> nets(0).weight.value["weight"].shape
+        (100, 2, 6)
+        >>> nets.member(0, 17).weight.value["weight"].shape
+        (2, 6)
+    """
+    return Ensemble(make, size, _new_states, plan_of)
+
+
+# --- brainstate's own functions ---------------------------------------------------------
+
+_patching = threading.Lock()
+_patches = 0
+
+
+@contextlib.contextmanager
+def patched() -> Iterator[None]:
+    """Inside, brainstate's own functions run natively, wherever they were imported from.
+
+    What is swapped is the one transform behind `brainstate.transform.vmap_new_states` and
+    `brainstate.nn.vmap_init_all_states`, `vmap_call_all_fns` and `vmap_reset_all_states`, for
+    all threads; blocks may be nested and overlap. Functions that `vmap_new_states` decorated
+    before the block stay as they are.
+
+    Example:
+        >>> import brainstate, seedbed as sb
+        >>> with sb.adapters.brainstate.patched():
+        ...     cell = brainstate.nn.vmap_init_all_states(brainstate.nn.GRUCell(2, 6), axis_size=4)
+        >>> cell.h.value.shape
+        (4, 6)
+    """
+    global _patches
+    with _patching:
+        _patches += 1
+        _mapping1._vmap_new_states_transform = _transform
+    try:
+        yield
+    finally:
+        with _patching:
+            _patches -= 1
+            if not _patches:
+                _mapping1._vmap_new_states_transform = _own
