@@ -140,6 +140,51 @@ def _draw(
     )
 
 
+def _framework(name: str, *others: str) -> tuple[Case, ...]:
+    """A framework's own ways, and seedbed's adapter for it."""
+    ours, baselines = f"{name}_adapter", tuple(f"{name}_{way}" for way in ("own", *others))
+
+    def case(model: str, title: str, leaves: tuple[Leaf, ...], members: int, **more: Any) -> Case:
+        return Case(
+            name=f"{name}-{model}",
+            title=f"{name}, {title}, {{members}} members",
+            table="frameworks",
+            leaves=leaves,
+            members=members,
+            peers=(ours, *baselines),
+            baselines=baselines,
+            ours=ours,
+            **more,
+        )
+
+    return (
+        *(
+            case(
+                f"mlp-{members}",
+                "MLP 64-128-128-128-10",
+                mlp(64, 128, 128, 128, 10),
+                members,
+                rounds=7,
+                quick={
+                    "title": f"{name}, MLP 64-128-10, {{members}} members",
+                    "leaves": mlp(64, 128, 10),
+                    "members": min(members, 16),
+                },
+            )
+            for members in (8, 128, 1024)
+        ),
+        case(
+            "many-leaves",
+            "{leaves} leaves of (16, 16)",
+            many_leaves(200),
+            128,
+            rounds=5,
+            note="What counts here is the cold start.",
+            quick={"leaves": many_leaves(6), "members": 16},
+        ),
+    )
+
+
 CASES = (
     _draw("bits", "random bits, {draws} uint32", *ARRAYS),
     _draw("uniform", "uniform, {draws} float32", *ARRAYS),
@@ -229,6 +274,11 @@ CASES = (
             "members": 128,
         },
     ),
+    *_framework("nnx", "jitted"),
+    *_framework("linen"),
+    *_framework("equinox"),
+    *_framework("haiku"),
+    *_framework("brainstate"),
 )
 TABLES = tuple(dict.fromkeys(case.table for case in CASES))
 

@@ -9,7 +9,10 @@ import platform
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("seedbed", "jax", "jaxlib", "numpy", "torch", "equinox", "flax", "brainstate")
+PACKAGES = (
+    *("seedbed", "jax", "jaxlib", "numpy", "torch"),
+    *("equinox", "flax", "dm-haiku", "brainstate"),
+)
 # Variables that change what is measured.
 _VARIABLES = ("XLA_FLAGS", "GLIBC_TUNABLES", "OMP_NUM_THREADS", "MALLOC_ARENA_MAX")
 _PREFIXES = ("JAX_", "SEEDBED_")

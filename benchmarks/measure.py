@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .cases import Case
-from .peers import PEERS
+from .peers import FRAMEWORKS, PEERS
 from .worker import serve
 
 Log = Callable[[str], None]
 
-# The peers whose numbers are jax's own; the first that ran counts.
-ORACLES = ("jax", "jax_unrolled", "nn_jax")
+# The peers whose numbers are to be had; the first that ran counts.
+ORACLES = ("jax", "jax_unrolled", "nn_jax", *(f"{name}_own" for name in FRAMEWORKS))
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _add(result: dict[str, Any], what: str, sample: dict[str, float]) -> None:
 
 
 def _compare(results: dict[str, dict[str, Any]], log: Log) -> None:
-    """Holds the peers that promise jax's numbers to them, bit for bit."""
+    """Holds the peers that promise jax's or a framework's numbers to them, bit for bit."""
     digests = [results.get(name, {}).get("digest") for name in ORACLES]
     oracle = next(filter(None, digests), None)
     for name, result in results.items():

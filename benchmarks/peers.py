@@ -1,6 +1,6 @@
 """Who is measured: the table of peers. Data only; imported without jax.
 
-A peer's factory lives in `benchmarks.jax_peers`, `benchmarks.modules` or
+A peer's factory lives in `benchmarks.jax_peers`, `benchmarks.modules`, `benchmarks.frameworks` or
 `benchmarks.array_peers` and runs in the peer's own process. It takes the case and returns a `Call`.
 """
 
@@ -147,3 +147,54 @@ PEERS = {
         _HUGE_PAGES,
     ),
 }
+
+# Framework: (the module it needs, {peer: how it makes an ensemble}); the first is seedbed's.
+FRAMEWORKS = {
+    "nnx": (
+        "flax.nnx",
+        {
+            "adapter": "`seedbed.adapters.nnx.ensemble(Model, n)(rngs)`",
+            "own": "`nnx.split_rngs(splits=n)` + `nnx.vmap`",
+            "jitted": "`jax.jit` of the same",
+        },
+    ),
+    "linen": (
+        "flax.linen",
+        {
+            "adapter": "`seedbed.adapters.linen.ensemble(model, n)(key)`",
+            "own": "`jax.jit(jax.vmap(model.init))` on split keys",
+        },
+    ),
+    "equinox": (
+        "equinox",
+        {
+            "adapter": "`seedbed.adapters.equinox.ensemble(Model, n)(key)`",
+            "own": "`eqx.filter_jit` of `eqx.filter_vmap(Model)` on split keys",
+        },
+    ),
+    "haiku": (
+        "haiku",
+        {
+            "adapter": "`seedbed.adapters.haiku.ensemble(model, n)(key)`",
+            "own": "`jax.jit(jax.vmap(model.init))` on split keys",
+        },
+    ),
+    "brainstate": (
+        "brainstate",
+        {
+            "adapter": "`seedbed.adapters.brainstate.vmap_init_all_states(net, axis_size=n)`",
+            "own": "`brainstate.nn.vmap_init_all_states(net, axis_size=n)`",
+        },
+    ),
+}
+_LABELS = {"adapter": "seedbed, {}", "own": "{}, its own way", "jitted": "{}, jitted"}
+
+for _framework, (_module, _ways) in FRAMEWORKS.items():
+    for _way, _description in _ways.items():
+        PEERS[f"{_framework}_{_way}"] = Peer(
+            _LABELS[_way].format(_framework),
+            f"frameworks:{_framework}_{_way}",
+            _description,
+            (_module, f"seedbed.adapters.{_framework}") if _way == "adapter" else (_module,),
+            same_bits=True,
+        )

@@ -25,6 +25,7 @@ _COLUMNS = {
     "draws": _WARM,
     "ensembles": _ALL,
     "modules": _ALL,
+    "frameworks": _ALL,
 }
 _OURS, _THEIRS, _FLOOR = "#d1495b", "#7c93b0", "#c9ced6"
 

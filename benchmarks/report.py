@@ -19,9 +19,10 @@ _INTRODUCTION = """\
 This page is written by the runner from the files in `results/`; do not edit it.
 
 ```
-make bench                                  # everything, 10 to 15 minutes, and this page
+make bench                                  # everything, half an hour or more, and this page
 python -m benchmarks --quick                # small sizes, about a minute, into results/scratch
 python -m benchmarks modules                # one table, and this page
+python -m benchmarks frameworks             # another: each framework beside its adapter
 python -m benchmarks --case mlp --rounds 21 # one case; --list names them
 python -m benchmarks --report               # this page and the figures again, without measuring
 ```
@@ -33,9 +34,10 @@ without making the key). Then come the *warm* rounds: in each, every peer makes 
 with a key it has not seen, in an order that rotates. Times are medians, in brackets the first and
 third quartile; CPU time is that of all threads. Ratios are medians of the ratios within a round.
 Peak memory is the growth of resident memory during one warm call, over the size of the output.
-Results of the peers that promise jax's numbers are compared with jax's, every bit of every leaf.
-Nothing is asserted about time. A peer that is not installed (by `make bench`, torch is not, nor
-is brainstate, which `pip install --group benchmarks` brings) is left out, and the table says so.
+Results of the peers that promise jax's numbers, or a framework's, are compared with those, every
+bit of every leaf. Nothing is asserted about time. A peer that is not installed (by `make bench`,
+torch is not, nor are brainstate and haiku, which `pip install --group benchmarks` brings) is left
+out, and the table says so.
 """
 
 
@@ -66,7 +68,7 @@ def readme(results: Path) -> str:
 def page(run: dict[str, Any]) -> str:
     """All numbers of one table of one run."""
     settings = run["settings"]
-    own = PEERS[ours(run["cases"][0])].label
+    own = "seedbed" if _by_case(run) else PEERS[ours(run["cases"][0])].label
     title = f"# {run['table'].capitalize()}"
     lines = [title, "", _environment(run["environment"]), ""]
     lines += [
@@ -96,8 +98,40 @@ def _environment(about: dict[str, Any]) -> str:
     return "  \n".join(lines)
 
 
+def _by_case(run: dict[str, Any]) -> bool:
+    """Whether the cases of a table have baselines of their own."""
+    return len({tuple(case["baselines"]) for case in run["cases"]}) > 1
+
+
+def _pairs(run: dict[str, Any]) -> str:
+    """One line for each case and baseline of it."""
+    header = ["", "beside", "seedbed cold", "x cold", "warm wall", "x wall / CPU", "bits"]
+    lines = [_line(header), _line(["---", "---"] + ["---:"] * 4 + [":---:"])]
+    for case in run["cases"]:
+        table = {row.name: row for row in rows(case)}
+        mine = table.get(ours(case))
+        for name in case["baselines"]:
+            cells = [
+                case["heading"],
+                PEERS[name].description,
+                _seconds(mine.cold if mine else None),
+                _cold_ratio(table.get(name), mine),
+                _milliseconds(mine.wall if mine else None),
+                _pair(table.get(name), case),
+                _bits(mine),
+            ]
+            lines.append(_line(cells))
+    return "\n".join([*lines, "", "x: times faster, by wall time / by CPU time."])
+
+
+def _bits(row: Row | None) -> str:
+    return {None: "", True: "same", False: "**DIFFERENT**"}[row.same_bits if row else None]
+
+
 def overview(run: dict[str, Any]) -> str:
     """One line for each case: seedbed's time, and how many times faster than the baselines."""
+    if _by_case(run):
+        return _pairs(run)
     names = list(dict.fromkeys(name for case in run["cases"] for name in case["baselines"]))
     cold = run["table"] != "draws"
     own = PEERS[ours(run["cases"][0])].label
@@ -139,7 +173,7 @@ def _case(case: dict[str, Any]) -> list[str]:
         "x",
         "G values/s",
         "peak / output",
-        "bits of jax",
+        "bits",
         "",
     ]
     lines = [text, "", _line(header), _line(["---"] + ["---:"] * 8 + [":---:", "---"])]
@@ -155,7 +189,6 @@ def _cells(row: Row, values: int) -> list[str]:
     note = f"{row.status}: {row.reason}" if row.status != "ok" else ""
     told = [f"{name} {row.facts[name]}" for name in _TOLD if name in row.facts]
     note = "; ".join(x for x in (note, *told) if x)
-    bits = {None: "", True: "same", False: "**DIFFERENT**"}[row.same_bits]
     return [
         PEERS[row.name].label,
         row.reason if row.status == "over" else _number(row.cold, ".3f"),
@@ -166,7 +199,7 @@ def _cells(row: Row, values: int) -> list[str]:
         _number(row.faster_cpu, ".2f"),
         _number(row.wall and values / row.wall / 1e9, ".3f"),
         _number(row.peak, ".2f"),
-        bits,
+        _bits(row),
         note,
     ]
 

@@ -20,7 +20,7 @@ def _from_the_root(monkeypatch):
 
 
 def test_every_case_names_known_peers_and_samplers():
-    from benchmarks import array_peers, cases, jax_peers, measure, modules, peers
+    from benchmarks import array_peers, cases, frameworks, jax_peers, measure, modules, peers
 
     names = [case.name for case in cases.CASES]
     assert len(set(names)) == len(names)
@@ -30,6 +30,9 @@ def test_every_case_names_known_peers_and_samplers():
             expected = {"seedbed", "jax", "jax_unrolled", "zeros"}
             if case.table == "modules":
                 expected = {"nn", "nn_ensemble", "nn_jax", "brainstate"}
+            if case.table == "frameworks":
+                name = case.name.split("-")[0]
+                expected = {f"{name}_{way}" for way in peers.FRAMEWORKS[name][1]}
             assert expected <= set(variant.peers), case.name
             assert case.ours in variant.peers, case.name
             assert {leaf.sampler for leaf in variant.leaves} <= set(jax_peers.SAMPLERS), case.name
@@ -38,7 +41,7 @@ def test_every_case_names_known_peers_and_samplers():
     for peer in peers.PEERS.values():
         module, factory = peer.factory.split(":")
         homes = {"jax_peers": jax_peers, "modules": modules, "array_peers": array_peers}
-        home = homes[module]
+        home = (homes | {"frameworks": frameworks})[module]
         assert callable(getattr(home, factory)), peer.label
 
 
@@ -100,3 +103,21 @@ def test_the_modules_table_runs_and_its_bits_agree(tmp_path):
         assert peers["brainstate"]["status"] == "skip"
         assert "brainstate" in peers["brainstate"]["reason"]
     assert "seedbed.nn wall" in done.stdout
+
+
+def test_a_framework_runs_beside_its_adapter_and_their_bits_agree(tmp_path):
+    """The adapter makes the framework's bits, or the table says what is not installed."""
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1"]
+    command += ["--case", "equinox-mlp-8", "--case", "haiku-mlp-8", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    run = json.loads((tmp_path / "frameworks.json").read_text())
+    for case, name in zip(run["cases"], ("equinox", "haiku"), strict=True):
+        peers = case["peers"]
+        assert set(peers) == {f"{name}_adapter", f"{name}_own"}
+        for peer in peers.values():
+            if importlib.util.find_spec(name):
+                assert peer["same_bits"] is True
+            else:
+                assert peer["status"] == "skip" and name in peer["reason"]
+    assert "`eqx.filter_vmap(Model)`" in done.stdout

@@ -321,6 +321,17 @@ def test_forward_passes_are_dropped():
     assert str(only(plan_of(init))) == "normal"
 
 
+def test_a_zero_mean_and_a_unit_scale_are_no_arithmetic():
+    # As brainstate writes a truncated normal.
+    def init(key):
+        low, high = jnp.nextafter(-2.0, jnp.inf), jnp.nextafter(2.0, -jnp.inf)
+        u = uniform(key, (6,), minval=-0.9544997, maxval=0.9544997)
+        x = jax.lax.erf_inv(u) * 1.0 * jnp.float32(1.4142135) + 0.0
+        return jnp.minimum(high, jnp.maximum(low, x)) * 0.2
+
+    assert str(only(plan_of(init))) == "truncated_normal [-2, 2] * 0.2"
+
+
 LOOKALIKES = {
     # Almost a uniform, almost a normal, almost an integer: none of them may be taken for one.
     "other shift": lambda key: jax.lax.shift_right_logical(bits(key, (6,)), jnp.uint32(8)),

@@ -7,6 +7,7 @@ import pickle
 import re
 import types
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -249,6 +250,7 @@ def test_in_an_ensemble():
 
     ours, theirs = (sb.ensemble(init(module), 5) for module in (random, jax.random))
     assert_same_bits(ours(KEY, 0.5), theirs(KEY, 0.5))
+    assert ours.plan(KEY, 0.5).explain() == theirs.plan(KEY, 0.5).explain()
 
 
 # --- what is remembered -----------------------------------------------------------------
@@ -289,8 +291,12 @@ def test_many_numbers_share_a_program(native):
 def test_programs_are_dropped_in_time(native, monkeypatch):
     monkeypatch.setattr(_samplers, "_KEPT", 3)
     programs = _samplers.Programs(jax.random.split)
-    for size in range(5):
-        assert programs.call((KEY, size + 1), {}).shape == (size + 1,)
+
+    def shape(size):
+        return programs.call((KEY, size), {}).shape
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(shape, range(1, 9))) == [(size,) for size in range(1, 9)]
     assert len(programs._made) == 3
 
 

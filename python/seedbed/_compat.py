@@ -144,6 +144,8 @@ def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
     of the result mean.
     """
     name = eqn.primitive.name
+    if name == "seedbed_draw":  # of `seedbed.random`: jax's own program for the draw
+        return eqn.params["jaxpr"]
     if name not in ("jit", "pjit", "closed_call", "core_call", "core_closed_call", *_REMAT):
         return None
     inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))

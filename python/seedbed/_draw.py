@@ -229,8 +229,10 @@ class Draw:
         bounds = f"[{clip_low:.6g}, {clip_high:.6g}]"
         whole = low < -0.9999999 and low + span > 0.9999999
         if math.isinf(clip_low) and math.isinf(clip_high):
-            name = "normal" if whole else f"erf_inv of uniform [{low:.6g}, {low + span:.6g}) *"
-            return name + _affine(scale * factor / math.sqrt(2.0), shift)
+            if not whole:
+                name = f"erf_inv of uniform [{low:.6g}, {low + span:.6g})"
+                return name + _affine(scale * factor, shift)
+            return "normal" + _affine(scale * factor / math.sqrt(2.0), shift)
         name = f"normal clipped to {bounds}" if whole else f"truncated_normal {bounds}"
         return name + _affine(scale, shift)
 

@@ -106,6 +106,8 @@ def _times(real: Real, shape: Shape, constant: Any) -> Meaning | None:
     """One more constant factor, rounded where XLA rounds it."""
     if not _usual(real, constant):
         return None
+    if constant == 1.0:
+        return replace(real, shape=shape)
     if real.scale == 1.0:
         return replace(real, shape=shape, scale=float(constant))
     if merges_factors():
@@ -183,9 +185,10 @@ def _add(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
 
 
 def _shifted(real: Real, shape: Shape, constant: float) -> Meaning | None:
-    if real.stage in ("ranged", "normal", "clipped") and real.shift is None:
-        return replace(real, shape=shape, shift=constant)
-    return None
+    if real.stage not in ("ranged", "normal", "clipped") or real.shift is not None:
+        return None
+    # XLA leaves out the addition of a zero, also where it would make 0.0 of -0.0.
+    return replace(real, shape=shape, shift=constant if constant else None)
 
 
 @_rule("max")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import threading
 import warnings
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
@@ -57,6 +58,7 @@ class Programs:
         self.function = function
         self._made: dict[Hashable, _Program] = {}
         self._numbers: dict[Hashable, int] = {}
+        self._lock = threading.Lock()
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         program, operands = self._find(args, kwargs)
@@ -104,9 +106,10 @@ class Programs:
         return self._keep(call, _OPERANDS if numbers else _composed(call))
 
     def _keep(self, call: _Call, program: _Program) -> _Program:
-        self._made[call.token] = program
-        while len(self._made) > _KEPT:
-            self._made.pop(next(iter(self._made)), None)
+        with self._lock:
+            self._made[call.token] = program
+            while len(self._made) > _KEPT:
+                del self._made[next(iter(self._made))]
         return program
 
 

@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 from . import _draft, _members, _traverse
 from ._calls import call_members, call_once, record_members
 from ._draft import Draft
+from ._foreign import takes_brainstate
 from ._keys import reserved
 from ._methods import check_axis_size, methods
 
 T = TypeVar("T")
 
 
+@takes_brainstate
 def call_all_fns(
     target: T,
     fn_name: str,
@@ -50,6 +52,7 @@ def call_all_fns(
     return target
 
 
+@takes_brainstate
 def init_all_states(
     target: T, *init_args: Any, node_to_exclude: Any = None, **init_kwargs: Any
 ) -> T:
@@ -60,6 +63,7 @@ def init_all_states(
     return call_all_fns(target, "init_state", init_args, init_kwargs, node_to_exclude)
 
 
+@takes_brainstate
 def reset_all_states(
     target: T, *reset_args: Any, node_to_exclude: Any = None, **reset_kwargs: Any
 ) -> T:
@@ -70,6 +74,7 @@ def reset_all_states(
 # --- all members ------------------------------------------------------------------------
 
 
+@takes_brainstate
 def vmap_call_all_fns(
     target: T,
     fn_name: str,
@@ -106,6 +111,7 @@ def vmap_call_all_fns(
     return target
 
 
+@takes_brainstate
 def vmap_init_all_states(
     target: T,
     *init_args: Any,
@@ -158,6 +164,7 @@ def vmap_init_all_states(
     return target
 
 
+@takes_brainstate
 def vmap_reset_all_states(
     target: T,
     *reset_args: Any,
@@ -175,6 +182,7 @@ def vmap_reset_all_states(
     )
 
 
+@takes_brainstate
 def plan_init(
     target: Any,
     *init_args: Any,

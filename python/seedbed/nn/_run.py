@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import _check
-from . import _draft, _loop, _members, _traverse
+from . import _draft, _foreign, _loop, _members, _traverse
 from ._commit import commit
 from ._draft import Draft
 from ._inputs import inputs_of, shared_of, states_by_axis
@@ -190,6 +190,21 @@ def vmap_new_states(
         )
     if not callable(fun):
         raise TypeError(f"`fun` must be a function; got {fun!r} of type {type(fun).__name__}")
+    brainstate = _foreign.reached(fun)
+    if brainstate is not None:
+        theirs = brainstate.vmap_new_states(
+            fun,
+            in_axes=in_axes,
+            out_axes=out_axes,
+            axis_name=axis_name,
+            axis_size=axis_size,
+            spmd_axis_name=spmd_axis_name,
+            state_tag=state_tag,
+            state_to_exclude=state_to_exclude,
+            in_states=in_states,
+            out_states=out_states,
+        )
+        return cast(Callable[..., Any], theirs)
     if axis_size is not None:
         axis_size = check_axis_size(axis_size)
     exclude = None if state_to_exclude is None else _traverse.predicate(state_to_exclude)
