@@ -15,14 +15,14 @@ demo: .venv/installed
 
 # The oldest end: this Python with the oldest jax; the newest: the newest Python and jax found.
 # The two run side by side, each in one process.
-test: lint .venv-oldest/installed
+test:
 	$(MAKE) --no-print-directory -j2 --output-sync=target test-oldest test-newest
 
 test-oldest: .venv-oldest/installed
-	sh tools/run_tests.sh .venv-oldest numbers
+	sh tools/run_tests.sh .venv-oldest oldest
 
-test-newest: .venv/installed
-	sh tools/run_tests.sh .venv all
+test-newest: .venv/installed lint
+	sh tools/run_tests.sh .venv newest
 
 lint: .venv/installed
 	.venv/bin/ruff check .

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Runs the suite in one environment: on the native backend, then on the reference backend.
 #
-#   sh tools/run_tests.sh ENVIRONMENT [all|numbers]
+#   sh tools/run_tests.sh ENVIRONMENT [all|newest|oldest]
 #
-# On the reference backend run the tests that compute something through a backend ("all", the
-# default), or only those that compare numbers with jax ("numbers"). Everything there is:
-# SEEDBED_BACKEND=reference pytest.
+# The two ends of the supported versions share work that tells the same at both: with "oldest" the
+# native run leaves out what does not depend on jax, and the reference run is that of the core, the
+# one of "newest" that of the adapters. "all" leaves out nothing.
 set -eu
 environment=$1
 # What jax itself computes is compiled once for both runs.
@@ -14,22 +14,25 @@ trap 'rm -rf "$JAX_COMPILATION_CACHE_DIR"' EXIT
 export JAX_COMPILATION_CACHE_DIR
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
-# Tests of code that is the same on both backends: planning, states and trees, copies, the text
-# of errors, what is undone after them, the ambient stream, documentation, command line.
-either="benchmarks check cli collective_atomic collective_errors
-    collective_interrupts copies cpu cpu_ffi docs examples filters layers layout match module
-    plan random split state stream take trace traverse"
-numbers="arithmetic backends collective ensemble equivalence execute recorded run
-    transformations"
+# Tests of the repository and of its command line.
+repository="benchmarks cli docs examples layout"
+# Tests of numbers that come by way of a backend: of functions, and of frameworks' models.
+core="backends collective ensemble equivalence execute recorded run streams transformations"
+models="adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx prng samplers
+    zoo_brainstate zoo_equinox zoo_haiku zoo_linen zoo_nnx"
 
-if [ "${2:-all}" = numbers ]; then
-    selected=$(for name in $numbers; do echo "tests/test_$name.py"; done)
-else
-    selected=$(for name in $either; do echo "--ignore=tests/test_$name.py"; done)
-fi
+ignored() { for name in $1; do echo "--ignore=tests/test_$name.py"; done; }
+chosen() { for name in $1; do echo "tests/test_$name.py"; done; }
+
+case "${2:-all}" in
+    newest) native="" reference=$(chosen "$models") ;;
+    oldest) native=$(ignored "$repository") reference=$(chosen "$core") ;;
+    *) native="" reference="" ;;
+esac
 
 echo "== $environment: native"
-"$environment/bin/python" -m pytest -q
+# shellcheck disable=SC2086
+"$environment/bin/python" -m pytest -q $native
 echo "== $environment: reference"
 # shellcheck disable=SC2086
-SEEDBED_BACKEND=reference "$environment/bin/python" -m pytest -q $selected
+SEEDBED_BACKEND=reference "$environment/bin/python" -m pytest -q $reference
