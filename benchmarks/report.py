@@ -36,8 +36,7 @@ third quartile; CPU time is that of all threads. Ratios are medians of the ratio
 Peak memory is the growth of resident memory during one warm call, over the size of the output.
 Results of the peers that promise jax's numbers, or a framework's, are compared with those, every
 bit of every leaf. Nothing is asserted about time. A peer that is not installed (by `make bench`,
-torch is not, nor are brainstate and haiku, which `pip install --group benchmarks` brings) is left
-out, and the table says so.
+torch is not) is left out, and the table says so.
 """
 
 
