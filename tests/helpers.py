@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import ml_dtypes
 import numpy as np
+from jax.interpreters import partial_eval
 
 from seedbed import _backends, _check, _match, _plan, _trace
 
@@ -86,7 +87,7 @@ def assert_same_bits(
         other = None if others is None else others[position]
         wrong = mismatches(one, two, either=other, ulps=ulps, nan=nan)
         if wrong.any():
-            first = tuple(int(axis[0]) for axis in np.nonzero(wrong))
+            first = tuple(map(int, np.argwhere(wrong)[0]))
             raise AssertionError(
                 f"{name} {one.dtype}{list(one.shape)}: {wrong.sum()} of {wrong.size} elements "
                 f"differ, first at {first}: words {as_words(one)[first]:#x}, expected "
@@ -160,3 +161,33 @@ def chunks(names, count):
 # The dtypes whose draws jax supports, by name (ml_dtypes registers bfloat16 with numpy).
 BF16 = np.dtype(ml_dtypes.bfloat16)
 F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
+
+
+def eagerly(function, *args):
+    """``function(*args)`` op by op, as it is without `jax.jit`, but for what no result needs."""
+    closed, result = jax.make_jaxpr(function, return_shape=True)(*args)
+    needed = [True] * len(closed.jaxpr.outvars)
+    jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, needed, instantiate=True)
+    leaves = jax.core.eval_jaxpr(jaxpr, closed.consts, *jax.tree.leaves(args))
+    return jax.tree.unflatten(jax.tree.structure(result), leaves)
+
+
+def assert_same_as_either(got, function, *args) -> None:
+    """Asserts equality with ``function(*args)``; where jit changes bits, with either result.
+
+    Running op by op compiles a draw once for all models that make one of its shape; only the
+    leaves that differ are compiled, together.
+    """
+    expected = eagerly(function, *args)
+    leaves, tree = jax.tree.flatten(expected)
+    pairs = enumerate(zip(jax.tree.leaves(got), leaves, strict=True))
+    wrong = [position for position, (one, two) in pairs if mismatches(one, two).any()]
+    if wrong:
+
+        def picked(*args):
+            found = jax.tree.leaves(function(*args))
+            return [found[position] for position in wrong]
+
+        for position, leaf in zip(wrong, jax.jit(picked)(*args), strict=True):
+            leaves[position] = leaf
+    assert_same_bits(got, expected, either=jax.tree.unflatten(tree, leaves))

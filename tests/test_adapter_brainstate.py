@@ -172,6 +172,9 @@ def test_containers_of_modules():
     own, ours = both(call, lambda: [Cell(), Cell(6)])
     for one, two in zip(own, ours, strict=True):
         assert_equal(one, two)
+    nested = {"a": [Cell(), "text"], "b": ({"c": Cell(6)},)}  # text is passed over
+    sb.nn.vmap_init_all_states(nested, axis_size=N)
+    assert nested["a"][0].h.value.shape == (N, 8) and nested["b"][0]["c"].h.value.shape == (N, 6)
     with pytest.raises(TypeError, match=r"modules of one kind, .*\['Cell', 'Linear'\]"):
         sb.nn.vmap_init_all_states([Cell(), sb.nn.Linear(2, 2)], axis_size=N)
 
@@ -272,6 +275,9 @@ def test_nested():
         bs.random.seed(7)
         make = bs.transform if functions is bs.nn else adapter
         make.vmap_new_states(inner, axis_size=N)()
+        if make is adapter:
+            plan = adapter.plan_of(adapter.vmap_new_states(inner, axis_size=N))
+            assert {(2, 2, 8), (2, 8)} <= {output.shape for output in plan.outputs}
         return cells[-1]
 
     own, ours = run(bs.nn), run(sb.nn)
@@ -310,6 +316,28 @@ def test_new_states_in_a_method_of_seedbed_nn():
 
     sb.nn.vmap_new_states(build, axis_size=N)()
     assert holder["net"].h.value.shape == (N, 8)
+
+
+def test_what_a_script_keeps_in_globals():
+    cell, built = Cell(), []
+    names = {"cell": cell, "built": built, "make": Cell}
+    exec(
+        "def start():\n"
+        "    cell.init_state()\n"
+        "    built.append(make())\n"
+        "def breaks():\n"
+        "    cell.init_state()\n"
+        "    built.append(cell)\n"
+        "    cell.missing()\n",
+        names,
+    )
+    with pytest.raises(AttributeError, match="missing"):
+        adapter.vmap_new_states(names["breaks"], axis_size=N)()
+    assert not built and not hasattr(cell, "steps")
+    assert adapter.plan_of(adapter.vmap_new_states(names["start"], axis_size=N)).outputs
+    sb.nn.vmap_new_states(names["start"], axis_size=N)()
+    assert cell.h.value.shape == (N, 8) and len(built) == 2
+    assert_same_bits(cell.steps, jnp.zeros(2))
 
 
 # --- what brainstate has to run ----------------------------------------------------------
@@ -370,6 +398,30 @@ def test_what_brainstate_runs_itself_has_its_values():
     own, ours = both(call, Cell)
     assert_equal(own, ours)
     assert ours.once.value.shape == (2,)  # as brainstate has it
+
+
+def test_text_of_an_array_is_that_of_its_value():
+    """As brainpy does it: the same synapse is made once, by a name with its parameters."""
+
+    class Named(bs.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.made = {}
+            for tau in (5, 10):
+                self.made.setdefault(str(tau * u.ms), bs.HiddenState(bs.random.normal(size=8)))
+
+    def call(functions, holder):
+        make = bs.transform if functions is bs.nn else adapter
+        make.vmap_new_states(lambda: holder.append(Named()), axis_size=N)()
+
+    shows = jax.core.Tracer.__repr__
+    own, ours = both(call, list)
+    assert list(ours[-1].made) == list(own[-1].made) and len(ours[-1].made) == 2
+    assert_equal(own[-1], ours[-1])
+    assert jax.core.Tracer.__repr__ is shows
+    assert "makes text of an array" in reason(Named)
+    adds = adapter.vmap_new_states(lambda: 5 * u.ms + 1.0 * u.ms, out_axes=None, axis_size=N)
+    assert adapter.plan_of(adds) is not None  # an error message of saiunit's is no such text
 
 
 # --- failures ----------------------------------------------------------------------------

@@ -344,6 +344,14 @@ def test_arguments_are_checked(adapter):
     for wrong in ("key", 1.5, None):
         with pytest.raises(TypeError, match="`rngs_or_key` must be an nnx.Rngs, one key"):
             make(wrong, WIDTH, WIDTH)
+    with pytest.raises(TypeError, match="the rngs are the first argument: ensemble"):
+        adapter.ensemble(Model, 3)(WIDTH, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match="`make` must be an nnx.Module class or a function"):
+        adapter.ensemble(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), 3)
+    with pytest.raises(ValueError, match="`shared` selects none of the model's variables; it has"):
+        adapter.ensemble(Model, 3, shared=nnx.PathContains("zz"))(three_streams(), WIDTH)
+    with pytest.raises(TypeError, match="`module` must be an nnx.Module; got one of type int"):
+        adapter.unstack(3)
     with pytest.raises(ValueError, match=r"stream 'params' of the nnx.Rngs is split already"):
         make(nnx.Rngs(params=1).split(3), WIDTH, WIDTH)
     with pytest.raises(ValueError, match="size=3 keys; got keys of shape"):
@@ -376,3 +384,17 @@ def test_modules_without_a_member_axis_are_refused(adapter):
         adapter.unstack(made)
     with pytest.raises(ValueError, match="`in_axes` has 1 entries for 2 inputs"):
         adapter.forward(made, jnp.ones((4, WIDTH)), 2.0, in_axes=(0,), shared=nnx.BatchStat)
+
+
+def test_a_second_call_traces_nothing():
+    traced = []
+
+    def make(rngs):
+        traced.append(len(traced))
+        return nnx.Dropout(0.5, rngs=rngs)
+
+    many, rngs = sb.adapters.nnx.ensemble(make, 2), nnx.Rngs(0, dropout=1)
+    many(rngs)
+    before = len(traced)
+    many(rngs), many(nnx.Rngs(3, dropout=4))
+    assert before and len(traced) == before

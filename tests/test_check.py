@@ -81,13 +81,13 @@ def test_init_must_be_callable(bad):
 
 def test_more_than_this_machine_has(key):
     # Rows 6 and 8: refused with the bytes asked for and the leaves, before anything is made.
-    make = sb.ensemble(lambda key: {"big": normal(key, (2**20, 4)), "small": key}, 2**26)
+    make = sb.ensemble(lambda key: {"big": normal(key, (2**19, 8)), "small": key}, 2**26)
     with pytest.raises(
         MemoryError, match=r"`size` is too large.*1,125,900,\d+,\d+,\d+ bytes"
     ) as error:
         make(key)
-    assert "['big'] (67108864, 1048576, 4) float32" in str(error.value)
-    assert make.member(key, 2**26 - 1)["big"].shape == (2**20, 4)
+    assert "['big'] (67108864, 524288, 8) float32" in str(error.value)
+    assert make.member(key, 2**26 - 1)["big"].shape == (2**19, 8)
 
 
 def test_more_than_can_be_counted(key):
@@ -145,6 +145,14 @@ def test_what_is_not_a_key(init, name, method):
     with pytest.raises(TypeError, match=r"`key(\[0\])?` must be one key .*size=5 keys; got"):
         getattr(make, method)(NO_KEYS[name], *extra, **options)
     assert init.calls == 0
+
+
+def test_key_and_index_swapped(init, key):
+    make = sb.ensemble(init, 5)
+    with pytest.raises(TypeError, match="`i` must be an integer; got a key .the key comes first"):
+        make.member(3, key)
+    with pytest.raises(TypeError, match="`index` must be a slice .* got keys .they come first"):
+        make.members([0, 1], jax.random.split(key, 5))
 
 
 @pytest.mark.parametrize("count", [1, 4, 6, 0])

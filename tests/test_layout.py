@@ -36,9 +36,10 @@ STAGES = {
     "_cipher": {"_backends", "_compat", "_draw", "_lowering", "_native"},
     "_accelerate": {"_backends", "_cipher", "_lowering"},
     "prng": {"_cipher", "_compat"},
+    "_sampler_call": {"_backends", "_compat"},
     "_samplers": {
-        *("_backends", "_cipher", "_compat", "_draw", "_lowering", "_match", "_native", "_plan"),
-        *("_steps", "_trace", "prng"),
+        *("_backends", "_compat", "_draw", "_lowering", "_match", "_native", "_plan"),
+        *("_sampler_call", "_steps", "_trace", "prng"),
     },
     "_reference": {"_compat", "_same"},
     "_execute": {"_compat", "_native", "_plan", "_reference", "_same", "_steps"},
@@ -50,19 +51,9 @@ STAGES = {
 
 # The modules of `seedbed.nn`: each imports only from those before it, and from these stages.
 NN = (
-    *(
-        "_foreign",
-        "_tap",
-        "_draft",
-        "_describe",
-        "_pickle",
-        "_state_checks",
-        "_state",
-        "_traverse",
-        "_keys",
-    ),
-    *("_methods", "_module", "_finish", "_members", "_inputs", "_commit", "_calls", "_assign"),
-    *("_collective", "_tree_args", "_loop", "_run", "_split", "_take", "_layers"),
+    *("_tap", "_draft", "_describe", "_pickle", "_state_checks", "_state", "_traverse", "_keys"),
+    *("_methods", "_module", "_foreign", "_finish", "_members", "_inputs", "_commit", "_calls"),
+    *("_assign", "_collective", "_tree_args", "_loop", "_run", "_split", "_take", "_layers"),
 )
 NN_STAGES = {
     *("_check", "_compat", "_ensemble", "_same", "_stream", "_trace", "filters", "random"),

@@ -332,6 +332,17 @@ def test_a_zero_mean_and_a_unit_scale_are_no_arithmetic():
     assert str(only(plan_of(init))) == "truncated_normal [-2, 2] * 0.2"
 
 
+@pytest.mark.parametrize("width", [2, 3, 5, 6])
+def test_normals_that_xla_rounds_by_its_loop_are_left_to_it(width):
+    def init(key):
+        return normal(key, (7, width)) * 0.1, uniform(jax.random.split(key)[0], (7, width))
+
+    plan = plan_of(init)
+    kinds = sorted(str(draw).split(" ")[0] for draw in plan.draws)
+    assert kinds == sorted(["bits32" if width in (3, 5) else "normal", "uniform"])
+    assert plan.outputs[1].why == "native"
+
+
 LOOKALIKES = {
     # Almost a uniform, almost a normal, almost an integer: none of them may be taken for one.
     "other shift": lambda key: jax.lax.shift_right_logical(bits(key, (6,)), jnp.uint32(8)),

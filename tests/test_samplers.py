@@ -1,10 +1,7 @@
-"""`seedbed.random` in place of `jax.random`: the same signatures, types, errors and bits."""
+"""`seedbed.random` in place of `jax.random`: the same bits, and what is remembered of calls."""
 
 from __future__ import annotations
 
-import inspect
-import pickle
-import re
 import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -18,93 +15,9 @@ from jax.sharding import PartitionSpec as P
 
 import keyed
 import seedbed as sb
-from helpers import ROOT, assert_same_bits, native_problem
+from helpers import assert_same_bits
+from sampler_calls import FUSED, KEY, SQUARE, THREE, WIDE, WORDS, made_by, run
 from seedbed import _cipher, _native, _samplers, random
-
-KEY = jax.random.key(11)
-SQUARE = np.array([[2.0, 0.25], [0.25, 1.0]], np.float32)
-THREE = np.array([0.1, 0.2, 0.7], np.float32)
-
-# What makes the result of calls, beside the docs: (function, arguments).
-FUSED = [
-    *[("uniform", (shape,)) for shape in ((), (0,), (2, 0, 3), (2, 7), [9])],
-    *[("uniform", ((9,), dtype, -3.0, 0.7)) for dtype in ("float16", "bfloat16", "float32")],
-    *[("normal", ((2, 7), dtype)) for dtype in ("float16", "bfloat16", "float32")],
-    ("normal", ()),
-    *[("bits", ((33,), dtype)) for dtype in ("uint8", "uint16", "uint32")],
-    *[("randint", ((9,), 2, 77, dtype)) for dtype in ("uint8", "int16", "uint32", "int8", "int32")],
-    ("truncated_normal", (-2.0, 2.0, (9,))),
-    ("truncated_normal", (-1.5, 2.0, (9,), "bfloat16")),
-    ("bernoulli", ()),
-    ("bernoulli", (0.3, (9,))),
-    ("gumbel", ((9,), "float16")),
-    ("choice", (10, (4,))),
-    ("split", ()),
-    ("split", ((2, 3),)),
-    ("fold_in", (2**32 - 1,)),
-    ("fold_in", (np.array(-7, np.int32),)),
-]
-WORDS = [
-    *[(name, ((2, 7),)) for name in ("exponential", "gumbel", "laplace", "logistic", "cauchy")],
-    *[(name, ((2, 7),)) for name in ("rademacher", "maxwell")],
-    ("uniform", ((2, 3), "float32", THREE, 1.0)),
-    ("randint", ((9,), np.int32(-5), np.array(5))),
-    ("truncated_normal", (-1.5, 2.0, (9,))),
-    ("bernoulli", (THREE,)),
-    ("bernoulli", (0.3, (9,), "high")),
-    ("geometric", (0.3, (9,))),
-    ("triangular", (0.0, 0.3, 1.0, (9,))),
-    ("pareto", (2.0, (9,))),
-    ("rayleigh", (2.0, (9,))),
-    ("weibull_min", (1.0, 2.0, (9,))),
-    ("lognormal", (0.5, (9,))),
-    ("double_sided_maxwell", (0.0, 1.0, (9,))),
-    ("wald", (1.0, (9,))),
-    ("multivariate_normal", (SQUARE[0], SQUARE, (8,))),
-    ("orthogonal", (6,)),
-    ("categorical", (np.zeros((3, 7), np.float32), 0)),
-    ("choice", (np.arange(8.0), (4,), False)),
-    ("choice", (3, (4,), True, THREE)),
-    ("permutation", (9,)),
-    ("permutation", (np.arange(12.0).reshape(3, 4), 1, True)),
-    ("binomial", (10.0, 0.3, (9,))),
-    ("multinomial", (10.0, THREE)),
-]
-JAXS = [
-    ("gamma", (1.5, (2,))),
-    ("loggamma", (1.5, (2,))),
-    ("beta", (1.0, 2.0, (2,))),
-    ("dirichlet", (THREE,)),
-    ("chisquare", (3.0, (2,))),
-    ("f", (3.0, 4.0, (2,))),
-    ("t", (3.0, (2,))),
-    ("generalized_normal", (1.5, (2,))),
-    ("ball", (3, 2.0)),
-    ("poisson", (3.0, (2,))),
-]
-WIDE = [
-    ("uniform", ((2, 7), "float64")),
-    ("uniform", ((9,), None, -3, 1)),
-    ("bits", ((9,), "uint64")),
-    ("randint", ((9,), -(2**40), 2**40, "int64")),
-    ("bernoulli", (0.3, (9,))),
-    ("normal", ((9,), "float64")),
-    ("normal", ((9,), "complex64")),
-    ("normal", ((9,), "float32")),
-    ("split", (3,)),
-]
-SAMPLERS = sorted(name for name in random.__all__ if hasattr(getattr(random, name), "programs"))
-
-
-def run(module, cases, key=KEY):
-    with jax.numpy_rank_promotion("allow"):  # jax's own functions need it
-        return [getattr(module, name)(key, *args) for name, args in cases]
-
-
-def made_by(name, args, key=KEY, **kwargs):
-    with jax.numpy_rank_promotion("allow"):
-        return getattr(random, name).programs.made_by(key, *args, **kwargs)
-
 
 # --- the same numbers -------------------------------------------------------------------
 
@@ -205,6 +118,29 @@ def test_shapes_without_numbers():
         lambda key: (jax.random.normal(key, (2, 5)), jax.random.split(key)), KEY
     )
     assert shapes == expected
+
+
+@pytest.mark.parametrize("size", [7, 700])
+def test_what_varies_over_devices_is_said_to(size):
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def mapped(module, out):
+        def part(key, scale):
+            key = module.fold_in(key, jax.lax.axis_index("d"))
+
+            def step(x, key):  # whose carry has one type, before and after
+                return jnp.maximum(x * scale[0], module.normal(key, (size,))), None
+
+            keys = module.split(key, 3)
+            return jax.lax.scan(step, module.normal(key, (size,)), keys)[0][None]
+
+        return jax.shard_map(part, mesh=mesh, in_specs=(P(), P("d")), out_specs=out)
+
+    scale = np.arange(1, 5, dtype=np.float32)
+    expected = jax.jit(mapped(jax.random, P("d")))(KEY, scale)
+    assert_same_bits(np.asarray(jax.jit(mapped(random, P("d")))(KEY, scale)), np.asarray(expected))
+    with pytest.raises(ValueError, match="out_specs"):
+        mapped(random, P())(KEY, scale)
 
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
@@ -341,111 +277,54 @@ def test_what_jax_warns_about_it_warns_about_each_time():
             assert random.normal(KEY, (3,), "float64").dtype == np.float32
 
 
-# --- the same functions -----------------------------------------------------------------
+def test_numbers_beside_arrays_are_traced_once(native, monkeypatch):
+    traced, trace = [], _samplers._traced
+    monkeypatch.setattr(_samplers, "_traced", lambda *args: traced.append(args) or trace(*args))
+    programs = _samplers.Programs(jax.random.uniform)
+    low = np.zeros(5, np.float32)
+    for number in range(6):
+        args = (KEY, (5,), "float32", low, 1.5 + number)
+        assert_same_bits(programs.call(args, {}), jax.random.uniform(*args))
+    assert len(traced) == 1 and len(programs._made) == 1
 
 
-def test_every_public_function_is_there():
-    public = {
-        name
-        for name in dir(jax.random)
-        if not name.startswith("_") and callable(getattr(jax.random, name))
-    }
-    assert public <= set(random.__all__) and len(SAMPLERS) >= 38
-    for name in public - set(SAMPLERS):
-        assert getattr(random, name) is getattr(jax.random, name)
-    assert {name for name, _ in (*FUSED, *WORDS, *JAXS)} == set(SAMPLERS)
+def test_counts_are_dropped_in_time(native, monkeypatch):
+    monkeypatch.setattr(_samplers, "_KEPT", 3)
+    monkeypatch.setattr(_samplers, "_drawn", lambda closed: _samplers._JAX)
+    programs = _samplers.Programs(jax.random.uniform)
+    for size in range(1, 9):
+        programs.made_by(KEY, (size,), "float32", 0.25, 1.5)
+    assert len(programs._numbers) == len(programs._made) == 3
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_function_is_described_as_jaxs(name):
-    ours, theirs = getattr(random, name), getattr(jax.random, name)
-    assert inspect.signature(ours) == inspect.signature(theirs)
-    assert inspect.isfunction(ours) and ours.__name__ == name
-    assert f"jax.random.{name}" in ours.__doc__
-    assert pickle.loads(pickle.dumps(ours)) is ours
+def test_the_key_by_name_after_other_arrays(native):
+    words = np.array([3, 4], np.uint32)
+    made = random.permutation.programs.made_by
+    assert made(x=words, key=KEY) == made(KEY, words) == "words"
+    assert_same_bits(random.permutation(x=words, key=KEY), jax.random.permutation(KEY, words))
 
 
-MISUSE = {
-    "no arguments": lambda m: m.normal(),
-    "no data": lambda m: m.fold_in(KEY),
-    "unknown argument": lambda m: m.uniform(KEY, size=3),
-    "shape twice": lambda m: m.normal(KEY, (3,), shape=(3,)),
-    "no key": lambda m: m.normal(0, (3,)),
-    "None for a key": lambda m: m.split(None),
-    "text for a key": lambda m: m.uniform("key"),
-    "keys": lambda m: m.normal(jax.random.split(KEY), (3,)),
-    "keys to split": lambda m: m.split(jax.random.split(KEY)),
-    "keys to fold": lambda m: m.fold_in(jax.random.split(KEY), 1),
-    "words of another type": lambda m: m.bits(np.zeros(2, np.int32)),
-    "too many words": lambda m: m.bits(np.zeros(3, np.uint32)),
-    "legacy keys": lambda m: m.bits(np.zeros((4, 2), np.uint32)),
-    "a wrong dtype": lambda m: m.normal(KEY, (3,), "int32"),
-    "a wrong dtype of bits": lambda m: m.bits(KEY, (3,), "float32"),
-    "no dtype": lambda m: m.uniform(KEY, (3,), "float33"),
-    "a negative length": lambda m: m.uniform(KEY, (-3,)),
-    "a shape of text": lambda m: m.uniform(KEY, "ab"),
-    "a shape that does not fit": lambda m: m.bernoulli(KEY, THREE, (7,)),
-    "a list": lambda m: m.bernoulli(KEY, [0.1, 0.2]),
-    "data of two numbers": lambda m: m.fold_in(KEY, np.arange(2)),
-    "negative data": lambda m: m.fold_in(KEY, -1),
-    "data that is too large": lambda m: m.fold_in(KEY, 2**32),
-    "negative data by name": lambda m: m.fold_in(KEY, data=-1),
-    "bounds that are too large": lambda m: m.randint(KEY, (3,), 0, 2**31),
-    "axis": lambda m: m.categorical(KEY, THREE, axis=2),
-    "too many to choose": lambda m: m.choice(KEY, 3, (4,), replace=False),
-    "nothing to choose": lambda m: m.choice(KEY, 0, (4,)),
-    "no array to permute": lambda m: m.permutation(KEY, 1.5),
-    "a mode": lambda m: m.gumbel(KEY, (3,), mode="middle"),
-    "a traced shape": lambda m: jax.jit(lambda n: m.normal(KEY, (n,)))(3),
-    "a traced number of keys": lambda m: jax.jit(lambda n: m.split(KEY, n))(3),
-    "a traced choice": lambda m: jax.jit(lambda n: m.permutation(KEY, n))(3),
-}
+def test_objects_that_stand_for_arrays_may_change():
+    class Weights:
+        def __jax_array__(self):
+            return jnp.asarray(self.values)
+
+    weights = Weights()
+    for weights.values in (THREE, THREE[::-1]):
+        got = random.choice(KEY, weights, (9,))
+        assert_same_bits(got, jax.random.choice(KEY, weights, (9,)))
 
 
-@pytest.mark.parametrize("slip", MISUSE)
-def test_errors_are_jaxs(slip):
-    def message(module):
-        with pytest.raises(Exception) as caught, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            MISUSE[slip](module)
-        lines = str(caught.value).splitlines()
-        return type(caught.value), re.sub(r"0x[0-9a-f]+", "0x", lines[0] if lines else "")
-
-    first = message(random)
-    assert first == message(jax.random)
-    assert message(random) == first  # remembered or not
+def test_without_jit_the_numbers_are_those_of_jax_without_jit():
+    random.normal(KEY, (9,))
+    with jax.disable_jit():
+        assert made_by("normal", ((9,),)) == "jax"
+        assert_same_bits(random.normal(KEY, (9,)), jax.random.normal(KEY, (9,)))
 
 
-# --- the page ---------------------------------------------------------------------------
-
-
-def test_the_table_of_the_page_is_true(native):
-    text = (ROOT / "docs" / "random.md").read_text(encoding="utf-8")
-    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
-    said = {name: row[1] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
-    assert set(said) == set(SAMPLERS)
-    for name, args in FUSED[5:]:
-        if name not in ("gumbel", "choice"):
-            assert said[name] == "fused", name
-        assert made_by(name, args) not in ("words", "jax"), name
-    usual = set(said) - {name for name, kind in said.items() if kind == "fused"}
-    for cases, kind in ((WORDS, "words"), (JAXS, "jax")):
-        for name, args in cases:
-            if name in usual:
-                assert said[name] == kind, name
-            assert made_by(name, args) == kind, name
-    for dtype in ("float64", "complex64"):
-        with jax.enable_x64(True):
-            assert made_by("normal", ((9,), dtype)) == "words"
-
-
-def test_jaxs_own_functions_are_called_as_they_are():
-    cases = JAXS[:1]
-    assert_same_bits(run(random, cases), run(jax.random, cases))
-
-
-def test_types_without_a_plan_of_their_own():
-    assert made_by("normal", ((3,),), jax.random.key(0, impl="rbg")) == "jax"
-    if not native_problem():
-        assert made_by("normal", ((3,),), out_sharding=None) == "normal"
-    assert jnp.issubdtype(random.key(0).dtype, jax.dtypes.prng_key)
+def test_threads_leave_the_filters_of_warnings_alone():
+    before = list(warnings.filters), warnings.showwarning
+    programs = _samplers.Programs(jax.random.split)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda size: programs.made_by(KEY, size), range(1, 25)))
+    assert (list(warnings.filters), warnings.showwarning) == before

@@ -228,6 +228,8 @@ class Chosen:
 def member(value: Any, count: int, name: str = "i") -> Chosen:
     """One member, by index."""
     array = isinstance(value, (jax.Array, np.ndarray))
+    if array and _typed(value):
+        raise TypeError(f"`{name}` must be an integer; got a key (the key comes first)")
     if array and value.ndim == 0 and value.dtype.kind in "iu":
         if _compat.is_tracer(value):
             return Chosen(1, start=value)
@@ -255,6 +257,10 @@ def members(index: Any, count: int) -> Chosen:
         except ValueError:  # rows of different lengths
             pass
     array = isinstance(index, (np.ndarray, jax.Array))
+    if array and _typed(index):
+        raise TypeError(
+            "`index` must be a slice or an array of integers; got keys (they come first)"
+        )
     if not array or index.ndim != 1 or index.dtype.kind not in "iu":
         what = f"an array of dtype {index.dtype} and shape {index.shape}" if array else repr(index)
         raise TypeError(

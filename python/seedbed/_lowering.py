@@ -28,13 +28,19 @@ Primitive = Any
 
 
 def new_primitive(name: str, result: Callable[..., tuple[tuple[int, ...], str]]) -> Primitive:
-    """A primitive with one result, whose shape and dtype ``result`` gives for its operands."""
+    """A primitive with one result, whose shape and dtype ``result`` gives for its operands.
+
+    Inside of `jax.shard_map` the result varies over the devices as the first operand does.
+    """
     primitive: Any = _extend.Primitive(name)
     primitive.def_impl(functools.partial(_xla.apply_primitive, primitive))
 
     def abstract_eval(*avals: Any, **params: Any) -> Any:
         shape, dtype = result(*avals, **params)
-        return jax.core.ShapedArray(shape, np.dtype(dtype))
+        sharding = avals[0].sharding.update(spec=(None,) * len(shape))
+        return avals[0].update(
+            shape=shape, dtype=np.dtype(dtype), weak_type=False, sharding=sharding
+        )
 
     primitive.def_abstract_eval(abstract_eval)
     return primitive

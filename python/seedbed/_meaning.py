@@ -99,6 +99,11 @@ class Real:
         return np.float64 if self.bits == 64 else np.float32
 
     @property
+    def unsteady(self) -> bool:
+        """XLA unrolls so short an innermost loop, and then rounds erf_inv by element."""
+        return self.bits == 32 and self.shape[-1:] in ((3,), (4,), (5,))
+
+    @property
     def closed(self) -> bool:
         """No multiplication or addition at the end, which XLA may merge with what follows."""
         return self.stage != "unit" and self.scale == 1.0 and self.shift is None

@@ -24,9 +24,10 @@ import numpy as np
 
 from . import _backends, _compat, _lowering, _match, _native, _plan, _trace, prng
 from ._draw import Draw
+from ._sampler_call import ARRAYS, Call, read
 from ._steps import Operand
 
-# Programs kept for one function.
+# Programs kept for one function, and calls whose numbers are counted.
 _KEPT = 1024
 # In calls outside of any trace, so many numbers get a draw of their own in which they are
 # constants; from then on they are operands of one program, as they are for jax.
@@ -35,8 +36,6 @@ _CONSTANTS = 8
 # A custom call costs about a microsecond: inside of a program, where it may be in a loop, XLA makes
 # draws of fewer numbers sooner. Alone they are native: the program is compiled sooner.
 _FEW = 256
-
-_ARRAYS = (jax.Array, np.ndarray)
 
 
 class _Program(NamedTuple):
@@ -70,136 +69,59 @@ class Programs:
 
     def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Program, list[Any]]:
         """A call's program and operands."""
-        call = _read(self.function, args, kwargs)
+        call = read(self.function, args, kwargs)
         if call is None:
             return _JAX, []
-        program = self._made.get(call.token) or self._first(call)
+        program, wide = self._made.get(call.token), None
+        if program is None:
+            wide = call.widened()
+            program = self._first(call, wide)
         if program is not _OPERANDS:
             return program, call.operands
-        wide = call.widened()
+        wide = wide or call.widened()
         program = self._made.get(wide.token) or self._keep(wide, _composed(wide))
         if program is not _JAX:
             return program, wide.operands
         # jax has to know these numbers, as it does the length of an axis.
         return self._keep(call, _composed(call)), call.operands
 
-    def _first(self, call: _Call) -> _Program:
-        """The program of a call that was not seen before."""
-        if call.kwargs.get("out_sharding") is not None or not _native_key(call.operands[0]):
+    def _first(self, call: Call, wide: Call) -> _Program:
+        """The program of a call that was not seen before, ``wide`` with its numbers as operands."""
+        if not _native_key(call.operands[0]):
             return self._keep(call, _JAX)
-        wide = call.widened()
         numbers = len(wide.operands) > len(call.operands)
-        if numbers and len(call.operands) == 1 and not _compat.under_trace(call.operands):
-            count = self._numbers[wide.token] = self._numbers.get(wide.token, 0) + 1
-            if count > _CONSTANTS:
+        if len(call.operands) > 1:
+            return _OPERANDS if numbers else self._keep(call, _composed(call))
+        if numbers and not _compat.under_trace(call.operands):
+            if self._count(wide.token) > _CONSTANTS:
                 return _OPERANDS
         closed = _traced(
-            lambda words, *operands: call.of(_key(words), *operands),
-            _compat.abstract((2,), np.dtype(np.uint32)),
-            *call.operands[1:],
+            lambda words: call.of(_key(words)), _compat.abstract((2,), np.dtype(np.uint32))
         )
         if closed is None:
             return self._keep(call, _JAX)
-        drawn = _drawn(closed) if len(call.operands) == 1 else None
+        drawn = _drawn(closed)
         if drawn is not None:
             return self._keep(call, drawn)
         return self._keep(call, _OPERANDS if numbers else _composed(call))
 
-    def _keep(self, call: _Call, program: _Program) -> _Program:
+    def _count(self, token: Hashable) -> int:
+        with self._lock:
+            count = self._numbers[token] = self._numbers.get(token, 0) + 1
+            _trim(self._numbers)
+        return count
+
+    def _keep(self, call: Call, program: _Program) -> _Program:
         with self._lock:
             self._made[call.token] = program
-            while len(self._made) > _KEPT:
-                del self._made[next(iter(self._made))]
+            _trim(self._made)
         return program
 
 
-# --- reading a call ---------------------------------------------------------------------
-
-
-class _Call(NamedTuple):
-    """A call, its operands, their places among its arguments, and all else by value."""
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    operands: list[Any]
-    places: list[int | str]
-    token: Hashable
-
-    def widened(self) -> _Call:
-        """The same call with its numbers as operands."""
-        call = _read(self.function, self.args, self.kwargs, numbers=True)
-        assert call is not None
-        return call
-
-    def emptied(self) -> _Call:
-        """The call as a program may keep it: without its operands, which may be being traced."""
-        args = tuple(None if i in self.places else arg for i, arg in enumerate(self.args))
-        kwargs = {name: None if name in self.places else self.kwargs[name] for name in self.kwargs}
-        return self._replace(args=args, kwargs=kwargs, operands=[])
-
-    def of(self, *operands: Any) -> Any:
-        """The result for other operands."""
-        given = dict(zip(self.places, operands, strict=True))
-        args = [given.get(place, value) for place, value in enumerate(self.args)]
-        kwargs = {name: given.get(name, value) for name, value in self.kwargs.items()}
-        return self.function(*args, **kwargs)
-
-
-def _read(
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    numbers: bool = False,
-) -> _Call | None:
-    """A call with its arrays as operands, with ``numbers`` its numbers too; None if it is jax's."""
-    if not isinstance(args[0] if args else kwargs.get("key"), _ARRAYS):
-        return None
-    operands: list[Any] = []
-    places: list[int | str] = []
-    rest: list[Hashable] = []
-    given: tuple[tuple[int | str, Any], ...] = (*enumerate(args), *kwargs.items())
-    for place, value in given:
-        if isinstance(value, _ARRAYS):
-            operands.append(value)
-            places.append(place)
-            rest.append((place, value.shape, value.dtype, getattr(value, "weak_type", False)))
-        elif numbers and _is_number(value):
-            operands.append(value)
-            places.append(place)
-            rest.append((place, type(value)))
-        else:
-            rest.append((place, _token(value)))
-    config: Any = jax.config
-    token = (
-        tuple(rest),
-        _compat.trace_context(),
-        _backends.requested(),
-        config.jax_legacy_prng_key,
-        config.jax_debug_key_reuse,
-    )
-    try:
-        hash(token)
-    except TypeError:
-        return None
-    return _Call(function, args, kwargs, operands, places, token)
-
-
-def _token(value: Any) -> Hashable:
-    """A value for comparison: 1, 1.0 and True differ, and so do 0.0 and -0.0."""
-    kind = type(value)
-    if kind is tuple or kind is list:
-        return (kind, *map(_token, value))
-    if isinstance(value, (float, np.generic)):
-        return (kind, repr(value))
-    return (kind, value)
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a number may be an operand; an integer that int32 does not hold may not."""
-    if type(value) is int:
-        return -(1 << 31) <= value < 1 << 31
-    return type(value) is float or (isinstance(value, np.generic) and value.dtype.kind in "iuf")
+def _trim(table: dict[Hashable, Any]) -> None:
+    """Drops the oldest entries beyond `_KEPT`."""
+    while len(table) > _KEPT:
+        del table[next(iter(table))]
 
 
 # --- planning ---------------------------------------------------------------------------
@@ -221,9 +143,8 @@ def _native_key(key: Any) -> bool:
 
 def _drawn(closed: Any) -> _Program | None:
     """A program of one native draw, if that is the result of a function of a key's words."""
-    shape = closed.out_avals[0].shape
     # Such a draw says nothing of how its result is laid out over devices.
-    if _lowering.explicit_mesh() or not all(isinstance(dim, int) for dim in shape):
+    if _lowering.explicit_mesh():
         return None
     tree = jax.tree_util.tree_structure(0)
     graph = _trace.flatten(_trace.Recorded(closed, tree, ("result",)))
@@ -245,7 +166,7 @@ def _drawn(closed: Any) -> _Program | None:
     )
 
 
-def _composed(call: _Call) -> _Program:
+def _composed(call: Call) -> _Program:
     """jax's own function on native random words, or as it is."""
     of = call.emptied().of
 
@@ -265,9 +186,13 @@ def _composed(call: _Call) -> _Program:
     return _Program(jax.jit(seedbed_random), made_by)
 
 
+_warnings_lock = threading.RLock()
+
+
 def _traced(function: Callable[..., Any], *operands: Any) -> Any:
     """The jaxpr of a function; None where jax has something to say on every call."""
-    with warnings.catch_warnings(record=True) as caught:
+    # Two threads that change the process's filters at once would not leave them as they were.
+    with _warnings_lock, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             closed = jax.make_jaxpr(function)(*operands)
@@ -358,7 +283,7 @@ def _drop_in(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def fold_in(*args: Any, **kwargs: Any) -> Any:
         # Another number each time: an operand.
         data = args[1] if len(args) > 1 else kwargs.get("data")
-        if not isinstance(data, _ARRAYS):
+        if not isinstance(data, ARRAYS):
             if len(args) != 2 or type(data) is not int or not 0 <= data < 1 << 32:
                 return function(*args, **kwargs)
             args = (args[0], np.array(data, np.uint32))

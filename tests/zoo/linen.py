@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+# Models make arrays of a few shapes in common: each draw of another shape takes time to compile.
 # No float32 normal here has a last axis of 3, 4 or 5: there XLA departs from its own order.
 
 
@@ -38,7 +39,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
         x = nn.tanh(nn.Dense(16)(x))
-        x = nn.relu(nn.Dense(24, kernel_init=nn.initializers.he_uniform())(x))
+        x = nn.relu(nn.Dense(16, kernel_init=nn.initializers.he_uniform())(x))
         x = nn.gelu(nn.Dense(16, bias_init=nn.initializers.normal(0.1))(x))
         return nn.Dense(2, kernel_init=nn.initializers.xavier_normal(), dtype=jnp.bfloat16)(x)
 
@@ -50,7 +51,7 @@ class CNN(nn.Module):
             x = nn.Conv(width, (3, 3), use_bias=False)(x)
             x = nn.BatchNorm(use_running_average=not train)(x)
             x = nn.avg_pool(nn.relu(x), (2, 2), strides=(2, 2))
-        return nn.Dense(10)(x.reshape(x.shape[0], -1))
+        return nn.Dense(10)(x.mean((1, 2)))
 
 
 class Block(nn.Module):
@@ -78,6 +79,7 @@ class TiedHead(nn.Module):
 
 class Residual(nn.Module):
     width: int
+    project: bool = False
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
@@ -85,7 +87,7 @@ class Residual(nn.Module):
         y = nn.relu(nn.BatchNorm(use_running_average=True)(y))
         y = nn.Conv(self.width, (3, 3), use_bias=False)(y)
         y = nn.BatchNorm(use_running_average=True, scale_init=nn.initializers.zeros)(y)
-        if x.shape != y.shape:
+        if self.project:
             x = nn.Conv(self.width, (1, 1), use_bias=False)(x)
         return nn.relu(x + y)
 
@@ -93,9 +95,9 @@ class Residual(nn.Module):
 class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
-        x = nn.Conv(6, (3, 3), use_bias=False)(x)
-        for _ in range(3):
-            x = Residual(8)(x)
+        x = nn.Conv(8, (3, 3), use_bias=False)(x)
+        for block in range(3):
+            x = Residual(8, project=block == 0)(x)
         return nn.Dense(10)(x.mean((1, 2)))
 
 

@@ -25,7 +25,7 @@ from .. import _check, _compat, _ensemble, _trace
 from ..nn import _tap
 from ..nn._members import dummy_key
 from ._brainstate_keys import split_key
-from ._brainstate_program import NotNative, kept, moved, parts, without_checks
+from ._brainstate_program import NotNative, kept, moved, parts, shown, without_checks
 from ._brainstate_roots import Place, Snapshot, flatten, tracers, walk
 
 _here = threading.local()  # .depth: how many calls are being traced for one member
@@ -143,12 +143,20 @@ class Call:
 
     def _user(self, args: tuple[Any, ...]) -> Any:
         try:
-            return watched(self.user, self.snapshot)(*args)
+            with shown() as texts:
+                out = watched(self.user, self.snapshot)(*args)
+            if any(map(self._is_traced, texts)):
+                # brainpy names what it builds after its parameters.
+                raise NotNative("it makes text of an array, which has no value when traced")
+            return out
         except NotNative:
             raise
         except Exception as error:
             # Brainstate computes at once what is not random, and so may get further.
             raise NotNative(f"it raises {type(error).__name__} when traced: {error}") from error
+
+    def _is_traced(self, tracer: Any) -> bool:
+        return any(_of(tracer, trace) for trace in self.traces)
 
     def _probe(self, args: tuple[Any, ...]) -> None:
         def traced(token: Any) -> list[Any]:
@@ -163,7 +171,8 @@ class Call:
         self.first_run = jax.make_jaxpr(traced)(0)
         for state in TRACE_CONTEXT.state_stack[-1].states:
             if isinstance(state, RandomState):
-                vars(state)["split_key"] = functools.partial(split_key, state)
+                if not getattr(_here, "depth", 0):  # else the call around it recognises jax's own
+                    vars(state)["split_key"] = functools.partial(split_key, state)
                 self.random.append(state)
 
     def _forget_first_run(self) -> None:

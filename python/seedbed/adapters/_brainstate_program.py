@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,6 +16,51 @@ from ..nn import _tap
 
 class NotNative(Exception):
     """The call has to be brainstate's own, and why."""
+
+
+_showing = threading.local()  # .lists: for each block of this thread, what was made into text
+_swapping = threading.Lock()
+_blocks = 0
+_Tracer: Any = jax.core.Tracer
+_TEXTS = ("__repr__", "__str__", "__format__", "repr_in_unit", "display_in_unit")
+_own_repr: Callable[[Any], str] = _Tracer.__repr__
+
+
+def _noted_repr(tracer: Any) -> str:
+    lists = getattr(_showing, "lists", ())
+    if lists and _is_wanted(sys._getframe(1)):
+        for texts in lists:
+            texts.append(tracer)
+    return _own_repr(tracer)
+
+
+def _is_wanted(frame: Any) -> bool:
+    """Operators of quantities write an error message each time, to throw it away."""
+    name = "__repr__"
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("saiunit."):
+        name = frame.f_code.co_name
+        frame = frame.f_back
+    return name in _TEXTS
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[list[Any]]:
+    """The traced values of which this thread makes text inside; outside, jax is as it was."""
+    global _blocks
+    texts: list[Any] = []
+    lists = vars(_showing).setdefault("lists", [])
+    with _swapping:
+        _blocks += 1
+        _Tracer.__repr__ = _noted_repr
+    lists.append(texts)
+    try:
+        yield texts
+    finally:
+        lists.pop()
+        with _swapping:
+            _blocks -= 1
+            if not _blocks:
+                _Tracer.__repr__ = _own_repr
 
 
 def parts(closed: Any, once: list[int], loose: list[int]) -> tuple[Callable[[], Any], Any]:

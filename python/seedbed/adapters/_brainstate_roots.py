@@ -39,7 +39,10 @@ class Place:
 
 
 def roots_of(fun: Any) -> list[Any]:
-    """The objects that a function can reach: of its closure, its instance, its arguments."""
+    """The objects that a function can reach.
+
+    Those of its closure, its instance and its arguments, and the modules among its globals.
+    """
     found: list[Any] = []
     seen: set[int] = set()
     pending = [fun]
@@ -56,9 +59,29 @@ def roots_of(fun: Any) -> list[Any]:
             for cell in one.__closure__ or ():
                 with contextlib.suppress(ValueError):  # a cell that is still empty
                     pending.append(cell.cell_contents)
+            named = (one.__globals__.get(name) for name in _names(one.__code__))
+            pending += [value for value in named if _has_modules(value)]
         else:
             found.append(one)
     return found[::-1]
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """Names that are global, or of attributes, in a function and the functions in it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _has_modules(value: Any) -> bool:
+    """A module or a state, or what has some; an empty container may be about to."""
+    if is_object_of_brainstate(value):
+        return True
+    if isinstance(value, (dict, list)):
+        entries = list(value.values()) if isinstance(value, dict) else value
+        return not entries or any(map(is_object_of_brainstate, entries))
+    return _is_object(value) and any(map(is_object_of_brainstate, vars(value).values()))
 
 
 def walk(roots: Iterable[Any]) -> Iterator[Place]:

@@ -44,7 +44,7 @@ __all__ = [
 
 T = TypeVar("T")
 _own = _mapping1._vmap_new_states_transform
-_asked = threading.local()  # .plan: whether calls of this thread only ask for their plan
+_asked = threading.local()  # .plan: whether the next call of this thread only asks for its plan
 
 
 def _transform(fun: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -57,7 +57,8 @@ def _transform(fun: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         roots = [*roots_of(fun), *args]
         snapshot = Snapshot(roots)
-        call = Call(fun, roots, snapshot, getattr(_asked, "plan", False))
+        only_plan, _asked.plan = getattr(_asked, "plan", False), False  # calls inside just run
+        call = Call(fun, roots, snapshot, only_plan)
         try:
             try:
                 return call.run(_own, options, args, kwargs)

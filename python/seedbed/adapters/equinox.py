@@ -1,4 +1,4 @@
-"""equinox: ensembles of modules, equal to ``eqx.filter_vmap(make)(jax.random.split(key, n))``."""
+"""equinox: ensembles of modules, equal to ``eqx.filter_vmap(make)`` of split keys."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ._model import ModelEnsemble, TakenApart
 
 def ensemble(
     make: Callable[..., Any],
-    n: int,
+    size: int,
     *,
     in_axes: Any = None,
     shared: Callable[[Any], Any] | None = None,
 ) -> ModelEnsemble:
-    """``n`` independent models at once, bit for bit as `equinox.filter_vmap`.
+    """``size`` independent models at once, bit for bit as `equinox.filter_vmap`.
 
     Calling the result as ``(key, *args, **kwargs)`` equals
-    ``eqx.filter_vmap(lambda key: make(key, *args, **kwargs))(jax.random.split(key, n))``: the
-    model's arrays get a leading axis of length ``n``, everything else stays as it is.
+    ``eqx.filter_vmap(lambda key: make(key, *args, **kwargs))(jax.random.split(key, size))``: the
+    model's arrays get a leading axis of length ``size``, everything else stays as it is.
 
     Args:
         make: a module class, or any function of a key that returns a pytree: a module, ``(model,
             state)`` of ``eqx.nn.make_with_state``, a model with its optimiser's state. A
             parameter named ``key`` that is not the first gets the key by its name, as modules
             take it; else the key is the first argument.
-        n: number of members.
+        size: number of members.
         in_axes: which axis of the positional arguments to map over members, as for `jax.vmap`;
             None gives every member the same. Arguments that are not arrays cannot be mapped.
         shared: ``shared(model)`` returns the parts of the model (leaves, subtrees or a filtered
@@ -44,8 +44,9 @@ def ensemble(
         A callable with the methods ``member``, ``members`` and ``plan``.
 
     Raises:
-        TypeError: ``make`` or ``shared`` is not callable, or ``n`` is not an integer.
-        ValueError: ``n`` is not positive; when called: ``shared`` returned no array of the model.
+        TypeError: ``make`` or ``shared`` is not callable, or ``size`` is not an integer.
+        ValueError: ``size`` is not positive; when called: ``shared`` returned no array of the
+            model.
 
     Example:
         >>> import equinox as eqx, jax, seedbed as sb
@@ -68,7 +69,7 @@ def ensemble(
     def together(made: TakenApart) -> Any:
         return eqx.combine(made.own, made.common, made.rest)
 
-    return ModelEnsemble(make, n, apart, together, in_axes=in_axes)
+    return ModelEnsemble(make, size, apart, together, in_axes=in_axes)
 
 
 def unstack(models: Any, *, shared: Callable[[Any], Any] | None = None) -> list[Any]:

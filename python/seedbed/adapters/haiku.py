@@ -15,17 +15,19 @@ _WITH_STATE = (hk.TransformedWithState, hk.MultiTransformedWithState)
 _TRANSFORMED = (hk.Transformed, hk.MultiTransformed, *_WITH_STATE)
 
 
-def ensemble(transformed: Any, n: int, *, shared: Any = None, in_axes: Any = None) -> ModelEnsemble:
-    """The parameters of ``n`` independent members, as ``transformed.init`` makes them, bit for bit.
+def ensemble(
+    transformed: Any, size: int, *, shared: Any = None, in_axes: Any = None
+) -> ModelEnsemble:
+    """Parameters of ``size`` independent members, as ``transformed.init`` makes them, bit for bit.
 
     Calling the result with a key and example inputs equals
-    ``jax.vmap(lambda k: transformed.init(k, *inputs))(jax.random.split(key, n))``: parameters, or
-    ``(params, state)`` of a transformation with state.
+    ``jax.vmap(lambda k: transformed.init(k, *inputs))(jax.random.split(key, size))``: parameters,
+    or ``(params, state)`` of a transformation with state.
 
     Args:
         transformed: of `hk.transform`, `hk.transform_with_state`, `hk.multi_transform` or
             `hk.multi_transform_with_state`, also after `hk.without_apply_rng`.
-        n: number of members.
+        size: number of members.
         shared: which variables all members share: ``"state"`` or the beginning of a path, such as
             ``"params/mlp/~/linear_0"``; a function ``(path, leaf) -> bool`` of
             ``("params" or "state", module, name)`` and a `jax.ShapeDtypeStruct`; a list of these;
@@ -39,8 +41,8 @@ def ensemble(transformed: Any, n: int, *, shared: Any = None, in_axes: Any = Non
         them.
 
     Raises:
-        TypeError: ``transformed`` is something else, or ``n`` is not an integer.
-        ValueError: ``n`` is not positive; when called, ``shared`` names what the model does not
+        TypeError: ``transformed`` is something else, or ``size`` is not an integer.
+        ValueError: ``size`` is not positive; when called, ``shared`` names what the model does not
             have, or variables depend on the values of an input that is only a shape.
 
     Example:
@@ -68,7 +70,7 @@ def ensemble(transformed: Any, n: int, *, shared: Any = None, in_axes: Any = Non
         return (variables["params"], variables["state"]) if stateful else variables["params"]
 
     original = getattr(transformed.init, "_original_fn", type(transformed))
-    return ModelEnsemble(original, n, apart, together, in_axes=in_axes)
+    return ModelEnsemble(original, size, apart, together, in_axes=in_axes)
 
 
 def unstack(variables: Any, *, shared: Any = None) -> list[Any]:

@@ -10,15 +10,17 @@ from . import _shapes, _variables
 from ._model import ModelEnsemble, TakenApart
 
 
-def ensemble(model: nn.Module, n: int, *, shared: Any = None, in_axes: Any = None) -> ModelEnsemble:
-    """The variables of ``n`` independent members, as ``model.init`` makes them, bit for bit.
+def ensemble(
+    model: nn.Module, size: int, *, shared: Any = None, in_axes: Any = None
+) -> ModelEnsemble:
+    """The variables of ``size`` independent members, as ``model.init`` makes them, bit for bit.
 
     Calling the result with a key and example inputs equals
-    ``jax.vmap(lambda k: model.init(k, *inputs))(jax.random.split(key, n))``, in all collections.
+    ``jax.vmap(lambda k: model.init(k, *inputs))(jax.random.split(key, size))``, in all collections.
 
     Args:
         model: a linen module.
-        n: number of members.
+        size: number of members.
         shared: which variables all members share: a collection (``"batch_stats"``), the
             beginning of a path (``"params/embed"``), a function ``(path, leaf) -> bool`` of the
             names on the way and a `jax.ShapeDtypeStruct`, a list of these, or a filter of
@@ -33,8 +35,8 @@ def ensemble(model: nn.Module, n: int, *, shared: Any = None, in_axes: Any = Non
         `jax.ShapeDtypeStruct`: then no array is made for them.
 
     Raises:
-        TypeError: ``model`` is not a linen module, or ``n`` not an integer.
-        ValueError: ``n`` is not positive; when called, ``shared`` names what the model does not
+        TypeError: ``model`` is not a linen module, or ``size`` not an integer.
+        ValueError: ``size`` is not positive; when called, ``shared`` names what the model does not
             have, or variables depend on the values of an input that is only a shape.
 
     Example:
@@ -52,7 +54,7 @@ def ensemble(model: nn.Module, n: int, *, shared: Any = None, in_axes: Any = Non
         variables = _shapes.call(model.init, key, args, kwargs)
         return _variables.take_apart(variables, shared, _is_box)
 
-    made = ModelEnsemble(type(model), n, apart, _variables.put_together, in_axes=in_axes)
+    made = ModelEnsemble(type(model), size, apart, _variables.put_together, in_axes=in_axes)
     return made
 
 

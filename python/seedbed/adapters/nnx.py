@@ -23,7 +23,7 @@ class ModuleEnsemble(ModelEnsemble):
     """An ensemble of nnx modules. Made by `ensemble`."""
 
     def __init__(self, make: Any, size: int, in_axes: Any, only: Any, shared: Any) -> None:
-        if not callable(make):
+        if not callable(make) or isinstance(make, nnx.Module):
             raise TypeError(
                 "`make` must be an nnx.Module class or a function make(*args, rngs=rngs); got "
                 f"{make!r} of type {type(make).__name__}"
@@ -75,6 +75,11 @@ class ModuleEnsemble(ModelEnsemble):
     def _run(
         self, method: Callable[..., Any], rngs: Any, which: Any, args: Any, kwargs: Any
     ) -> Any:
+        if "rngs" in kwargs:
+            raise TypeError(
+                "the rngs are the first argument: ensemble(Model, size)(rngs, *args, **kwargs); "
+                "got `rngs` by name"
+            )
         keys = {}  # by stream, what members' keys are split from, or the members' own keys
         for name, stream in _streams(rngs).items():
             path = tuple(name.split("."))
@@ -108,6 +113,11 @@ class ModuleEnsemble(ModelEnsemble):
         used = {n: s.count.get_value() for n, s in streams.items() if n not in keys}
         with nnx.split_context(_TAG) as context:
             graphdef, *shared, own = context.split(model, *self._filters)
+        if shared and not jax.tree_util.tree_leaves(shared):
+            raise ValueError(
+                "`shared` selects none of the model's variables; it has "
+                f"{', '.join('.'.join(map(str, path)) for path, _ in nnx.to_flat_state(own))}"
+            )
         if jax.tree_util.tree_leaves(shared):
             single = nnx.merge(*given)
             stacks = [name for name, stream in _streams(single).items() if stream.key.ndim]
@@ -251,6 +261,8 @@ def unstack(module: Any, shared: Any = None) -> list[Any]:
 
 def _members(module: Any, kept: Callable[..., bool]) -> int:
     """The number of members of a module."""
+    if isinstance(module, (int, float, str, jax.Array, type)):
+        raise TypeError(f"`module` must be an nnx.Module; got one of type {type(module).__name__}")
     single = _single_streams(kept)
     lengths: dict[str, Any] = {}
     for path, variable in nnx.to_flat_state(nnx.state(module)):

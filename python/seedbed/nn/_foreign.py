@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
+
+from ._module import Module
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,16 +41,25 @@ def _adapter() -> Any:
 
 
 def _is_brainstate(target: Any) -> bool:
-    package = sys.modules.get("brainstate.nn")
+    package = sys.modules.get("brainstate.graph")
     if package is None:
         return False
-    if isinstance(target, Mapping):
-        target = list(target.values())
-    entries = target if isinstance(target, (list, tuple)) else [target]
-    theirs = [isinstance(entry, package.Module) for entry in entries]
-    if any(theirs) and not all(theirs):
+    entries = list(_entries(target, set()))
+    theirs = [entry for entry in entries if isinstance(entry, package.Node)]
+    # brainstate passes over other things in a container.
+    if theirs and any(isinstance(entry, Module) for entry in entries):
         raise TypeError(
             "`target` must be modules of one kind, seedbed's or brainstate's; got "
             f"{[type(entry).__name__ for entry in entries]}"
         )
-    return any(theirs)
+    return bool(theirs)
+
+
+def _entries(target: Any, seen: set[int]) -> Iterator[Any]:
+    """What is in a target: itself, or what is in a list, tuple or dictionary, however deep."""
+    if not isinstance(target, (list, tuple, Mapping)):
+        yield target
+    elif id(target) not in seen:
+        seen.add(id(target))
+        for entry in target.values() if isinstance(target, Mapping) else target:
+            yield from _entries(entry, seen)
