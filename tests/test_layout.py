@@ -198,7 +198,7 @@ def test_the_public_names():
 
 def test_the_script_that_runs_the_tests_names_files_that_exist():
     script = (ROOT / "tools" / "run_tests.sh").read_text(encoding="utf-8")
-    for name in ("repository", "core", "models"):
+    for name in ("alike", "core", "models"):
         listed = script.split(f'{name}="')[1].split('"')[0].split()
         assert listed
         for one in listed:
