@@ -312,13 +312,13 @@ def test_demo_takes_positive_sizes(value, capsys):
 def test_both_networks_are_native_and_compute_the_same_way(library, native):
     if library == "equinox":
         pytest.importorskip("equinox", reason="one of the two needs equinox")
-    layers = [5, 7, 3]
+    layers = [6, 7, 2]
     make = _ensemble.ensemble(_model.make_init(layers, library), 4)
     key = jax.random.key(0)
     plan = make.plan(key)
     assert len(plan.native) == len(plan.outputs) == 4 and not plan.steps
     one = make.member(key, 0)
-    x = np.ones((2, 5), np.float32)
+    x = np.ones((2, 6), np.float32)
     weights = [np.asarray(leaf) for leaf in jax.tree.leaves(one)]
     (a, b), (c, d) = (sorted(pair, key=np.ndim) for pair in (weights[:2], weights[2:]))
     if library == "equinox":

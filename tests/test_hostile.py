@@ -143,9 +143,9 @@ def test_a_traced_member_index_under_strict_promotion():
 def test_what_explain_calls_a_clipped_normal():
     def init(key):
         return {
-            "above": jnp.minimum(jnp.maximum(normal(key, (3,)), -jnp.inf), 0.2),
-            "both": jnp.clip(normal(key, (3,)), -1, 1),
-            "truncated": jax.random.truncated_normal(key, -1, 1, (3,)),
+            "above": jnp.minimum(jnp.maximum(normal(key, (6,)), -jnp.inf), 0.2),
+            "both": jnp.clip(normal(key, (6,)), -1, 1),
+            "truncated": jax.random.truncated_normal(key, -1, 1, (6,)),
         }
 
     graph = sb.ensemble(init, 2).plan(jax.random.key(0))

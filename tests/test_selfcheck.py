@@ -95,8 +95,8 @@ def planned(sample, x64=False):
     [
         (4, lambda key: jax.random.randint(key, (5,), -7, 1000), False),
         (6, lambda key: jax.random.uniform(key, (5,), minval=-3.7, maxval=11.3), False),
-        (8, lambda key: jax.random.normal(key, (5,)), False),
-        (9, lambda key: jax.random.truncated_normal(key, -2, 2, (5,)) * 0.17, False),
+        (8, lambda key: jax.random.normal(key, (6,)), False),
+        (9, lambda key: jax.random.truncated_normal(key, -2, 2, (6,)) * 0.17, False),
         (11, lambda key: jax.random.bernoulli(key, 0.3, (5,)), False),
         (13, lambda key: jax.random.uniform(key, (5,), jnp.float64, -3.7, 11.3), True),
     ],

@@ -227,7 +227,7 @@ MODELS = {
     "lstm": Model(lambda: Recurrent(bs.nn.LSTMCell), lambda: jnp.ones(2), 4),
     "embedding": Model(Language, lambda: jnp.array(3), 2),
     "resnet": Model(ResNet, lambda: jnp.ones((6, WIDTH)), 6),
-    "experts": Model(Experts, lambda: jnp.ones(WIDTH), 2, {"up": "stack"}),
+    "experts": Model(Experts, lambda: jnp.ones(WIDTH), 2, {"up": "stack|concatenate"}),
     "scan": Model(Deep, lambda: jnp.ones((6, WIDTH)), 2),
     "dropout": Model(Dropout, lambda: jnp.ones(2), 3),
     "lif": Model(Spiking, lambda: jnp.ones(WIDTH), 3),
