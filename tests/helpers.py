@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -140,6 +141,32 @@ def run_python(code: str, **env: str) -> str:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
+
+
+def random_variables(plan, leaves, left: str | None) -> int:
+    """How many variables differ between members; asserts that all but those of ``left`` are drawn
+    natively, also where XLA goes on with a native draw, as for an orthogonal matrix.
+
+    Args:
+        leaves: of the members, as ``plan`` makes them.
+        left: the beginning of the paths that are left to XLA.
+    """
+    drawn = 0
+    for output, leaf in zip(plan.outputs, leaves, strict=True):
+        if (np.asarray(leaf) == np.asarray(leaf)[:1]).all():
+            continue
+        path = "/".join(re.findall(r"\['(.*?)'\]", output.path))
+        of_draws = " of draw" in output.why and "reference" not in output.why
+        native = output in plan.native or of_draws
+        assert native != (left is not None and path.startswith(left)), f"{path}: {output.why}"
+        drawn += 1
+    return drawn
+
+
+def not_native_rows(page: str) -> dict[str, str]:
+    """What a page of the documentation lists as not native: model and beginning of its paths."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
 
 
 def some(cases):

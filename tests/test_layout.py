@@ -38,7 +38,7 @@ STAGES = {
     "prng": {"_cipher", "_compat"},
     "_sampler_call": {"_backends", "_compat"},
     "_samplers": {
-        *("_backends", "_compat", "_draw", "_lowering", "_match", "_native", "_plan"),
+        *("_backends", "_cipher", "_compat", "_draw", "_lowering", "_match", "_plan"),
         *("_sampler_call", "_steps", "_trace", "prng"),
     },
     "_reference": {"_compat", "_same"},

@@ -2,16 +2,22 @@
 
 import functools
 import os
-import re
 
 import jax
-import numpy as np
 import pytest
 
 pytest.importorskip("flax.linen")
 
 import seedbed as sb
-from helpers import ROOT, assert_same_as_either, assert_same_bits, some, split, take
+from helpers import (
+    assert_same_as_either,
+    assert_same_bits,
+    not_native_rows,
+    random_variables,
+    some,
+    split,
+    take,
+)
 from zoo import linen as zoo
 
 ALL = os.environ.get("SEEDBED_ZOO") == "all"
@@ -58,19 +64,8 @@ def test_random_variables_are_native(name, native):
     make = sb.adapters.linen.ensemble(model.module, 64)
     plan = make.plan(model.key(5), *model.inputs, **model.kwargs)
     leaves = jax.tree.leaves(made(name, 64))
-    drawn = 0
-    for output, leaf in zip(plan.outputs, leaves, strict=True):
-        if (np.asarray(leaf) == np.asarray(leaf)[:1]).all():
-            continue
-        path = "/".join(re.findall(r"\['(.*?)'\]", output.path))
-        left = path.startswith(zoo.NOT_NATIVE.get(name, "nothing"))
-        # Also where XLA goes on with a native draw, as for an orthogonal matrix.
-        of_draws = " of draw" in output.why and "reference" not in output.why
-        assert (output in plan.native or of_draws) != left, f"{path}: {output.why}"
-        drawn += 1
-    assert drawn >= 3
+    assert random_variables(plan, leaves, zoo.NOT_NATIVE.get(name)) >= 3
 
 
 def test_the_page_lists_what_is_not_native():
-    text = (ROOT / "docs" / "use-with-linen.md").read_text(encoding="utf-8")
-    assert dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE)) == zoo.NOT_NATIVE
+    assert not_native_rows("use-with-linen.md") == zoo.NOT_NATIVE

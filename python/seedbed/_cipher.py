@@ -30,14 +30,14 @@ def _native_bits(words: Any, *, bit_width: int, shape: Shape) -> Any:
     draw = Draw(
         Kind.BITS, KeyPath(), math.prod(shape), bit_width, f"uint{bit_width}", (math.prod(shape),)
     )
-    return _fill(draw, words, (*batch, *shape))
+    return fill(draw, words, (*batch, *shape))
 
 
 def _native_split(words: Any, *, shape: Shape) -> Any:
     count, batch = math.prod(shape), words.shape[:-1]
     path = key_path((count,), MEMBER, (Level(0, (1,)),))
     draw = Draw(Kind.KEY, path, 1, 32, "uint32", (count, 2))
-    return _fill(draw, words, (*batch, *shape, 2))
+    return fill(draw, words, (*batch, *shape, 2))
 
 
 def _native_fold_in(words: Any, data: Any) -> Any:
@@ -51,8 +51,8 @@ def _native_cipher(*operands: Any) -> list[Any]:
     return list(jax.ffi.ffi_call(_native.CIPHER_TARGET, results)(*operands))
 
 
-def _fill(draw: Draw, words: Any, shape: Shape) -> Any:
-    """One draw for every key of ``words``; shape ``shape``."""
+def fill(draw: Draw, words: Any, shape: Shape) -> Any:
+    """One draw for every key of ``words``, by a native call; shape ``shape``, not empty."""
     keys = math.prod(words.shape[:-1])
     flat, no_members = words.reshape(keys, 2), jnp.zeros(2, np.uint32)
     (out,) = _native.call((draw,), _native.KEYS, keys, flat, no_members)
@@ -71,13 +71,15 @@ def why_not() -> str | None:
 MIN_WORDS = 512
 
 
-def _native_here(context: Any, shape: Shape) -> bool:
-    """Whether an equation that is being lowered becomes a native call: it runs the cipher once
-    for each element of ``shape``."""
+def _enough(shape: Shape) -> bool:
+    """Whether a call pays that runs the cipher once for each element of ``shape``."""
+    return _static(shape) and math.prod(shape) >= max(MIN_WORDS, 1)
+
+
+def _usable(context: Any) -> bool:
+    """Whether an equation that is being lowered may become a native call."""
     return (
-        _static(shape)
-        and math.prod(shape) >= max(MIN_WORDS, 1)
-        and not _lowering.paused()
+        not _lowering.paused()
         # The partitioner of XLA would give every device the whole of a custom call.
         and _lowering.runs_whole(context)
         # An exported program must run where seedbed is not installed.
@@ -86,10 +88,14 @@ def _native_here(context: Any, shape: Shape) -> bool:
     )
 
 
+def _native_here(context: Any, shape: Shape) -> bool:
+    return _enough(shape) and _usable(context)
+
+
 # --- primitives ---------------------------------------------------------------------------
 
 
-def _mapped(function: Callable[..., Any], words: Any) -> Callable[..., Any]:
+def mapped(function: Callable[..., Any], words: Any) -> Callable[..., Any]:
     """A function of one key for every key of ``words``."""
     for _ in range(words.ndim - 1):
         function = jax.vmap(function)
@@ -97,23 +103,36 @@ def _mapped(function: Callable[..., Any], words: Any) -> Callable[..., Any]:
 
 
 def _reference_bits(words: Any, *, bit_width: int, shape: Shape) -> Any:
-    return _mapped(lambda key: threefry_prng_impl.random_bits(key, bit_width, shape), words)(words)
+    return mapped(lambda key: threefry_prng_impl.random_bits(key, bit_width, shape), words)(words)
 
 
 def _reference_split(words: Any, *, shape: Shape) -> Any:
-    return _mapped(lambda key: threefry_prng_impl.split(key, shape), words)(words)
+    return mapped(lambda key: threefry_prng_impl.split(key, shape), words)(words)
 
 
 def _reference_fold_in(words: Any, data: Any) -> Any:
     shape = jnp.broadcast_shapes(words.shape[:-1], data.shape)
     words, data = jnp.broadcast_to(words, (*shape, 2)), jnp.broadcast_to(data, shape)
-    return _mapped(threefry_prng_impl.fold_in, words)(words, data)
+    return mapped(threefry_prng_impl.fold_in, words)(words, data)
 
 
-def _primitive(
-    name: str, abstract: Callable[..., Any], native: Callable[..., Any], reference: Any
+def primitive(
+    name: str,
+    abstract: Callable[..., Any],
+    native: Callable[..., Any],
+    reference: Callable[..., Any],
+    pays: Callable[..., bool],
 ) -> Any:
-    primitive = _lowering.new_primitive(name, abstract)
+    """A primitive on keys as words that is lowered in two ways.
+
+    Args:
+        name: of the primitive.
+        abstract: ``(*operands, **params) -> (shape, dtype)`` of the result.
+        native: function of the operands that makes a native call; where one may be made.
+        reference: the same by jax alone; elsewhere.
+        pays: ``pays(shape, /, **params)``, whether a native call is worth it for such a result.
+    """
+    made = _lowering.new_primitive(name, abstract)
 
     def batch(operands: Any, axes: Any, **params: Any) -> Any:
         # Results broadcast operands, so that an axis of length 1 serves all.
@@ -121,35 +140,42 @@ def _primitive(
             lax.expand_dims(x, [0]) if axis is None else jnp.moveaxis(x, axis, 0)
             for x, axis in zip(operands, axes, strict=True)
         ]
-        return primitive.bind(*front, **params), 0
+        return made.bind(*front, **params), 0
 
     def lower(context: Any, *operands: Any, **params: Any) -> Any:
-        shape = context.avals_out[0].shape
-        if primitive is not _bits_p:
-            shape = shape[:-1]  # the two words of a key
-        function = native if _native_here(context, shape) else reference
-        return _lowering.lower(function, context, operands, params)
+        wanted = pays(context.avals_out[0].shape, **params) and _usable(context)
+        return _lowering.lower(native if wanted else reference, context, operands, params)
 
     def lower_elsewhere(context: Any, *operands: Any, **params: Any) -> Any:
         return _lowering.lower(reference, context, operands, params)
 
-    _lowering.set_rules(primitive, batch, {"cpu": lower, None: lower_elsewhere})
-    return primitive
+    _lowering.set_rules(made, batch, {"cpu": lower, None: lower_elsewhere})
+    return made
 
 
-_bits_p = _primitive(
+def _enough_words(result: Shape, /, **params: Any) -> bool:
+    return _enough(result)
+
+
+def _enough_keys(result: Shape, /, **params: Any) -> bool:
+    return _enough(result[:-1])  # without the two words of a key
+
+
+_bits_p = primitive(
     "seedbed_random_bits",
     lambda words, bit_width, shape: ((*words.shape[:-1], *shape), f"uint{bit_width}"),
     _native_bits,
     _reference_bits,
+    _enough_words,
 )
-_split_p = _primitive(
+_split_p = primitive(
     "seedbed_random_split",
     lambda words, shape: ((*words.shape[:-1], *shape, 2), "uint32"),
     _native_split,
     _reference_split,
+    _enough_keys,
 )
-_fold_in_p = _primitive(
+_fold_in_p = primitive(
     "seedbed_random_fold_in",
     lambda words, data: (
         (*jnp.broadcast_shapes(words.shape[:-1], data.shape), 2),
@@ -157,6 +183,7 @@ _fold_in_p = _primitive(
     ),
     _native_fold_in,
     _reference_fold_in,
+    _enough_keys,
 )
 
 

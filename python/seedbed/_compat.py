@@ -93,8 +93,15 @@ def key_impl_name(dtype: Any) -> str:
     return str(dtype._impl.name)
 
 
-# Implementations with the bits of threefry2x32: jax's own and `seedbed.prng.impl`.
-THREEFRY = ("threefry2x32", "seedbed")
+def key_words(key: Any) -> Any:
+    """The words of a key or an array of keys, typed or legacy."""
+    return jax.random.key_data(key) if is_key(key.dtype) else key
+
+
+# The name of `seedbed.prng.impl`.
+PRNG_NAME = "seedbed"
+# Implementations with the bits of threefry2x32: jax's own and ours.
+THREEFRY = ("threefry2x32", PRNG_NAME)
 
 
 def is_threefry(impl: Any) -> bool:
@@ -153,6 +160,16 @@ def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
         core: Any = jex_core
         return core.ClosedJaxpr(inner, ())
     return inner
+
+
+def equations(jaxpr: Any) -> Iterator[JaxprEqn]:
+    """Every equation of a jaxpr and of those inside of its equations."""
+    core: Any = jex_core
+    pending = [jaxpr]
+    while pending:
+        for eqn in pending.pop().eqns:
+            yield eqn
+            pending.extend(core.jaxprs_in_params(eqn.params))
 
 
 _REMAT = ("checkpoint", "remat", "remat2")

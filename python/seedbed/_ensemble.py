@@ -184,8 +184,8 @@ class Ensemble:
         """Traces and plans, once for each signature of the arguments."""
         leaves, tree = jax.tree_util.tree_flatten(args)
         abstract = [_check.member_type(leaf, axis) for leaf, axis in zip(leaves, axes, strict=True)]
-        key_type = jax.tree_util.tree_map(_check.member_key_type, key)
-        key_types, key_tree = jax.tree_util.tree_flatten(key_type)
+        keys, key_tree = jax.tree_util.tree_flatten(key)
+        key_types = [_check.member_key_type(one) for one in keys]
         signature = (
             key_tree,
             tuple((one.shape, one.dtype) for one in key_types),
@@ -200,9 +200,9 @@ class Ensemble:
             return prepared
         _check.init_call(self.init, args)
         member_args = jax.tree_util.tree_unflatten(tree, abstract)
+        key_type = jax.tree_util.tree_unflatten(key_tree, key_types)
         recorded = _trace.record(self.init, key_type, member_args)
-        impls = [_check.key_impl(one) for one in jax.tree_util.tree_leaves(key)]
-        prepared = _prepared(recorded, impls, axes)
+        prepared = _prepared(recorded, [_check.key_impl(one) for one in keys], axes)
         # A function that closes over values being traced means something else next time.
         if not _compat.under_trace(recorded.closed.consts):
             self._prepared[signature] = prepared

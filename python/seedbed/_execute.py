@@ -95,7 +95,7 @@ def _draws(
         chosen = [i for i, draw in enumerate(plan.draws) if draw.key.stream == stream]
         if not chosen:
             continue
-        words = jax.random.key_data(key) if _compat.is_key(key.dtype) else key
+        words = _compat.key_words(key)
         if mode == _native.KEYS or members is None:
             indices = jnp.zeros(2, jnp.uint32)
         else:

@@ -105,15 +105,16 @@ class Real:
 
     @property
     def closed(self) -> bool:
-        """No multiplication or addition at the end, which XLA may merge with what follows."""
-        return self.stage != "unit" and self.scale == 1.0 and self.shift is None
+        """Nothing at the end that XLA may merge with what follows, or round by its loop."""
+        rounded = self.scale != 1.0 or self.shift is not None
+        return not (self.unsteady or rounded) and self.stage != "unit"
 
     def draw(self) -> Draw | None:
         shift = -0.0 if self.shift is None else self.shift
         if self.stage in ("unit", "ranged"):
             values = [self.span, self.low, self.scale, shift]
             kind = Kind.UNIFORM
-        elif self.stage in ("normal", "clip_low", "clipped"):
+        elif self.stage in ("normal", "clip_low", "clipped") and not self.unsteady:
             values = [self.span, self.low, self.factor, *self.clip, self.scale, shift]
             kind = Kind.NORMAL
         else:

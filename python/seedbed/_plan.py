@@ -171,8 +171,6 @@ def build(
     return _Builder(graph, meanings, kernels).plan()
 
 
-# Stages of a `Real` that are finished uniforms.
-_UNIFORM = ("unit", "ranged")
 # Results of a step that nothing reads.
 _UNUSED = -1
 
@@ -312,8 +310,6 @@ class _Builder:
             index = self.captures_read.setdefault(slot, len(self.captures_read))
             return Operand("capture", index)
         meaning = self.meanings.get(number)
-        if isinstance(meaning, Real) and meaning.unsteady and meaning.stage not in _UNIFORM:
-            return None
         draw = meaning.draw() if meaning is not None else None
         if draw is None or draw.needs not in self.kernels or draw.dtype not in _NATIVE_DTYPES:
             return None
@@ -324,8 +320,6 @@ class _Builder:
 
     def closed(self, number: int) -> bool:
         meaning = self.meanings.get(number)
-        if isinstance(meaning, Real) and meaning.unsteady:
-            return False  # from its random words on, only XLA rounds as XLA does
         return not isinstance(meaning, (Real, Lookup)) or meaning.closed
 
     def result(self, atom: Atom) -> Source:

@@ -18,11 +18,9 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
-import jax.extend.core as jex_core
-import jax.numpy as jnp
 import numpy as np
 
-from . import _backends, _compat, _lowering, _match, _native, _plan, _trace, prng
+from . import _backends, _cipher, _compat, _lowering, _match, _plan, _trace, prng
 from ._draw import Draw
 from ._sampler_call import ARRAYS, Call, read
 from ._steps import Operand
@@ -155,7 +153,7 @@ def _drawn(closed: Any) -> _Program | None:
     draw = plan.draws[output.source.index]
 
     def seedbed_draw(key: Any, few: int) -> Any:
-        made = _draw_p.bind(_words(key), draw=draw, jaxpr=closed, few=few)
+        made = _draw_p.bind(_compat.key_words(key), draw=draw, jaxpr=closed, few=few)
         return _compat.with_weak_type(made, output.weak)
 
     alone = jax.jit(functools.partial(seedbed_draw, few=0))
@@ -171,7 +169,7 @@ def _composed(call: Call) -> _Program:
     of = call.emptied().of
 
     def seedbed_random(key: Any, *operands: Any) -> Any:
-        made = of(jax.random.wrap_key_data(_words(key), impl=prng.impl), *operands)
+        made = of(jax.random.wrap_key_data(_compat.key_words(key), impl=prng.impl), *operands)
         if not _compat.is_key(made.dtype):
             return made
         words = jax.random.key_data(made)
@@ -203,70 +201,40 @@ def _traced(function: Callable[..., Any], *operands: Any) -> Any:
 
 def _draws_one_by_one(jaxpr: Any) -> bool:
     """Whether every number has a loop of its own, with too few words a time for a custom call."""
-    pending = [jaxpr]
-    while pending:
-        for eqn in pending.pop().eqns:
-            if eqn.primitive.name == "random_gamma":
-                return True
-            pending.extend(jex_core.jaxprs_in_params(eqn.params))
-    return False
+    return any(eqn.primitive.name == "random_gamma" for eqn in _compat.equations(jaxpr))
 
 
 def _key(words: Any) -> Any:
     return jax.random.wrap_key_data(words, impl="threefry2x32")
 
 
-def _words(key: Any) -> Any:
-    return jax.random.key_data(key) if _compat.is_key(key.dtype) else key
-
-
 # --- the primitive ----------------------------------------------------------------------
 
-# ``draw`` for every key ``uint32[..., 2]``; ``jaxpr`` is jax's own program for one key, which runs
-# where fewer than ``few`` numbers are made.
-_draw_p = _lowering.new_primitive(
-    "seedbed_draw", lambda words, draw, jaxpr, few: ((*words.shape[:-1], *draw.shape), draw.dtype)
-)
+
+def _native_draw(words: Any, *, draw: Draw, **params: Any) -> Any:
+    return _cipher.fill(draw, words, (*words.shape[:-1], *draw.shape))
 
 
-def _native_draw(words: Any, *, draw: Draw, jaxpr: Any, few: int) -> Any:
-    shape = (*words.shape[:-1], *draw.shape)
-    if not math.prod(shape):
-        return jnp.zeros(shape, draw.dtype)
-    keys = words.reshape(-1, 2)
-    (made,) = _native.call((draw,), _native.KEYS, len(keys), keys, jnp.zeros(2, np.uint32))
-    return made.reshape(shape)
-
-
-def _jaxs_draw(words: Any, *, draw: Draw, jaxpr: Any, few: int) -> Any:
+def _jaxs_draw(words: Any, *, jaxpr: Any, **params: Any) -> Any:
     def one(words: Any) -> Any:
         return jax.core.eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, words)[0]
 
-    for _ in range(words.ndim - 1):
-        one = jax.vmap(one)
-    return one(words)
+    return _cipher.mapped(one, words)(words)
 
 
-def _batch(operands: Any, axes: Any, **params: Any) -> Any:
-    return _draw_p.bind(jnp.moveaxis(operands[0], axes[0], 0), **params), 0
+def _pays(result: tuple[int, ...], /, *, few: int, **params: Any) -> bool:
+    return math.prod(result) >= max(few, 1)
 
 
-def _lower(context: Any, words: Any, **params: Any) -> Any:
-    native = (
-        math.prod(context.avals_out[0].shape) >= params["few"]
-        and _lowering.runs_whole(context)
-        and not _lowering.for_export(context)
-        and not _lowering.paused()
-        and _backends.why_reference("threefry2x32", effects=False) is None
-    )
-    return _lowering.lower(_native_draw if native else _jaxs_draw, context, (words,), params)
-
-
-def _lower_elsewhere(context: Any, words: Any, **params: Any) -> Any:
-    return _lowering.lower(_jaxs_draw, context, (words,), params)
-
-
-_lowering.set_rules(_draw_p, _batch, {"cpu": _lower, None: _lower_elsewhere})
+# ``draw`` for every key ``uint32[..., 2]``; ``jaxpr`` is jax's own program for one key, which runs
+# where fewer than ``few`` numbers are made.
+_draw_p = _cipher.primitive(
+    "seedbed_draw",
+    lambda words, draw, jaxpr, few: ((*words.shape[:-1], *draw.shape), draw.dtype),
+    _native_draw,
+    _jaxs_draw,
+    _pays,
+)
 
 
 # --- the drop-ins -----------------------------------------------------------------------

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.extend.core as jex_core
 import numpy as np
 
 from . import _compat, _same
@@ -202,13 +201,7 @@ def _check_leaks(traces: Sequence[weakref.ref[Any]]) -> None:
 
 def _has_rules(jaxpr: Any) -> bool:
     """Whether a function with a derivative rule of its own is called anywhere inside."""
-    pending = [jaxpr]
-    while pending:
-        for eqn in pending.pop().eqns:
-            if str(eqn.primitive.name).startswith("custom_"):
-                return True
-            pending.extend(jex_core.jaxprs_in_params(eqn.params))
-    return False
+    return any(str(eqn.primitive.name).startswith("custom_") for eqn in _compat.equations(jaxpr))
 
 
 def _values(trace: Any | None) -> bool:

@@ -15,15 +15,13 @@ from . import _cipher, _compat
 
 __all__ = ["from_threefry", "impl", "to_threefry"]
 
-NAME = "seedbed"
-
 impl: Any = define_prng_impl(
     key_shape=(2,),
     seed=threefry_prng_impl.seed,
     split=_cipher.split,
     random_bits=_cipher.random_bits,
     fold_in=_cipher.fold_in,
-    name=NAME,
+    name=_compat.PRNG_NAME,
     tag="sb",
 )
 _compat.register_prng(impl)
@@ -67,7 +65,7 @@ def to_threefry(key: Any) -> Any:
         >>> key = jax.random.key(0, impl=sb.prng.impl)
         >>> counts = jax.random.poisson(sb.prng.to_threefry(key), 3.0)  # jax wants such a key here
     """
-    return _convert(key, NAME, "threefry2x32")
+    return _convert(key, _compat.PRNG_NAME, "threefry2x32")
 
 
 def _convert(key: Any, source: str, target: Any) -> Any:

@@ -175,36 +175,24 @@ def vmap_new_states(
         >>> build(jnp.arange(4.0)).shape
         (4, 3)
     """
+    options: dict[str, Any] = {
+        "in_axes": in_axes,
+        "out_axes": out_axes,
+        "axis_name": axis_name,
+        "axis_size": axis_size,
+        "spmd_axis_name": spmd_axis_name,
+        "state_tag": state_tag,
+        "state_to_exclude": state_to_exclude,
+        "in_states": in_states,
+        "out_states": out_states,
+    }
     if fun is None:
-        return functools.partial(
-            vmap_new_states,
-            in_axes=in_axes,
-            out_axes=out_axes,
-            axis_name=axis_name,
-            axis_size=axis_size,
-            spmd_axis_name=spmd_axis_name,
-            state_tag=state_tag,
-            state_to_exclude=state_to_exclude,
-            in_states=in_states,
-            out_states=out_states,
-        )
+        return functools.partial(vmap_new_states, **options)
     if not callable(fun):
         raise TypeError(f"`fun` must be a function; got {fun!r} of type {type(fun).__name__}")
     brainstate = _foreign.reached(fun)
     if brainstate is not None:
-        theirs = brainstate.vmap_new_states(
-            fun,
-            in_axes=in_axes,
-            out_axes=out_axes,
-            axis_name=axis_name,
-            axis_size=axis_size,
-            spmd_axis_name=spmd_axis_name,
-            state_tag=state_tag,
-            state_to_exclude=state_to_exclude,
-            in_states=in_states,
-            out_states=out_states,
-        )
-        return cast(Callable[..., Any], theirs)
+        return cast(Callable[..., Any], brainstate.vmap_new_states(fun, **options))
     if axis_size is not None:
         axis_size = check_axis_size(axis_size)
     exclude = None if state_to_exclude is None else _traverse.predicate(state_to_exclude)
