@@ -21,10 +21,14 @@ def words(key):
     return jax.random.key_data(key)
 
 
+def program(plan, size, mode, single=False):
+    return _execute.program(plan, plan.out_tree, size, (mode,), (), single)
+
+
 def test_equal_plans_share_a_program():
-    first = _execute.program(plan_of(lambda key: normal(key, (6,))), 3, (1,), (), False)
-    again = _execute.program(plan_of(lambda key: normal(key, (6,))), 3, (1,), (), False)
-    other = _execute.program(plan_of(lambda key: normal(key, (6,))), 4, (1,), (), False)
+    first = program(plan_of(lambda key: normal(key, (6,))), 3, 1)
+    again = program(plan_of(lambda key: normal(key, (6,))), 3, 1)
+    other = program(plan_of(lambda key: normal(key, (6,))), 4, 1)
     assert first is again and first is not other
 
 
@@ -47,18 +51,20 @@ def test_a_batch_is_still_one_call(native, key):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_where_the_member_keys_come_from(native, key, legacy):
     plan = plan_of(init)
-    want = jax.tree.leaves(oracle(init, 5, key))
+    want = oracle(init, 5, key)
     view = words if legacy else (lambda keys: keys)
-    every = _execute.program(plan, 5, (_native.CONSECUTIVE,), (), False)
-    assert_same_bits(every([view(key)], np.zeros(2, np.uint32), [], []), want)
-    stack = _execute.program(plan, 5, (_native.KEYS,), (), False)
-    keys = view(jax.random.split(key, 5))
-    assert_same_bits(stack([keys], np.zeros(2, np.uint32), [], []), want)
-    rows = _execute.program(plan, 2, (_native.CHOSEN,), (), False)
+    nobody = np.zeros(2, np.uint32)
+    every = program(plan, 5, _native.CONSECUTIVE)
+    assert_same_bits(every(((), nobody), None, view(key)), want)
+    stack = program(plan, 5, _native.KEYS)
+    assert_same_bits(stack(((), nobody), None, view(jax.random.split(key, 5))), want)
+    rows = program(plan, 2, _native.CHOSEN)
     chosen = np.array([[0, 4], [0, 1]], np.uint32)
-    assert_same_bits(rows([view(key)], chosen, [], []), [leaf[np.array([4, 1])] for leaf in want])
-    one = _execute.program(plan, 1, (_native.CONSECUTIVE,), (), True)
-    assert_same_bits(one([view(key)], np.array([0, 3], np.uint32), [], []), [x[3] for x in want])
+    picked = jax.tree.map(lambda leaf: leaf[np.array([4, 1])], want)
+    assert_same_bits(rows(((), chosen), None, view(key)), picked)
+    one = program(plan, 1, _native.CONSECUTIVE, single=True)
+    third = jax.tree.map(lambda leaf: leaf[3], want)
+    assert_same_bits(one(((), np.array([0, 3], np.uint32)), None, view(key)), third)
 
 
 @pytest.mark.parametrize("index", [2**32 - 1, 2**32, 2**32 + 5, 2**45])

@@ -39,6 +39,15 @@ def size(value: Any, name: str = "size") -> int:
     return number
 
 
+def flag(value: Any, name: str) -> bool:
+    """A yes or no."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(
+            f"`{name}` must be True or False; got {value!r} of type {type(value).__name__}"
+        )
+    return bool(value)
+
+
 def init_call(init: Any, args: tuple[Any, ...]) -> None:
     """Whether ``init(key, *args)`` fits the function's signature, where it has one."""
     try:
@@ -190,6 +199,41 @@ def member_type(leaf: Any, axis: int | None) -> Any:
         return _compat.abstract(aval.shape, aval.dtype, weak_type=aval.weak_type)
     shape = aval.shape[:axis] + aval.shape[axis + 1 :]
     return _compat.abstract(shape, aval.dtype, weak_type=aval.weak_type)
+
+
+def old(value: Any, plan: Plan, count: int, others: Any) -> None:
+    """Whether a result given back to be overwritten is like the one that comes.
+
+    Args:
+        others: the key and the arguments, which are read while it is overwritten.
+    """
+    leaves, tree = jax.tree_util.tree_flatten(value)
+    if tree != plan.out_tree:
+        raise ValueError(
+            "`old` must be a result of an earlier call, with the structure "
+            f"{plan.out_tree}; got {tree}"
+        )
+    seen: set[int] = set()
+    read = {id(leaf) for leaf in jax.tree_util.tree_leaves(others)}
+    for leaf, output in zip(leaves, plan.outputs, strict=True):
+        path = "" if jax.tree_util.treedef_is_leaf(tree) else output.path
+        name, shape = f"`old{path}`", (count, *output.shape)
+        if not isinstance(leaf, jax.Array):
+            raise TypeError(
+                f"{name} must be a jax.Array, whose memory can be reused; got a value of type "
+                f"{type(leaf).__name__}"
+            )
+        if leaf.shape != shape or str(leaf.dtype) != output.dtype:
+            raise ValueError(
+                f"{name} must have shape {shape} and dtype {output.dtype}; got shape {leaf.shape} "
+                f"and dtype {leaf.dtype}"
+            )
+        if id(leaf) in seen or id(leaf) in read:
+            other = "another leaf of `old`" if id(leaf) in seen else "the key or an argument"
+            raise ValueError(f"{name} is the same array as {other}; it can be given up only once")
+        seen.add(id(leaf))
+        if not _compat.is_tracer(leaf) and leaf.is_deleted():
+            raise ValueError(f"{name} has been deleted or donated already")
 
 
 # --- members ----------------------------------------------------------------------------

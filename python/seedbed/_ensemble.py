@@ -26,8 +26,23 @@ class _Prepared:
     reads: tuple[int, ...]
     axes: tuple[int | None, ...]
     member_bytes: int
+    # Structure of the arguments, and what the program takes of key and arguments, as a
+    # dictionary key.
+    tree: Any
+    types: Any
     trimmed: _same.Trimmed | None = None
     programs: dict[Any, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Direct:
+    """How the last call ran, for one like it: the program itself finds out whether it is."""
+
+    run: Any
+    given: Any
+    key_type: type
+    backend: str
+    prepared: _Prepared
 
 
 class Ensemble:
@@ -35,8 +50,13 @@ class Ensemble:
 
     # What the caller knows the number of members as.
     _size_name = "size"
+    _direct: _Direct | None = None
+    # How often a call may turn out to be unlike the last one before that is no longer tried.
+    _tries = 8
 
-    def __init__(self, init: Callable[..., Any], size: int, *, in_axes: Any = None) -> None:
+    def __init__(
+        self, init: Callable[..., Any], size: int, *, in_axes: Any = None, donate: bool = False
+    ) -> None:
         if not callable(init):
             raise TypeError(
                 f"`init` must be a function init(key, *args) that returns a pytree of arrays; "
@@ -45,16 +65,18 @@ class Ensemble:
         self.init = init
         self.size = _check.size(size)
         self.in_axes = in_axes
+        self.donate = _check.flag(donate, "donate")
         self._prepared: dict[Any, _Prepared] = {}
 
     def __repr__(self) -> str:
         name = getattr(self.init, "__qualname__", None) or repr(self.init)
         axes = "" if self.in_axes is None else f", in_axes={self.in_axes!r}"
-        return f"ensemble({name}, {self.size}{axes})"
+        donate = ", donate=True" if self.donate else ""
+        return f"ensemble({name}, {self.size}{axes}{donate})"
 
     def __reduce__(self) -> Any:
         # Copies start without compiled programs, which cannot be copied.
-        return _restored, (self.init, self.size, self.in_axes)
+        return _restored, (self.init, self.size, self.in_axes, self.donate)
 
     def __call__(self, key: Any, *args: Any) -> Any:
         """All members: equal to ``jax.vmap(init)(jax.random.split(key, size))``.
@@ -64,7 +86,10 @@ class Ensemble:
                 ``size`` keys, used as they are. Or a pytree of such, where ``init`` takes
                 several keys, as in ``{"params": key, "dropout": other}``: each is split, or used
                 as it is, by itself.
-            *args: further arguments of ``init``, broadcast or mapped as ``in_axes`` says.
+            *args: further arguments of ``init``, broadcast or mapped as ``in_axes`` says. With
+                ``donate=True`` they come after ``old``, a result of an earlier call: its arrays
+                are given up (jax calls them deleted), and the new ones take their memory. Inside
+                ``jax.jit`` and other traces they are left alone.
 
         Returns:
             The result of ``init`` with a leading axis of length ``size`` on every leaf.
@@ -72,15 +97,44 @@ class Ensemble:
         Raises:
             TypeError: ``key`` is neither a key nor a pytree of keys, or ``init`` cannot be
                 called this way.
-            ValueError: ``key`` or a mapped argument is of the wrong shape.
+            ValueError: ``key`` or a mapped argument is of the wrong shape, or ``old`` is not
+                like the result.
             MemoryError: the result would not fit into this machine's memory.
         """
+        if self.donate:
+            return self._renew(key, *args)
+        direct = self._direct
+        if (
+            direct is not None
+            and type(key) is direct.key_type
+            and _backends.requested() == direct.backend
+        ):
+            prepared = direct.prepared
+            _check.memory(prepared.plan, prepared.member_bytes, self.size, True, self._size_name)
+            leaves, tree = jax.tree_util.tree_flatten(args)
+            try:
+                if tree == prepared.tree:
+                    return direct.run(direct.given, None, key, *leaves)
+            except (_execute.Unplanned, TypeError):  # says what is wrong, or prepares for it
+                self._tries -= 1
+                self._direct = None
         return self._run(key, args, None)
+
+    def _renew(self, key: Any, *args: Any) -> Any:
+        if not args:
+            raise TypeError(
+                "an ensemble with donate=True is called as make(key, old, *args), where `old` is "
+                "the result of an earlier call; `old` is missing"
+            )
+        old, args = args[0], args[1:]
+        prepared = self._prepare(key, args, self._axes(args), _check.keys(key, self.size))
+        _check.old(old, prepared.plan, self.size, (key, args))
+        return self._run(key, args, None, old=old)
 
     def plan(self, key: Any, *args: Any) -> Plan:
         """What would run, as inert data; print ``plan(key).explain()``."""
-        _check.keys(key, self.size)
-        return self._prepare(key, args, self._axes(args)).plan
+        keys = _check.keys(key, self.size)
+        return self._prepare(key, args, self._axes(args), keys).plan
 
     def member(self, key: Any, i: Any, *args: Any) -> Any:
         """Member ``i`` alone, without the member axis, in the time and memory of one member.
@@ -119,7 +173,12 @@ class Ensemble:
         return _check.axes(self.in_axes, args, self.size)
 
     def _run(
-        self, key: Any, args: tuple[Any, ...], chosen: _check.Chosen | None, single: bool = False
+        self,
+        key: Any,
+        args: tuple[Any, ...],
+        chosen: _check.Chosen | None,
+        single: bool = False,
+        old: Any = None,
     ) -> Any:
         keys = _check.keys(key, self.size)
         if chosen is not None and not all(
@@ -127,27 +186,39 @@ class Ensemble:
         ):
             # A member is what it is among all: these generators draw for the batch as a whole.
             return chosen.pick(self._run(key, args, None), single)
-        prepared = self._prepare(key, args, self._axes(args))
+        prepared = self._prepare(key, args, self._axes(args), keys)
         plan = prepared.plan
-        given = jax.tree_util.tree_leaves(args)
-        leaves = [given[position] for position in prepared.reads]
+        leaves = jax.tree_util.tree_leaves(args)
         size = self.size if chosen is None else chosen.count
-        tracing = _compat.under_trace([*keys, *leaves, *prepared.captures])
+        read = [leaves[position] for position in prepared.reads]
+        tracing = _compat.under_trace([*keys, *read, *prepared.captures])
         _check.memory(plan, prepared.member_bytes, size, not tracing, self._size_name)
-        if chosen is not None:
-            leaves = [
-                leaf if axis is None else chosen.take(leaf, axis)
-                for leaf, axis in zip(leaves, prepared.axes, strict=True)
-            ]
         stacked = [_check.is_stack(one) for one in keys]
         if chosen is not None:
+            read = [
+                leaf if axis is None else chosen.take(leaf, axis)
+                for leaf, axis in zip(read, prepared.axes, strict=True)
+            ]
             keys = [
                 chosen.take(one, 0) if each else one
                 for one, each in zip(keys, stacked, strict=True)
             ]
-        run, members = self._program(prepared, keys, chosen, stacked, single)
-        out = run(keys, members, prepared.captures, leaves)
-        return jax.tree_util.tree_unflatten(plan.out_tree, out)
+            key = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(key), keys)
+        given_up = [] if old is None else jax.tree_util.tree_leaves(old)
+        if tracing or _compat.under_trace(given_up):
+            old = None  # there is no memory yet
+        if old is not None:
+            kept = {id(one) for one in (*keys, *read, *prepared.captures)}
+            old = [leaf for leaf in given_up if id(leaf) not in kept]
+        types = prepared.types if chosen is None and old is None else None
+        run, members = self._program(
+            prepared, keys, chosen, stacked, single, types, old is not None
+        )
+        given = (prepared.captures, members)
+        out = run(given, old, key, *read)
+        if types is not None and not tracing and len(read) == len(leaves) and self._tries:
+            self._direct = _Direct(run, given, type(key), _backends.requested(), prepared)
+        return out
 
     def _program(
         self,
@@ -156,16 +227,19 @@ class Ensemble:
         chosen: _check.Chosen | None,
         stacked: list[bool],
         single: bool,
+        types: Any,
+        donate: bool,
     ) -> tuple[Any, Any]:
         """The compiled program of a call, and its operand of member indices."""
         size = self.size if chosen is None else chosen.count
+        plan, rest = prepared.plan, (single, types, donate)
         if prepared.trimmed is None:
             modes, members = _member_words(chosen, stacked)
             # Found by a small key: the plan itself takes time to hash when it has many draws.
-            variant: tuple[Any, ...] = (size, modes, single)
+            variant: tuple[Any, ...] = (size, modes, single, types is None, donate)
             run = prepared.programs.get(variant)
             if run is None:
-                run = _execute.program(prepared.plan, size, modes, prepared.axes, single)
+                run = _execute.program(plan, plan.out_tree, size, modes, prepared.axes, *rest)
         else:
             fold = tuple(
                 _compat.is_threefry(_check.key_impl(one)) and _compat.partitionable()
@@ -173,18 +247,20 @@ class Ensemble:
             )
             members = [_members(chosen, by_fold) for by_fold in fold]
             variant = (size, self.size, chosen is None, tuple(not each for each in stacked), fold)
-            variant += (prepared.axes, single)
+            variant += (prepared.axes, *rest)
             run = prepared.programs.get(variant)
             if run is None:
-                run = _execute.reference_program(prepared.trimmed, *variant)
+                run = _execute.reference_program(prepared.trimmed, plan.out_tree, *variant)
         prepared.programs[variant] = run
         return run, members
 
-    def _prepare(self, key: Any, args: tuple[Any, ...], axes: tuple[int | None, ...]) -> _Prepared:
+    def _prepare(
+        self, key: Any, args: tuple[Any, ...], axes: tuple[int | None, ...], keys: list[Any]
+    ) -> _Prepared:
         """Traces and plans, once for each signature of the arguments."""
         leaves, tree = jax.tree_util.tree_flatten(args)
         abstract = [_check.member_type(leaf, axis) for leaf, axis in zip(leaves, axes, strict=True)]
-        keys, key_tree = jax.tree_util.tree_flatten(key)
+        key_tree = jax.tree_util.tree_structure(key)
         key_types = [_check.member_key_type(one) for one in keys]
         signature = (
             key_tree,
@@ -202,7 +278,8 @@ class Ensemble:
         member_args = jax.tree_util.tree_unflatten(tree, abstract)
         key_type = jax.tree_util.tree_unflatten(key_tree, key_types)
         recorded = _trace.record(self.init, key_type, member_args)
-        prepared = _prepared(recorded, [_check.key_impl(one) for one in keys], axes)
+        impls = [_check.key_impl(one) for one in keys]
+        prepared = _prepared(recorded, impls, axes, signature)
         # A function that closes over values being traced means something else next time.
         if not _compat.under_trace(recorded.closed.consts):
             self._prepared[signature] = prepared
@@ -210,7 +287,7 @@ class Ensemble:
 
 
 def _prepared(
-    recorded: _trace.Recorded, impls: list[str], axes: tuple[int | None, ...]
+    recorded: _trace.Recorded, impls: list[str], axes: tuple[int | None, ...], signature: Any
 ) -> _Prepared:
     """Plans a traced function for keys of these implementations."""
     graph = _trace.flatten(recorded)
@@ -226,7 +303,9 @@ def _prepared(
         plan = _plan.reference_plan(graph, reason)
         trimmed, captures, reads = _same.trim(recorded.closed, len(impls))
     read_axes = tuple(axes[position] for position in reads)
-    return _Prepared(plan, captures, reads, read_axes, plan.total_bytes, trimmed)
+    key_tree, keys, tree, _, args, *settings = signature
+    types = (key_tree, keys, tuple(args[position] for position in reads), *settings)
+    return _Prepared(plan, captures, reads, read_axes, plan.total_bytes, tree, types, trimmed)
 
 
 def _member_words(chosen: _check.Chosen | None, stacked: list[bool]) -> tuple[tuple[int, ...], Any]:
@@ -249,8 +328,8 @@ def _members(chosen: _check.Chosen | None, fold: bool) -> Any:
     return _check.words(chosen.indices()) if fold else chosen.indices()
 
 
-def _restored(init: Callable[..., Any], size: int, in_axes: Any) -> Ensemble:
-    return Ensemble(init, size, in_axes=in_axes)
+def _restored(init: Callable[..., Any], size: int, in_axes: Any, donate: bool = False) -> Ensemble:
+    return Ensemble(init, size, in_axes=in_axes, donate=donate)
 
 
 def recorded_ensemble(
@@ -269,7 +348,9 @@ def recorded_ensemble(
     return made
 
 
-def ensemble(init: Callable[..., Any], size: int, *, in_axes: Any = None) -> Ensemble:
+def ensemble(
+    init: Callable[..., Any], size: int, *, in_axes: Any = None, donate: bool = False
+) -> Ensemble:
     """Initialises ``size`` independent members of a model at once, bit for bit as `jax.vmap`.
 
     Calling the result with a key equals ``jax.vmap(init)(jax.random.split(key, size))``; the
@@ -282,6 +363,9 @@ def ensemble(init: Callable[..., Any], size: int, *, in_axes: Any = None) -> Ens
         size: number of members; a positive Python or NumPy integer.
         in_axes: which axis of the further arguments to map over members, as for `jax.vmap`
             without the key: None (the default) gives every member the same arguments.
+        donate: initialise anew into the memory of an old ensemble: the result is called as
+            ``make(key, old, *args)``. No second copy exists at any time, and no memory has to
+            be fetched, which costs more than half of a fresh ensemble.
 
     Returns:
         An `Ensemble`: call it, or use its methods ``plan``, ``member``, ``members`` and
@@ -289,7 +373,8 @@ def ensemble(init: Callable[..., Any], size: int, *, in_axes: Any = None) -> Ens
         ``jax.eval_shape``.
 
     Raises:
-        TypeError: ``init`` is not callable, or ``size`` is not an integer.
+        TypeError: ``init`` is not callable, ``size`` is not an integer, or ``donate`` is not a
+            bool.
         ValueError: ``size`` is not positive or is beyond any memory.
 
     Example:
@@ -303,5 +388,7 @@ def ensemble(init: Callable[..., Any], size: int, *, in_axes: Any = None) -> Ens
         (1000, 3, 2)
         >>> make.member(jax.random.key(0), 17)["b"].shape
         (2,)
+        >>> again = sb.ensemble(init, 1000, donate=True)
+        >>> params = again(jax.random.key(1), params)
     """
-    return Ensemble(init, size, in_axes=in_axes)
+    return Ensemble(init, size, in_axes=in_axes, donate=donate)

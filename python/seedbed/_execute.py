@@ -8,7 +8,7 @@ ensembles with equal plans share one, and a function that is traced anew finds i
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -20,36 +20,48 @@ from ._same import Trimmed
 from ._steps import Literal, Operand, Source, Splat
 
 
+class Unplanned(Exception):
+    """A program was called with other types than those it was planned for."""
+
+
 @functools.lru_cache(maxsize=256)
 def program(
-    plan: Plan, size: int, modes: tuple[int, ...], axes: tuple[int | None, ...], single: bool
+    plan: Plan,
+    tree: Any,
+    size: int,
+    modes: tuple[int, ...],
+    axes: tuple[int | None, ...],
+    single: bool,
+    types: Hashable = None,
+    donate: bool = False,
 ) -> Any:
-    """The jitted program ``(keys, members, captures, args) -> output leaves``.
+    """The jitted program ``((captures, members), old, key, *leaves) -> result``.
 
     Args:
-        plan: what to make for each member.
+        plan: what to make for each member; ``captures`` are the values that it closes over.
+        tree: structure of the result.
         size: how many members.
-        modes: how each of ``keys`` gives the members' keys, with ``members`` where it is not the
-            members' own (`_native.call`).
+        modes: how each leaf of ``key`` gives the members' keys, with ``members`` where it is
+            not the members' own (`_native.call`).
         axes: mapped axis, or None, of every argument leaf that the plan reads (`Plan.args`);
-            ``captures`` and ``args`` hold only what it reads.
+            ``leaves`` are those.
         single: drop the member axis of the results (``size`` is 1).
+        types: what the program is planned for, if it is to refuse calls of other types than
+            those of its first call (with `Unplanned`).
+        donate: give up the arrays of ``old``, whose memory results of the same type reuse.
     """
 
-    def fill(
-        keys: Sequence[Any], members: Any, captures: Sequence[Any], args: Sequence[Any]
-    ) -> Any:
+    def fill(keys: Sequence[Any], members: Any, captures: Any, args: Sequence[Any]) -> Any:
         draws = _draws(plan, modes, size, keys, members)
-        leaves = _outputs(plan, size, draws, captures, args, axes)
-        return [leaf[0] for leaf in leaves] if single else leaves
+        return _outputs(plan, size, draws, captures, args, axes)
 
-    fill.__name__ = "seedbed_fill"
-    return jax.jit(fill)
+    return _jitted("seedbed_fill", fill, tree, single, types, donate)
 
 
 @functools.lru_cache(maxsize=256)
 def reference_program(
     trimmed: Trimmed,
+    tree: Any,
     size: int,
     total: int,
     whole: bool,
@@ -57,33 +69,65 @@ def reference_program(
     fold: tuple[bool, ...],
     axes: tuple[int | None, ...],
     single: bool,
+    types: Hashable = None,
+    donate: bool = False,
 ) -> Any:
-    """The jitted reference ``(keys, members, captures, args) -> output leaves``.
+    """The jitted reference ``((captures, members), old, key, *leaves) -> result``.
 
     Args:
         trimmed: the traced init function.
         size, total: members asked for, and members of the whole ensemble.
         whole: all members, in order.
-        split: for each of ``keys``, whether it is one key to split; else it holds the members'
-            own keys.
+        split: for each leaf of ``key``, whether it is one key to split; else it holds the
+            members' own keys.
         fold: for each, see `_reference.member_keys`; ``members`` has the operand for each.
         axes: mapped axis, or None, of every argument leaf that is read.
+        tree, single, types, donate: see `program`.
     """
 
-    def fill(
-        keys: Sequence[Any], members: Sequence[Any], captures: Sequence[Any], args: Sequence[Any]
-    ) -> Any:
+    def fill(keys: Sequence[Any], members: Any, captures: Any, args: Sequence[Any]) -> Any:
         given = [
             _reference.member_keys(key, total, None if whole else chosen, by_fold)
             if parted
             else key
             for key, chosen, parted, by_fold in zip(keys, members, split, fold, strict=True)
         ]
-        leaves = _reference.evaluate(trimmed, size, given, captures, args, axes)
-        return [leaf[0] for leaf in leaves] if single else leaves
+        return _reference.evaluate(trimmed, size, given, captures, args, axes)
 
-    fill.__name__ = "seedbed_reference"
-    return jax.jit(fill)
+    return _jitted("seedbed_reference", fill, tree, single, types, donate)
+
+
+def _jitted(
+    name: str,
+    fill: Callable[..., Any],
+    tree: Any,
+    single: bool,
+    types: Hashable,
+    donate: bool,
+) -> Any:
+    first: list[Hashable] = []
+
+    def called(given: Any, old: Any, key: Any, *leaves: Any) -> Any:
+        if types is not None:
+            seen = _types(key, leaves)
+            first.extend([seen] if not first else [])
+            if seen != first[0]:
+                raise Unplanned
+        captures, members = given
+        out = fill(jax.tree_util.tree_leaves(key), members, captures, leaves)
+        return jax.tree_util.tree_unflatten(tree, [leaf[0] for leaf in out] if single else out)
+
+    called.__name__ = name
+    # Of `old` only the memory is of use, and jax would drop arguments that are not read.
+    return jax.jit(called, donate_argnums=1, keep_unused=donate)
+
+
+def _types(*values: Any) -> Hashable:
+    """Structure and types of what is being traced, and the settings that it is traced under."""
+    leaves, tree = jax.tree_util.tree_flatten(values)
+    types = [jax.typeof(leaf) for leaf in leaves]
+    seen = tuple((one.shape, one.dtype, one.weak_type) for one in types)
+    return tree, seen, _compat.trace_context()
 
 
 def _draws(

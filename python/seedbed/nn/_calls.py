@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from . import _draft, _finish, _members, _traverse
-from ._commit import commit, settle
+from ._commit import check_axes, commit, settle
 from ._draft import Draft, Refused
 from ._inputs import inputs_of, states_by_axis
 from ._keys import Keys, reserved
@@ -68,16 +69,22 @@ def call_members(
     state_tag: Any = None,
     in_states: Any = None,
     out_states: Any = None,
+    donate: bool = False,
 ) -> None:
     as_tags(state_tag)  # refused before anything runs
     with reserved() as reservation:
         key = reservation.key
         draft = Draft(members=True, on_publish=reservation.use, renews=found.initialises)
         with _draft.transaction(draft):
+            before = _traverse.walk(found.target).states
             job, axes = record_members(
                 found, draft, key, size, state_to_exclude, in_states, out_states
             )
-            run = _members.nested if _nested(draft) else _members.fused
+            check_axes(job, axes)
+            run: _members.Runner = _members.nested if _nested(draft) else _members.fused
+            # Inside of another call the old values may yet be wanted back.
+            if donate and draft.outer is None:
+                run = functools.partial(_members.fused, old=job.replaced(before))
             _, values = job.run(key, run)
             commit(job, values, axes, found.target, found.initialises, state_tag)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from .._check import flag
 from . import _draft, _members, _traverse
 from ._calls import call_members, call_once, record_members
 from ._draft import Draft
@@ -121,6 +122,7 @@ def vmap_init_all_states(
     state_tag: str | None = None,
     in_states: Any = None,
     out_states: Any = None,
+    donate: bool = False,
     **init_kwargs: Any,
 ) -> T:
     """Initialises every node of a module tree for ``axis_size`` members at once.
@@ -140,13 +142,17 @@ def vmap_init_all_states(
         in_states: states whose values every member reads its own part of: a state, several, or
             ``{axis: states}``; the axis is 0 otherwise.
         out_states: in the same form, along which axis written states hold the members.
+        donate: initialise anew into the memory of the members that the states hold. Their old
+            arrays are given up (jax calls them deleted), also for others who keep them, and even
+            if the call then fails. Values of other shapes or types stay as they are, and so does
+            everything inside of another call or a trace.
 
     Returns:
         ``target``.
 
     Raises:
         ValueError: ``axis_size`` is not a positive integer, or disagrees with a state.
-        TypeError: a filter or ``target`` is of the wrong type.
+        TypeError: a filter or ``target`` is of the wrong type, or ``donate`` is not a bool.
         MemoryError: the states would not fit into this machine's memory.
 
     Example:
@@ -159,8 +165,9 @@ def vmap_init_all_states(
         (8, 20, 10)
     """
     size = check_axis_size(axis_size)
+    donate = flag(donate, "donate")
     found = methods(target, "init_state", init_args, init_kwargs, node_to_exclude)
-    call_members(found, size, state_to_exclude, state_tag, in_states, out_states)
+    call_members(found, size, state_to_exclude, state_tag, in_states, out_states, donate)
     return target
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .. import _compat
 from . import _draft, _traverse
 from ._draft import LOCK, Content, Draft, MemberAxis
-from ._members import Members, Output
+from ._members import Members
 from ._state import State
 from ._state_checks import as_tags
 
@@ -41,7 +41,6 @@ def commit(
         number = id(state)
         if not output.excluded:
             axis = axes.get(number, 0)
-            _check_axis(output, axis)
             value = _moved(value, axis)
             level = MemberAxis(job.size, axis)
             content = content._replace(mapped=(level, *content.mapped))
@@ -107,14 +106,17 @@ def _keep_objects(draft: Draft, target: Any) -> None:
             outer = outer.outer
 
 
-def _check_axis(output: Output, axis: int) -> None:
-    for leaf in output.types:
-        if not -leaf.ndim - 1 <= axis <= leaf.ndim:
-            name = _traverse.dotted(output.path) or type(output.state).__name__
-            raise ValueError(
-                f"`out_states` puts the members of the state {name!r} at axis {axis}; with them, a "
-                f"value of shape {leaf.shape} has {leaf.ndim + 1} axes"
-            )
+def check_axes(job: Members, axes: Mapping[int, int]) -> None:
+    """Whether the values of the states that hold members have the axes asked for."""
+    for output in job.outputs:
+        axis = axes.get(id(output.state), 0)
+        for leaf in () if output.excluded else output.types:
+            if not -leaf.ndim - 1 <= axis <= leaf.ndim:
+                name = _traverse.dotted(output.path) or type(output.state).__name__
+                raise ValueError(
+                    f"`out_states` puts the members of the state {name!r} at axis {axis}; with "
+                    f"them, a value of shape {leaf.shape} has {leaf.ndim + 1} axes"
+                )
 
 
 def _moved(value: Any, axis: int) -> Any:

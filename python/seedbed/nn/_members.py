@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -235,6 +235,24 @@ class Members:
         ]
         return result, values
 
+    def replaced(self, before: Mapping[Path, State]) -> list[Any]:
+        """Arrays that hold members of the states that the call writes, of the same types.
+
+        Args:
+            before: the states that were in the tree, by path.
+        """
+        found: dict[int, Any] = {}
+        for output in self.outputs:
+            state = before.get(output.path)
+            value = None if state is None or output.excluded else _draft.content(state).value
+            types = [((self.size, *one.shape), one.dtype) for one in output.types]
+            for leaf in jax.tree.leaves(value):
+                usable = isinstance(leaf, jax.Array) and not _compat.is_tracer(leaf)
+                if usable and not leaf.is_deleted() and (leaf.shape, leaf.dtype) in types:
+                    types.remove((leaf.shape, leaf.dtype))
+                    found[id(leaf)] = leaf
+        return list(found.values())
+
     def _operands(self, parts: Parts, branches: Sequence[Any]) -> tuple[list[Any], Axes]:
         return [*self._leaves(), *branches], (*self._all_axes(), *[None] * len(branches))
 
@@ -305,9 +323,17 @@ class Parts:
     branches: tuple[Any, ...] = ()  # types of the values that members read of excluded states
 
 
-def fused(recorded: Any, size: int, axes: Axes, key: Any, leaves: list[Any]) -> Sequence[Any]:
-    """All members at once, the draws in one custom call."""
-    out: Sequence[Any] = _ensemble.recorded_ensemble(recorded, size, axes)(key, *leaves)
+def fused(
+    recorded: Any,
+    size: int,
+    axes: Axes,
+    key: Any,
+    leaves: list[Any],
+    old: Sequence[Any] | None = None,
+) -> Sequence[Any]:
+    """All members at once, the draws in one custom call; arrays of ``old`` are given up."""
+    make = _ensemble.recorded_ensemble(recorded, size, axes)
+    out: Sequence[Any] = make._run(key, tuple(leaves), None, old=old)
     return out
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import _check
 from . import _draft, _foreign, _loop, _members, _traverse
-from ._commit import commit
+from ._commit import check_axes, commit
 from ._draft import Draft
 from ._inputs import inputs_of, shared_of, states_by_axis
 from ._keys import Keys, reserved
@@ -124,10 +124,11 @@ def vmap(
                     rebuild=arguments.rebuild,
                 )
                 job.refuse_shared_draws()
-                result, values = job.run(key, _runner(draft, chunk_size, loop))
-                out = _placed(job, result, out_axes)
                 axes = {id(item.state): item.axis for item in inputs}
                 axes |= {id(state): axis for state, axis in written}
+                check_axes(job, axes)
+                result, values = job.run(key, _runner(draft, chunk_size, loop))
+                out = _placed(job, result, out_axes)
                 commit(job, values, axes, target, False, None)
         return out
 
@@ -223,10 +224,11 @@ def vmap_new_states(
                 )
                 allowed = {id(item.state) for item in inputs} | {id(state) for state, _ in written}
                 _check_preexisting(draft, allowed)
-                result, values = job.run(key, named or _runner(draft, None, False))
-                out = _placed(job, result, out_axes)
                 axes = {id(item.state): item.axis for item in inputs}
                 axes |= {id(state): axis for state, axis in written}
+                check_axes(job, axes)
+                result, values = job.run(key, named or _runner(draft, None, False))
+                out = _placed(job, result, out_axes)
                 commit(job, values, axes, None, False, state_tag)
         return out
 
