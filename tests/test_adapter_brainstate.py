@@ -496,6 +496,8 @@ def test_arguments_that_brainstate_refuses():
     cell = Cell()
     with pytest.raises(ValueError, match="in_states"):
         sb.nn.vmap_init_all_states(cell, axis_size=N, in_states=cell.states())
+    with pytest.raises(TypeError, match="`donate` works on modules of seedbed.nn; got one of brai"):
+        sb.nn.vmap_init_all_states(cell, axis_size=N, donate=True)
     with pytest.raises(AttributeError, match="does not have method 'missing'"):
         sb.nn.vmap_call_all_fns(cell, "missing", axis_size=N)
     with pytest.raises(ValueError, match="makes no states for several members"):

@@ -99,14 +99,16 @@ def vmap_new_states(fun: Any = None, **options: Any) -> Any:
 
 
 def vmap_init_all_states(
-    target: T, *init_args: Any, axis_size: int | None = None, **options: Any
+    target: T, *init_args: Any, axis_size: int | None = None, donate: bool = False, **options: Any
 ) -> T:
     """`brainstate.nn.vmap_init_all_states`: same arguments, same values, same random stream.
 
-    After an exception the modules, their states and the random stream are as they were.
+    After an exception the modules, their states and the random stream are as they were, so old
+    values cannot be given up: ``donate`` is refused.
 
     Raises:
         ValueError: ``axis_size`` is not a positive integer, or what brainstate refuses.
+        TypeError: ``donate`` is asked for.
 
     Example:
         >>> import brainstate, seedbed as sb
@@ -115,6 +117,11 @@ def vmap_init_all_states(
         >>> cell.h.value.shape
         (4, 6)
     """
+    if donate:
+        raise TypeError(
+            "`donate` works on modules of seedbed.nn; got one of brainstate, whose states are put "
+            "back when a call fails"
+        )
     size = _methods.check_axis_size(axis_size)
     _init_all(target, *init_args, axis_size=size, **options)
     return target
