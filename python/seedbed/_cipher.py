@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.random import threefry_prng_impl
 
 from . import _backends, _compat, _lowering, _native
 from ._draw import MEMBER, Draw, KeyPath, Kind, Level, Shape, key_path
@@ -103,17 +102,19 @@ def mapped(function: Callable[..., Any], words: Any) -> Callable[..., Any]:
 
 
 def _reference_bits(words: Any, *, bit_width: int, shape: Shape) -> Any:
-    return mapped(lambda key: threefry_prng_impl.random_bits(key, bit_width, shape), words)(words)
+    return mapped(lambda key: _compat.threefry_prng_impl.random_bits(key, bit_width, shape), words)(
+        words
+    )
 
 
 def _reference_split(words: Any, *, shape: Shape) -> Any:
-    return mapped(lambda key: threefry_prng_impl.split(key, shape), words)(words)
+    return mapped(lambda key: _compat.threefry_prng_impl.split(key, shape), words)(words)
 
 
 def _reference_fold_in(words: Any, data: Any) -> Any:
     shape = jnp.broadcast_shapes(words.shape[:-1], data.shape)
     words, data = jnp.broadcast_to(words, (*shape, 2)), jnp.broadcast_to(data, shape)
-    return mapped(threefry_prng_impl.fold_in, words)(words, data)
+    return mapped(_compat.threefry_prng_impl.fold_in, words)(words, data)
 
 
 def primitive(
@@ -190,21 +191,21 @@ _fold_in_p = primitive(
 def random_bits(words: Any, bit_width: int, shape: Shape) -> Any:
     """``uint<bit_width>[*shape]`` for one key ``uint32[2]``."""
     if _for_jax(shape) or _narrowed(bit_width):
-        return threefry_prng_impl.random_bits(words, bit_width, shape)
+        return _compat.threefry_prng_impl.random_bits(words, bit_width, shape)
     return _bits_p.bind(words, bit_width=bit_width, shape=tuple(shape))
 
 
 def split(words: Any, shape: Shape) -> Any:
     """``uint32[*shape, 2]`` for one key ``uint32[2]``."""
     if _for_jax(shape):
-        return threefry_prng_impl.split(words, shape)
+        return _compat.threefry_prng_impl.split(words, shape)
     return _split_p.bind(words, shape=tuple(shape))
 
 
 def fold_in(words: Any, data: Any) -> Any:
     """The key ``uint32[2]`` that one key ``uint32[2]`` and a 32-bit number give."""
     if _for_jax(()):
-        return threefry_prng_impl.fold_in(words, data)
+        return _compat.threefry_prng_impl.fold_in(words, data)
     return _fold_in_p.bind(words, jnp.asarray(data, dtype="uint32"))
 
 

@@ -6,20 +6,53 @@ breaks this file and nothing else.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import functools
 import importlib
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.extend.core as jex_core
 import jax.numpy
 import numpy as np
 
 Primitive = Any
 JaxprEqn = Any
+
+# `jax.extend`, where these are public, imports pallas with them: 20 ms of every cold start.
+core: Any
+_random: Any
+random_primitives: dict[str, Primitive]  # those that run threefry, by short names
+try:
+    from jax._src import core
+    from jax._src.extend import random as _random
+    from jax._src.random import prng as _prng
+    from jax._src.random import threefry2x32 as _threefry
+
+    random_primitives = {
+        "bits": _prng.random_bits_p,
+        "split": _prng.random_split_p,
+        "fold_in": _prng.random_fold_in_p,
+        "cipher": _threefry.threefry2x32_p,
+    }
+    define_prng_impl: Any = _random.define_prng_impl
+    threefry_2x32: Any = _threefry.threefry_2x32
+    threefry_prng_impl: Any = _threefry.threefry_prng_impl
+except (ImportError, AttributeError):  # pragma: no cover - only a future jax without them
+    from jax.extend import core
+    from jax.extend import random as _random
+    from jax.extend.core import primitives as _primitives
+
+    random_primitives = {
+        "bits": _primitives.random_bits_p,
+        "split": _primitives.random_split_p,
+        "fold_in": _primitives.random_fold_in_p,
+        "cipher": _primitives.threefry2x32_p,
+    }
+    define_prng_impl = _random.define_prng_impl
+    threefry_2x32 = _random.threefry_2x32
+    threefry_prng_impl = _random.threefry_prng_impl
 
 try:
     from jax._src.config import trace_context as _jax_trace_context
@@ -157,27 +190,28 @@ def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
         return None
     inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
     if inner is not None and not hasattr(inner, "consts"):
-        core: Any = jex_core
-        return core.ClosedJaxpr(inner, ())
+        return ClosedJaxpr(inner, ())
     return inner
 
 
 def equations(jaxpr: Any) -> Iterator[JaxprEqn]:
-    """Every equation of a jaxpr and of those inside of its equations."""
-    core: Any = jex_core
-    pending = [jaxpr]
+    """Every equation of a jaxpr and of those inside of its equations, each jaxpr once."""
+    pending, seen = [jaxpr], {id(jaxpr)}
     while pending:
         for eqn in pending.pop().eqns:
             yield eqn
-            pending.extend(core.jaxprs_in_params(eqn.params))
+            for inner in core.jaxprs_in_params(eqn.params):
+                if id(inner) not in seen:
+                    seen.add(id(inner))
+                    pending.append(inner)
 
 
 _REMAT = ("checkpoint", "remat", "remat2")
 
 
-_core: Any = jex_core
 # The types of jaxprs, open and closed (one type in newer releases).
-JAXPRS = (_core.Jaxpr, _core.ClosedJaxpr)
+ClosedJaxpr: Any = getattr(core, "ClosedJaxpr", core.Jaxpr)
+JAXPRS = (core.Jaxpr, ClosedJaxpr)
 
 
 def opened(program: Any) -> tuple[Any, Sequence[Any]]:
@@ -211,7 +245,6 @@ def trace_of(tracer: Any) -> Any:
 
 def trace_state() -> object:
     """Which function jax is tracing now, if any; to be compared with ``==``, keeps no trace."""
-    core: Any = jex_core
     return core.get_opaque_trace_state()
 
 
@@ -219,8 +252,11 @@ def trace_state() -> object:
 def top_trace_state() -> object:
     """`trace_state` where nothing is being traced, also when asked for inside of a trace."""
     # Traces belong to threads, and a new thread has none.
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(trace_state).result()
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(trace_state()))
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 def under_trace(values: Sequence[Any]) -> bool:

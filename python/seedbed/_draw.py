@@ -15,12 +15,16 @@ import math
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ._record import Record
+
 Shape = tuple[int, ...]
+
+# The name of a longer path shows so many of its folds at either end.
+_NAMED = 3
 
 
 class Node:
@@ -33,7 +37,7 @@ class Node:
     that splits its key thousands of times in a row takes linear time.
     """
 
-    __slots__ = ("__weakref__", "depth", "index", "parent", "root")
+    __slots__ = ("__weakref__", "depth", "head", "index", "parent", "root")
     _made: ClassVar[weakref.WeakValueDictionary[tuple[int, int], Node]]
     _made = weakref.WeakValueDictionary()
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -44,6 +48,10 @@ class Node:
         self.index = index
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.root: Node = self if parent is None else parent.root
+        # The first folds of the chain, for its name.
+        self.head: tuple[int, ...] = () if parent is None else parent.head
+        if parent is not None and len(self.head) < _NAMED:
+            self.head = (*self.head, index)
 
     def fold(self, index: int) -> Node:
         """The child with this index."""
@@ -55,11 +63,11 @@ class Node:
                 Node._made[(id(self), index)] = child
             return child
 
-    def indices(self) -> tuple[int, ...]:
-        """The chain of folds from the member key."""
+    def indices(self, last: int | None = None) -> tuple[int, ...]:
+        """The chain of folds from the member key, or the last ones of it."""
         found: list[int] = []
         node: Node = self
-        while node.parent is not None:
+        while node.parent is not None and len(found) != last:
             found.append(node.index)
             node = node.parent
         return tuple(reversed(found))
@@ -89,8 +97,7 @@ def _node(stream: int, indices: tuple[int, ...]) -> Node:
     return functools.reduce(Node.fold, indices, root(stream))
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(Record):
     """One fold of stacked keys: index ``base + sum(row[d] * strides[d])`` (64 bits)."""
 
     base: int
@@ -103,8 +110,7 @@ class Level:
         return "+".join(term.removeprefix("1*") for term in terms)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPath:
+class KeyPath(Record):
     """An array of keys of shape ``batch``: ``node``'s key, folded by each of ``levels``.
 
     Made by `key_path`, which keeps one form for equal paths: the first level differs
@@ -132,9 +138,12 @@ class KeyPath:
 
     def named(self, names: Sequence[str]) -> str:
         """The path as text; ``names`` are those of the member's keys."""
-        steps = [*map(str, self.node.indices()), *map(str, self.levels)]
-        if len(steps) > 8:
-            steps[3:-3] = [f"({len(steps) - 6} more)"]
+        count = self.node.depth + len(self.levels)
+        tail = (*self.node.indices(2 * _NAMED + 2), *self.levels)
+        steps = [*map(str, tail)]
+        if count > 2 * _NAMED + 2:
+            first = (*self.node.head, *self.levels)[:_NAMED]
+            steps = [*map(str, first), f"({count - 2 * _NAMED} more)", *steps[-_NAMED:]]
         return "/".join([f"key{names[self.stream]}", *steps])
 
     def __str__(self) -> str:
@@ -161,8 +170,7 @@ class Kind(enum.IntEnum):
     TABLE = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(Record):
     """One random array of one member.
 
     Attributes:

@@ -6,9 +6,9 @@ which XLA folds with the C library's function, as Python's `math.erf` is.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,13 @@ Array = np.ndarray[Any, Any]
 _FOLD_LIMIT = 4096
 
 
-@dataclass(frozen=True, slots=True)
 class Const:
     """A constant operand."""
 
-    value: Array
+    __slots__ = ("value",)
+
+    def __init__(self, value: Array) -> None:
+        self.value = value
 
 
 # An operand: the number of a value computed by an equation or given as input, or a constant.
@@ -67,9 +69,9 @@ def fold(eqn: Any, operands: Sequence[Atom], nested: bool = False) -> Const | No
         Unsettled: the equation stands in a jitted function that the traced one calls
             (``nested``), where XLA rounds it in another way than in the open.
     """
-    values = [operand.value for operand in operands if isinstance(operand, Const)]
-    if len(eqn.outvars) != 1 or len(values) != len(operands):
+    if len(eqn.outvars) != 1 or not all(isinstance(operand, Const) for operand in operands):
         return None
+    values = [operand.value for operand in operands if isinstance(operand, Const)]
     result = _folded(eqn, values)
     settled = not any(
         _subnormal(value) for value in (*values, *([] if result is None else [result]))
@@ -128,11 +130,19 @@ def _is_float(dtype: Any) -> bool:
 def _subnormal(value: Any) -> bool:
     """XLA computes with these as zeros, and not everywhere."""
     value = np.asarray(value)
-    if not _is_float(value.dtype) or value.size > _FOLD_LIMIT:
+    tiny = _tiny(value.dtype)
+    if tiny is None or value.size > _FOLD_LIMIT:
         return False
-    tiny = _compat.tiny(value.dtype)
+    if value.size == 1:
+        return 0 < abs(float(value.reshape(())[()])) < tiny
     size = np.abs(value.astype(np.float64))
     return bool(((size > 0) & (size < tiny)).any())
+
+
+@functools.cache
+def _tiny(dtype: Any) -> float | None:
+    """The smallest normal number of a floating-point dtype, None for others."""
+    return _compat.tiny(dtype) if _is_float(dtype) else None
 
 
 def _erf(params: Any, x: Array) -> Any:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.extend.core
-import jax.extend.core.primitives
 import jax.interpreters.batching
 import jax.interpreters.mlir
 import jax.interpreters.xla
@@ -18,8 +16,6 @@ import numpy as np
 
 from . import _compat
 
-_extend: Any = jax.extend.core
-_primitives: Any = jax.extend.core.primitives
 _batching: Any = jax.interpreters.batching
 _mlir: Any = jax.interpreters.mlir
 _xla: Any = jax.interpreters.xla
@@ -32,7 +28,7 @@ def new_primitive(name: str, result: Callable[..., tuple[tuple[int, ...], str]])
 
     Inside of `jax.shard_map` the result varies over the devices as the first operand does.
     """
-    primitive: Any = _extend.Primitive(name)
+    primitive: Any = _compat.core.Primitive(name)
     primitive.def_impl(functools.partial(_xla.apply_primitive, primitive))
 
     def abstract_eval(*avals: Any, **params: Any) -> Any:
@@ -102,12 +98,7 @@ def for_export(context: Any) -> bool:
 
 def random_primitives() -> dict[str, Primitive]:
     """Jax's primitives that run threefry, by short names."""
-    return {
-        "bits": _primitives.random_bits_p,
-        "split": _primitives.random_split_p,
-        "fold_in": _primitives.random_fold_in_p,
-        "cipher": _primitives.threefry2x32_p,
-    }
+    return _compat.random_primitives
 
 
 def swap_cpu_lowering(primitive: Primitive, rule: Callable[..., Any]) -> Callable[[], None]:

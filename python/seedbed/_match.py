@@ -8,6 +8,8 @@ recognises stays a residual equation, so correctness never depends on them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import _compat, _match_draws, _match_keys, _match_table
 from ._draw import KeyPath, root
 from ._fold import Const
@@ -23,38 +25,42 @@ def match(graph: Graph) -> dict[int, Meaning]:
         typed = _compat.is_key(graph.avals[number].dtype)
         meanings[number] = Keys(path) if typed else KeyWords(path)
     for equation in graph.equations:
-        operands: list[Operand] = [
-            operand if isinstance(operand, Const) else meanings.get(operand)
-            for operand in equation.inputs
-        ]
-        found = _apply(graph, equation, operands)
-        for result, meaning in zip(equation.outputs, found, strict=True):
+        operands: list[Operand] = []
+        found, keys = False, False
+        for atom in equation.inputs:
+            operand = atom if isinstance(atom, Const) else meanings.get(atom)
+            operands.append(operand)
+            if operand is not None and operand is not atom:
+                found = True
+                keys = keys or isinstance(operand, (Keys, KeyWords))
+        if not found:
+            continue
+        for result, meaning in zip(
+            equation.outputs, _apply(graph, equation, operands, keys), strict=True
+        ):
             if meaning is not None:
                 meanings[result] = meaning
     return meanings
 
 
-def _apply(graph: Graph, equation: Equation, operands: list[Operand]) -> list[Meaning | None]:
-    nothing: list[Meaning | None] = [None] * len(equation.outputs)
-    known = [operand for operand in operands if operand is not None]
-    if all(isinstance(operand, Const) for operand in known):
-        return nothing
-    if equation.name == "unstack":
+def _apply(
+    graph: Graph, equation: Equation, operands: list[Operand], keys: bool
+) -> Sequence[Meaning | None]:
+    """What the results of an equation are, of which some operands (``keys``: keys) are known."""
+    name = equation.name
+    if name == "unstack":
         return _match_keys.unstack(equation, operands[0])
     if len(equation.outputs) != 1:
-        return nothing
+        return (None,) * len(equation.outputs)
     shape = tuple(graph.avals[equation.outputs[0]].shape)
-    keys = any(isinstance(operand, (Keys, KeyWords)) for operand in known)
-    if not keys and equation.name not in _match_draws.RESHAPES:
+    if not keys and name not in _match_draws.RESHAPES:
         # jax lets a scalar stand beside an array: one number for all, not one for each.
-        if any(
-            getattr(operand, "shape", shape) != shape
-            for operand in known
-            if not isinstance(operand, Const)
-        ):
-            return nothing
-    rule = (_match_keys if keys else _match_draws).RULES.get(equation.name)
+        for operand in operands:
+            if operand is not None and not isinstance(operand, Const):
+                if getattr(operand, "shape", shape) != shape:
+                    return (None,)
+    rule = (_match_keys if keys else _match_draws).RULES.get(name)
     meaning = rule(equation, shape, operands) if rule is not None else None
     if meaning is None and not keys:
         meaning = _match_table.step(equation, shape, operands)
-    return [meaning]
+    return (meaning,)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,7 @@ def _reshape(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> M
         axes = list(equation.params["broadcast_dimensions"])
         if axes != sorted(axes) or math.prod(shape) != math.prod(value.shape):
             return None
-    return replace(value, shape=shape)
+    return value.replace(shape=shape)
 
 
 @_rule("copy", "copy_p", "stop_gradient", "name")
@@ -80,7 +79,7 @@ def _shift(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Mea
     word, amount = operands[0], number(operands[1])
     if isinstance(word, Word) and word.step == 0 and amount is not None:
         if _MANTISSA_SHIFT.get(word.bits) == int(amount):
-            return replace(word, shape=shape, step=1)
+            return word.replace(shape=shape, step=1)
     return None
 
 
@@ -89,7 +88,7 @@ def _or(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meanin
     word, pattern = pair(operands)
     if isinstance(word, Word) and word.step == 1 and pattern is not None:
         if int(pattern) == _ONE[word.bits]:
-            return replace(word, shape=shape, step=2)
+            return word.replace(shape=shape, step=2)
     return None
 
 
@@ -107,15 +106,15 @@ def _times(real: Real, shape: Shape, constant: Any) -> Meaning | None:
     if not _usual(real, constant):
         return None
     if constant == 1.0:
-        return replace(real, shape=shape)
+        return real.replace(shape=shape)
     if real.scale == 1.0:
-        return replace(real, shape=shape, scale=float(constant))
+        return real.replace(shape=shape, scale=float(constant))
     if merges_factors():
         with np.errstate(all="ignore"):
             scale = float(real.dtype(real.scale) * real.dtype(constant))
-        return replace(real, shape=shape, scale=scale) if _usual(real, scale) else None
+        return real.replace(shape=shape, scale=scale) if _usual(real, scale) else None
     if real.stage == "normal" and real.factor == 1.0:
-        return replace(real, shape=shape, factor=real.scale, scale=float(constant))
+        return real.replace(shape=shape, factor=real.scale, scale=float(constant))
     return None
 
 
@@ -131,7 +130,7 @@ def _sub(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     if not isinstance(real, Real) or constant is None:
         return None
     if real.stage == "one_two":
-        return replace(real, shape=shape, stage="unit") if constant == 1.0 else None
+        return real.replace(shape=shape, stage="unit") if constant == 1.0 else None
     return _shifted(real, shape, -float(constant))
 
 
@@ -141,11 +140,11 @@ def _mul(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     if constant is None:
         return None
     if isinstance(value, Remainder) and value.stage == "word":
-        return replace(value, shape=shape, stage="product", mult=int(constant))
+        return value.replace(shape=shape, stage="product", mult=int(constant))
     if not isinstance(value, Real) or value.shift is not None:
         return None
     if value.stage == "unit":
-        return replace(value, shape=shape, stage="scaled", span=float(constant))
+        return value.replace(shape=shape, stage="scaled", span=float(constant))
     if value.stage in ("ranged", "normal", "clipped"):
         return _times(value, shape, constant)
     return None
@@ -176,11 +175,11 @@ def _add(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     if isinstance(value, Integers) and not value.shifted:
         low = int(constant) & ((1 << value.bits) - 1)
         whole = np.dtype(value.dtype).itemsize * 8 == value.bits
-        return replace(value, shape=shape, low=low, shifted=True) if whole else None
+        return value.replace(shape=shape, low=low, shifted=True) if whole else None
     if not isinstance(value, Real):
         return None
     if value.stage == "scaled":
-        return replace(value, shape=shape, stage="shifted", low=float(constant))
+        return value.replace(shape=shape, stage="shifted", low=float(constant))
     return _shifted(value, shape, float(constant))
 
 
@@ -188,7 +187,7 @@ def _shifted(real: Real, shape: Shape, constant: float) -> Meaning | None:
     if real.stage not in ("ranged", "normal", "clipped") or real.shift is not None:
         return None
     # XLA leaves out the addition of a zero, also where it would make 0.0 of -0.0.
-    return replace(real, shape=shape, shift=constant if constant else None)
+    return real.replace(shape=shape, shift=constant if constant else None)
 
 
 @_rule("max")
@@ -197,11 +196,11 @@ def _max(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     if not isinstance(real, Real) or bound is None or real.shift is not None:
         return None
     if real.stage == "shifted" and _same(float(bound), real.low):
-        return replace(real, shape=shape, stage="ranged")
+        return real.replace(shape=shape, stage="ranged")
     if real.stage == "normal" and real.factor == 1.0:
         # The clip separates the factors before it from those after.
         clip = (float(bound), math.inf)
-        return replace(real, shape=shape, stage="clip_low", clip=clip, factor=real.scale, scale=1.0)
+        return real.replace(shape=shape, stage="clip_low", clip=clip, factor=real.scale, scale=1.0)
     return None
 
 
@@ -213,7 +212,7 @@ def _same(a: float, b: float) -> bool:
 def _min(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     real, bound = pair(operands)
     if isinstance(real, Real) and real.stage == "clip_low" and bound is not None:
-        return replace(real, shape=shape, stage="clipped", clip=(real.clip[0], float(bound)))
+        return real.replace(shape=shape, stage="clipped", clip=(real.clip[0], float(bound)))
     return None
 
 
@@ -223,8 +222,8 @@ def _clamp(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Mea
     if isinstance(real, Real) and (real.stage, real.factor, real.shift) == ("normal", 1.0, None):
         if low is not None and high is not None:
             clip = (float(low), float(high))
-            return replace(
-                real, shape=shape, stage="clipped", clip=clip, factor=real.scale, scale=1.0
+            return real.replace(
+                shape=shape, stage="clipped", clip=clip, factor=real.scale, scale=1.0
             )
     return None
 
@@ -237,7 +236,7 @@ def _erf_inv(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> M
         return None
     if real.scale != 1.0 or real.shift is not None:
         return None
-    return replace(real, shape=shape, stage="normal")
+    return real.replace(shape=shape, stage="normal")
 
 
 @_rule("lt")
@@ -288,9 +287,9 @@ def _convert(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> M
     value, new = operands[0], np.dtype(equation.params["new_dtype"])
     if isinstance(value, Integers) and new.kind in "iu":
         if new.itemsize <= np.dtype(value.dtype).itemsize:
-            return replace(value, shape=shape, dtype=new.name)
+            return value.replace(shape=shape, dtype=new.name)
     if isinstance(value, Real) and new == np.dtype(value.dtype):
-        return replace(value, shape=shape)
+        return value.replace(shape=shape)
     if isinstance(value, Word) and value.step == 0 and new.name == f"uint{value.bits}":
-        return replace(value, shape=shape)
+        return value.replace(shape=shape)
     return None

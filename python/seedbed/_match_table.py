@@ -7,7 +7,6 @@ follows is a table, filled by XLA itself: exact by construction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -53,4 +52,4 @@ def step(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     )
     params = tuple(sorted((k, v) for k, v in equation.params.items()))
     step = (equation.name, params, chain[0], constants)
-    return replace(value, shape=shape, dtype=np.dtype(aval.dtype).name, steps=(*value.steps, step))
+    return value.replace(shape=shape, dtype=np.dtype(aval.dtype).name, steps=(*value.steps, step))

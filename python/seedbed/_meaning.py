@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ import numpy as np
 from . import _lookup
 from ._draw import Draw, KeyPath, Kind, Shape
 from ._fold import Const, splat
+from ._record import Record
 from ._trace import Equation
 
 
@@ -46,24 +46,21 @@ def words(values: Sequence[float], dtype: Any) -> tuple[int, ...]:
         return tuple(int(word) for word in np.array(values, dtype).view(unsigned))
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(Record):
     path: KeyPath
 
     def draw(self) -> Draw | None:
         return Draw(Kind.KEY, self.path, 1, 32, "uint32", (*self.path.batch, 2))
 
 
-@dataclass(frozen=True, slots=True)
-class KeyWords:
+class KeyWords(Record):
     path: KeyPath
 
     def draw(self) -> Draw | None:
         return Keys(self.path).draw()
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(Record):
     path: KeyPath
     bits: int
     shape: Shape
@@ -76,8 +73,7 @@ class Word:
         return make_draw(Kind.BITS, self.path, self.bits, f"uint{self.bits}", self.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class Real:
+class Real(Record):
     """``max(low, u*span + low)``, ``erf_inv`` of it if ``normal``, then
     ``clip(. * factor) * scale + shift``, in the dtype's arithmetic."""
 
@@ -129,8 +125,7 @@ class Real:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(Record):
     """``steps`` applied to the index ``word >> drop``; at most 2**16 different values."""
 
     path: KeyPath
@@ -152,14 +147,12 @@ class Lookup:
 
     def draw(self) -> Draw | None:
         table = _lookup.table(self.bits, self.drop, self.steps)
-        return replace(
-            make_draw(Kind.TABLE, self.path, self.bits, self.dtype, self.shape, (self.drop,)),
-            table=table,
-        )
+        params = (self.drop,)
+        made = make_draw(Kind.TABLE, self.path, self.bits, self.dtype, self.shape, params)
+        return made.replace(table=table)
 
 
-@dataclass(frozen=True, slots=True)
-class Remainder:
+class Remainder(Record):
     """Steps of ``((hi % span) * mult + lo % span) % span``."""
 
     stage: str  # word: w % span; product: (hi % span) * mult; sum
@@ -173,8 +166,7 @@ class Remainder:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Integers:
+class Integers(Record):
     """A finished ``randint`` of ``word_bits`` arithmetic, as any integer dtype."""
 
     path: KeyPath
@@ -191,13 +183,12 @@ class Integers:
         return make_draw(Kind.RANDINT, self.path, self.bits, self.dtype, self.shape, params)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Record):
     made: Draw
     shape: Shape
 
     def draw(self) -> Draw | None:
-        return replace(self.made, shape=self.shape)
+        return self.made.replace(shape=self.shape)
 
 
 Meaning = Keys | KeyWords | Word | Real | Lookup | Remainder | Integers | Sample

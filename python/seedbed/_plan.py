@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from . import _compat
 from ._draw import Draw, Kind, Shape
 from ._fold import Atom, Const
 from ._meaning import Keys, Lookup, Meaning, Real
-from ._steps import Literal, Operand, Source, Splat, Step, constant
+from ._record import Record
+from ._steps import Computation, Literal, Operand, Source, Splat, Step, constant
 from ._trace import Graph
 
 ALL_KERNELS = frozenset(
@@ -33,8 +33,7 @@ _NATIVE_DTYPES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Record):
     """One leaf of the result: its name, its type, its source and the reason for it."""
 
     path: str
@@ -51,8 +50,7 @@ class Output:
         return math.prod(self.shape) * itemsize
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
     """What one member's initialisation consists of.
 
     Attributes:
@@ -71,11 +69,11 @@ class Plan:
     steps: tuple[Step, ...]
     outputs: tuple[Output, ...]
     # Not compared: programs give leaves, and the metadata of modules need not be comparable.
-    out_tree: Any = field(compare=False)
+    out_tree: Any
     reference: str | None = None
-    streams: tuple[str, ...] = field(default=("",), compare=False)
-    args: tuple[int, ...] = field(default=(), compare=False)
-    captures: tuple[int, ...] = field(default=(), compare=False)
+    streams: tuple[str, ...] = ("",)
+    args: tuple[int, ...] = ()
+    captures: tuple[int, ...] = ()
 
     @property
     def member_bytes(self) -> int:
@@ -175,8 +173,7 @@ def build(
 _UNUSED = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(Record):
     """What becomes one step: an equation, or a call that stays shut."""
 
     eqn: Any
@@ -186,8 +183,10 @@ class Unit:
     @property
     def name(self) -> str:
         name = str(self.eqn.primitive.name)
+        if name not in ("jit", "pjit"):
+            return name
         called = self.eqn.params.get("name")
-        return f"{name} {called}" if name in ("jit", "pjit") and called else name
+        return f"{name} {called}" if called else name
 
 
 class _Builder:
@@ -222,6 +221,11 @@ class _Builder:
         }
         self.shut = set(range(len(graph.calls))) - recognised
         self.kept: dict[int, Unit] = {}
+        self.units: dict[int, tuple[int, Unit]] = {}
+        # By the ids of equations and of constants, which calls of one sampler share.
+        self.computations: dict[int, Computation] = {}
+        self.constants: dict[int, Source] = {}
+        self.random: dict[int, bool] = {}
         # Numbers of the values in the plan.
         self.values: dict[int, int] = {}
 
@@ -257,7 +261,10 @@ class _Builder:
             if number != _UNUSED and number not in self.values:
                 self.values[number] = len(self.values)
             outputs.append(self.values.get(number, _UNUSED))
-        return Step(unit.eqn, inputs, tuple(outputs))
+        made = self.computations.get(id(unit.eqn))
+        if made is None:
+            made = self.computations[id(unit.eqn)] = Computation(unit.eqn)
+        return Step(made, inputs, tuple(outputs))
 
     def require(self, atom: Atom) -> None:
         """Finds a source for a residual value, and for everything it needs (iteratively).
@@ -283,6 +290,12 @@ class _Builder:
     def unit(self, number: int) -> tuple[int, Unit]:
         """The equation or shut call that a value comes from, and its place in the order."""
         position = self.producer[number]
+        found = self.units.get(position)
+        if found is None:
+            found = self.units[position] = self.found(position)
+        return found
+
+    def found(self, position: int) -> tuple[int, Unit]:
         equation = self.graph.equations[position]
         outer = next((call for call in equation.calls if call in self.shut), None)
         if outer is None:
@@ -329,10 +342,13 @@ class _Builder:
 
     def source(self, atom: Atom) -> Source:
         if isinstance(atom, Const):
-            return constant(atom.value)
+            made = self.constants.get(id(atom))
+            if made is None:
+                made = self.constants[id(atom)] = constant(atom.value)
+            return made
         source = self.sources[atom]
         if isinstance(source, Operand) and source.kind == "value":
-            return Operand("value", self.values[source.index])
+            return Operand("value", self.values[source.index], None)
         return source
 
     def reason(self, atom: Atom) -> str:
@@ -370,10 +386,16 @@ class _Builder:
             if position in seen:
                 continue
             seen.add(position)
-            if _is_random(unit):
+            if self.is_random(unit):
                 random.add(unit.name)
             pending.extend(operand for operand in unit.inputs if isinstance(operand, int))
         return sorted(feeds), sorted(random)
+
+    def is_random(self, unit: Unit) -> bool:
+        found = self.random.get(id(unit.eqn))
+        if found is None:
+            found = self.random[id(unit.eqn)] = _is_random(unit)
+        return found
 
 
 def _is_random(unit: Unit) -> bool:

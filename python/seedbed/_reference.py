@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.extend.random import threefry_2x32
 
 from . import _compat
 from ._same import Trimmed
@@ -36,7 +35,7 @@ def _fold_wide(key: Any, members: Any) -> Any:
     """``fold_in`` by indices of 64 bits, which `jax.random.fold_in` does not take."""
     typed = _compat.is_key(key.dtype)
     words = jax.random.key_data(key) if typed else key
-    pairs = threefry_2x32(words, members.T.reshape(-1)).reshape(2, -1).T
+    pairs = _compat.threefry_2x32(words, members.T.reshape(-1)).reshape(2, -1).T
     return jax.random.wrap_key_data(pairs, impl=_compat.key_impl(key.dtype)) if typed else pairs
 
 

@@ -12,13 +12,13 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
 from . import _compat
+from ._record import Record
 
 _JAXPRS = _compat.JAXPRS
 _BY_VALUE = frozenset([bool, int, str, bytes])
@@ -77,8 +77,7 @@ def token(program: Any) -> Fingerprint:
     return _Walk().run(root)
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
+class _Body(Record):
     """The parts of a jaxpr that are compared."""
 
     inputs: tuple[Any, ...]
@@ -202,6 +201,8 @@ class _Walk:
             return _Identity(value)
         if isinstance(value, (np.ndarray, np.generic)):
             return _array(value)
+        if isinstance(value, Record):
+            return (kind, *[self.freeze(field, depth + 1) for field in value.fields()])
         if (fields := _fields(value)) is not None:
             return (kind, *[self.freeze(field, depth + 1) for field in fields])
         if _has_own_equality(value):
@@ -257,8 +258,7 @@ def _has_own_equality(value: Any) -> bool:
 # --- the part that matters --------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Trimmed:
+class Trimmed(Record):
     """A closed jaxpr without what neither its results nor its effects depend on.
 
     Compared by structure. Its inputs are the keys, the captured arrays and the arguments that

@@ -25,7 +25,6 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from . import _compat, _golden, _lowering, _native
 from ._cases import CASES, COUNT, KNOWN_ANSWERS, chain
 from ._draw import Draw, Kind
 from ._plan import ALL_KERNELS
+from ._record import Record
 
 Digests = dict[str, str]
 
@@ -238,8 +238,7 @@ def _write_cache(path: Path | None, situation: Mapping[str, Any], found: Digests
 # --- the verdict --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Record):
     """The outcome of the self-check.
 
     Attributes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,10 +10,10 @@ import numpy as np
 from . import _same
 from ._draw import Shape
 from ._fold import splat
+from ._record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Operand:
+class Operand(Record):
     """Where one operand of the residual program comes from.
 
     ``kind`` is ``"draw"`` (index into the plan's draws), ``"key"`` (the same, wrapped as typed
@@ -28,8 +26,7 @@ class Operand:
     impl: Any = None  # of a ``"key"``
 
 
-@dataclass(frozen=True, slots=True)
-class Splat:
+class Splat(Record):
     """A constant array of one repeated number, kept as one number."""
 
     dtype: str
@@ -41,8 +38,7 @@ class Splat:
         return jnp.full(self.shape, number) if self.shape else number
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(Record):
     """A small constant array."""
 
     dtype: str
@@ -56,25 +52,40 @@ class Literal:
 Source = Operand | Splat | Literal
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One residual equation; compared by what it computes, not by which trace it is from."""
+class Computation:
+    """What an equation computes; compared by that, not by which trace it is from."""
 
-    eqn: Any
+    __slots__ = ("_token", "eqn")
+
+    def __init__(self, eqn: Any) -> None:
+        self.eqn = eqn
+        self._token: _same.Fingerprint | None = None
+
+    def token(self) -> _same.Fingerprint:
+        if self._token is None:
+            self._token = _same.token(self.eqn)
+        return self._token
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Computation):
+            return NotImplemented
+        return self.eqn is other.eqn or self.token() == other.token()
+
+    def __hash__(self) -> int:
+        # The rest costs more than a comparison that is not needed.
+        return hash(str(self.eqn.primitive.name))
+
+
+class Step(Record):
+    """One residual equation: what it computes, from what, and the numbers of its results."""
+
+    computation: Computation
     inputs: tuple[Source, ...]
     outputs: tuple[int, ...]
 
-    @functools.cached_property
-    def _meaning(self) -> tuple[Any, ...]:
-        return (_same.token(self.eqn), self.inputs, self.outputs)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Step):
-            return NotImplemented
-        return self is other or self._meaning == other._meaning
-
-    def __hash__(self) -> int:
-        return hash(self._meaning)
+    @property
+    def eqn(self) -> Any:
+        return self.computation.eqn
 
 
 def constant(value: np.ndarray[Any, Any]) -> Splat | Literal:

@@ -9,15 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jax.extend.random import define_prng_impl, threefry_prng_impl
 
 from . import _cipher, _compat
 
 __all__ = ["from_threefry", "impl", "to_threefry"]
 
-impl: Any = define_prng_impl(
+impl: Any = _compat.define_prng_impl(
     key_shape=(2,),
-    seed=threefry_prng_impl.seed,
+    seed=_compat.threefry_prng_impl.seed,
     split=_cipher.split,
     random_bits=_cipher.random_bits,
     fold_in=_cipher.fold_in,

@@ -14,12 +14,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
-import jax.extend.core as jex_core
 from jax.interpreters import batching
 
 from .. import _compat
 
-_tap: Any = jex_core.Primitive("seedbed_tap")
+_tap: Any = _compat.core.Primitive("seedbed_tap")
 _tap.def_abstract_eval(lambda value, *, number: value)
 
 
@@ -96,10 +95,9 @@ def split(
     # The others may read inputs that this program does not have.
     body = [eqn for eqn in body if any(variable in used for variable in eqn.outvars)]
     single = jaxpr.replace(eqns=body, invars=[key, *(inputs[i] for i in needed)], outvars=outs)
-    core: Any = jex_core
     return (
-        core.ClosedJaxpr(single, closed.consts),
-        core.ClosedJaxpr(members, closed.consts),
+        _compat.ClosedJaxpr(single, closed.consts),
+        _compat.ClosedJaxpr(members, closed.consts),
         needed,
         tuple(variable.aval for variable in branches),
     )

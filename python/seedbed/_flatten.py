@@ -1,0 +1,325 @@
+"""Flatten: a traced function as one list of equations, calls opened and constants folded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _compat, _same
+from ._fold import ROUNDED_BY_PLACE, Atom, Const, Unsettled, fold
+
+# Constants of at most this many elements are told apart by value.
+_SMALL = 64
+
+
+class Equation:
+    """One primitive application; ``eqn`` keeps its parameters and context.
+
+    Attributes:
+        calls: the opened calls it stands in, outermost first (positions in `Graph.calls`).
+    """
+
+    __slots__ = ("calls", "eqn", "inputs", "name", "outputs")
+
+    def __init__(
+        self, eqn: Any, inputs: tuple[Atom, ...], outputs: tuple[int, ...], calls: tuple[int, ...]
+    ) -> None:
+        self.eqn = eqn
+        self.inputs = inputs
+        self.outputs = outputs
+        self.calls = calls
+        self.name = str(eqn.primitive.name)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.eqn.params  # type: ignore[no-any-return]
+
+
+class Call:
+    """A call that was opened: its operands and results as values of the flat program."""
+
+    __slots__ = ("eqn", "inputs", "outputs")
+
+    def __init__(self, eqn: Any, inputs: tuple[Atom, ...], outputs: tuple[Atom, ...] = ()) -> None:
+        self.eqn = eqn
+        self.inputs = inputs
+        self.outputs = outputs
+
+
+class Graph:
+    """A traced init function, flat.
+
+    Attributes:
+        closed: the jaxpr as traced, which the reference backend evaluates.
+        out_tree: structure of the result.
+        paths: name of each output leaf, as `jax.tree_util.keystr` writes it.
+        streams: name of each key, empty where there is only one.
+        key_inputs, arg_inputs: value numbers of the keys and of the argument leaves.
+        captured: arrays the function closed over, by value number.
+        equations, outputs: the program.
+        calls: the calls that were opened on the way.
+        avals: abstract value of every value number.
+        effects: whether the function has side effects (printing, callbacks).
+    """
+
+    def __init__(
+        self, closed: Any, out_tree: Any, paths: tuple[str, ...], streams: tuple[str, ...]
+    ) -> None:
+        self.closed = closed
+        self.out_tree = out_tree
+        self.paths = paths
+        self.streams = streams
+        self.key_inputs: tuple[int, ...] = ()
+        self.arg_inputs: tuple[int, ...] = ()
+        self.captured: dict[int, Any] = {}
+        self.equations: list[Equation] = []
+        self.calls: list[Call] = []
+        self.outputs: tuple[Atom, ...] = ()
+        self.avals: list[Any] = []
+        self.effects = bool(closed.jaxpr.effects)
+
+
+def flatten(graph: Graph) -> None:
+    """Fills a graph with what its ``closed`` computes."""
+    _Flattening(graph).run()
+
+
+class _Frame:
+    """A body that is being gone through, and what the graph held before it."""
+
+    __slots__ = ("body", "call", "calls", "key", "mark", "operands", "position", "scope")
+
+    def __init__(self, body: Any, scope: dict[Any, Atom]) -> None:
+        self.body = body
+        self.scope = scope
+        self.position = 0
+        # Of a call: the positions of the calls it stands in and its own, its name among the
+        # blocks, its operands, and the lengths of the graph's lists.
+        self.calls: tuple[int, ...] = ()
+        self.key: Any = None
+        self.operands: tuple[Atom, ...] = ()
+        self.mark = (0, 0, 0)
+
+
+class _Block:
+    """What opening a call added to the graph, to be added again for an equal call."""
+
+    __slots__ = ("avals", "calls", "captured", "depth", "equations", "fixed", "mark", "operands")
+
+    def __init__(self, frame: _Frame, graph: Graph, fixed: set[int]) -> None:
+        self.mark = equations, calls, avals = frame.mark
+        self.depth = len(frame.calls) - 1
+        self.operands = frame.operands
+        self.equations = graph.equations[equations:]
+        self.calls = graph.calls[calls:]
+        self.avals = graph.avals[avals:]
+        self.fixed = [n for n in range(avals, len(graph.avals)) if n in fixed]
+        self.captured = [(n, graph.captured[n]) for n in graph.captured if n >= avals]
+
+
+class _Flattening:
+    """Opens calls in place and folds constants, iteratively over the open calls.
+
+    A model calls the same few samplers thousands of times, and jax traces each once. So does this:
+    what a body comes to depends on it, on its constant operands, and on which others are one.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        # Values computed from constants alone, if not by us.
+        self.fixed: set[int] = set()
+        self.literals: dict[int, Const] = {}
+        self.small: dict[Any, Const] = {}
+        # Calls that were opened; None for one that has to stay shut.
+        self.blocks: dict[Any, _Block | None] = {}
+        self.kept: list[Any] = []  # what `blocks` knows by its id
+
+    def run(self) -> None:
+        graph = self.graph
+        jaxpr = graph.closed.jaxpr
+        env: dict[Any, Atom] = {}
+        self.bind_consts(env, jaxpr.constvars, graph.closed.consts)
+        inputs = [self.new(variable.aval) for variable in jaxpr.invars]
+        env.update(zip(jaxpr.invars, inputs, strict=True))
+        keys = len(graph.streams)
+        graph.key_inputs, graph.arg_inputs = tuple(inputs[:keys]), tuple(inputs[keys:])
+        frames = [_Frame(jaxpr, env)]
+        while frames:
+            frame = frames[-1]
+            if frame.position == len(frame.body.eqns):
+                frames.pop()
+                results = tuple([self.read(frame.scope, v) for v in frame.body.outvars])
+                if frames:
+                    self.close(frame, frames[-1], results)
+                else:
+                    graph.outputs = results
+                continue
+            eqn = frame.body.eqns[frame.position]
+            operands = tuple([self.read(frame.scope, variable) for variable in eqn.invars])
+            inner = _compat.inner_jaxpr(eqn)
+            if inner is not None and (not _compat.is_remat(eqn) or _draws(inner.jaxpr)):
+                key = self.key(inner, operands)
+                block = self.blocks.get(key)
+                if block is not None:
+                    results = self.add(block, eqn, operands, frame.calls)
+                    frame.scope.update(zip(eqn.outvars, results, strict=True))
+                    frame.position += 1
+                    continue
+                if key not in self.blocks:
+                    frames.append(self.open(inner, eqn, operands, key, frame.calls))
+                    continue
+            try:
+                self.equation(eqn, operands, frame)
+            except Unsettled:
+                frames.pop()
+                self.shut(frame)
+                continue
+            frame.position += 1
+
+    def equation(self, eqn: Any, operands: tuple[Atom, ...], frame: _Frame) -> None:
+        """Folds an equation, or puts it into the graph.
+
+        Raises:
+            Unsettled: the call it stands in has to stay shut.
+        """
+        folded = fold(eqn, operands, nested=bool(frame.calls))
+        if folded is not None:
+            frame.scope[eqn.outvars[0]] = self.shared(folded)
+            return
+        known = all(isinstance(operand, Const) or operand in self.fixed for operand in operands)
+        if known and frame.calls and eqn.primitive.name in ROUNDED_BY_PLACE:
+            raise Unsettled
+        outputs = tuple([self.new(variable.aval) for variable in eqn.outvars])
+        if known:
+            self.fixed.update(outputs)
+        frame.scope.update(zip(eqn.outvars, outputs, strict=True))
+        self.graph.equations.append(Equation(eqn, operands, outputs, frame.calls))
+
+    # --- values ---
+
+    def new(self, aval: Any) -> int:
+        self.graph.avals.append(aval)
+        return len(self.graph.avals) - 1
+
+    def bind_consts(
+        self, scope: dict[Any, Atom], variables: Sequence[Any], values: Sequence[Any]
+    ) -> None:
+        for variable, value in zip(variables, values, strict=True):
+            if _same.is_constant(value):
+                scope[variable] = self.shared(Const(np.asarray(value)))
+            else:
+                number = self.new(variable.aval)
+                self.graph.captured[number] = value
+                scope[variable] = number
+
+    def read(self, scope: dict[Any, Atom], variable: Any) -> Atom:
+        if not hasattr(variable, "val"):
+            return scope[variable]
+        literal = self.literals.get(id(variable))
+        if literal is None:
+            value = np.asarray(variable.val, dtype=variable.aval.dtype)
+            literal = self.literals[id(variable)] = self.shared(Const(value))
+        return literal
+
+    def shared(self, constant: Const) -> Const:
+        """Equal small constants are one object."""
+        value = constant.value
+        if value.size > _SMALL or value.dtype.hasobject:
+            return constant
+        return self.small.setdefault((value.dtype, value.shape, value.tobytes()), constant)
+
+    # --- calls ---
+
+    def key(self, inner: Any, operands: tuple[Atom, ...]) -> Any:
+        """What decides how the body of a call comes out."""
+        seen: dict[Atom, Any] = {}
+        marks: list[Any] = []
+        for operand in operands:
+            if isinstance(operand, Const):
+                marks.append(id(operand))
+            else:
+                marks.append(seen.setdefault(operand, (len(seen), operand in self.fixed)))
+        return (id(inner.jaxpr), *map(id, inner.consts), None, *marks)
+
+    def open(
+        self, inner: Any, eqn: Any, operands: tuple[Atom, ...], key: Any, calls: tuple[int, ...]
+    ) -> _Frame:
+        graph = self.graph
+        self.kept.append((inner, operands))
+        mark = (len(graph.equations), len(graph.calls), len(graph.avals))
+        scope: dict[Any, Atom] = {}
+        self.bind_consts(scope, inner.jaxpr.constvars, inner.consts)
+        scope.update(zip(inner.jaxpr.invars, operands, strict=True))
+        frame = _Frame(inner.jaxpr, scope)
+        frame.calls = (*calls, len(graph.calls))
+        frame.key, frame.operands, frame.mark = key, operands, mark
+        graph.calls.append(Call(eqn, operands))
+        return frame
+
+    def close(self, frame: _Frame, caller: _Frame, results: tuple[Atom, ...]) -> None:
+        call = self.graph.calls[frame.calls[-1]]
+        call.outputs = results
+        caller.scope.update(zip(call.eqn.outvars, results, strict=True))
+        caller.position += 1
+        self.blocks[frame.key] = _Block(frame, self.graph, self.fixed)
+
+    def shut(self, frame: _Frame) -> None:
+        """Takes back what was done since a call was opened, which has to stay shut."""
+        graph = self.graph
+        equations, calls, avals = frame.mark
+        for number in range(avals, len(graph.avals)):
+            graph.captured.pop(number, None)
+            self.fixed.discard(number)
+        del graph.equations[equations:], graph.calls[calls:], graph.avals[avals:]
+        self.blocks[frame.key] = None
+
+    def add(
+        self, block: _Block, eqn: Any, operands: tuple[Atom, ...], calls: tuple[int, ...]
+    ) -> tuple[Atom, ...]:
+        """Adds an opened call once more, for other operands; returns its results."""
+        graph = self.graph
+        _, first_call, first = block.mark
+        shift, call_shift = len(graph.avals) - first, len(graph.calls) - first_call
+        number: dict[Atom, Atom] = dict(zip(block.operands, operands, strict=True))
+
+        def renamed(atoms: tuple[Atom, ...]) -> tuple[Atom, ...]:
+            return tuple(
+                [
+                    atom
+                    if isinstance(atom, Const)
+                    else (atom + shift if atom >= first else number[atom])
+                    for atom in atoms
+                ]
+            )
+
+        inside: dict[tuple[int, ...], tuple[int, ...]] = {}
+        for old in block.equations:
+            chain = inside.get(old.calls)
+            if chain is None:
+                own = [call + call_shift for call in old.calls[block.depth :]]
+                chain = inside[old.calls] = (*calls, *own)
+            outputs = tuple([output + shift for output in old.outputs])
+            graph.equations.append(Equation(old.eqn, renamed(old.inputs), outputs, chain))
+        for call in block.calls:
+            graph.calls.append(Call(call.eqn, renamed(call.inputs), renamed(call.outputs)))
+        graph.calls[first_call + call_shift].eqn = eqn
+        graph.avals.extend(block.avals)
+        self.fixed.update([fixed + shift for fixed in block.fixed])
+        graph.captured.update((captured + shift, value) for captured, value in block.captured)
+        return graph.calls[first_call + call_shift].outputs
+
+
+def _draws(jaxpr: Any) -> bool:
+    """Whether random numbers are made anywhere inside."""
+    open_bodies = [jaxpr]
+    while open_bodies:
+        body = open_bodies.pop()
+        for eqn in body.eqns:
+            if str(eqn.primitive.name).startswith("random_"):
+                return True
+            inner = _compat.inner_jaxpr(eqn)
+            if inner is not None:
+                open_bodies.append(inner.jaxpr)
+    return False
