@@ -1,4 +1,4 @@
-"""The runner: ``python -m benchmarks [TABLE] [--quick] ...`` from the repository root."""
+"""The runner: ``python -m benchmarks [TABLE ...] [--quick] ...`` from the repository root."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import cases, environment, measure, report
+from . import cases, compare, environment, measure, report
 
 RESULTS = Path(__file__).parent / "results"
 # Where runs go that are not meant to be shown; git ignores it.
 SCRATCH = RESULTS / "scratch"
+ROOFLINE = "roofline"
+# Samples of each loop, and MiB of the memory tests; by --quick.
+_ROOFLINE = {False: (300, 176), True: (10, 16)}
 _EPILOG = (
-    "Runs of whole tables rewrite benchmarks/README.md; others, of --case, --peer or --quick, go "
-    "to results/scratch."
+    "Tables: " + ", ".join([*cases.TABLES, ROOFLINE]) + ". Runs of whole tables rewrite "
+    "benchmarks/README.md; others, of --case, --peer or --quick, go to results/scratch. The exit "
+    "status is 1 if peers that promise the same bits differ, or if --compare finds a loss, and 2 "
+    "for arguments that make no sense."
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures what is asked for; returns 1 if peers that promise the same bits differ."""
+    """Does what is asked for; returns the exit status."""
     options = _options(arguments)
     if options.list:
         for case in cases.CASES:
-            print(f"{case.name:22} {case.heading}\n{'':22} {', '.join(case.peers)}")
+            print(f"{case.name:24} {case.heading}\n{'':24} {', '.join(case.peers)}")
         return 0
     if options.report:
         for path in sorted(RESULTS.glob("*/*.json")):
@@ -36,31 +41,51 @@ def main(arguments: list[str] | None = None) -> int:
         _rewrite_page()
         return 0
     try:
-        chosen = cases.select(options.table + options.case, options.peer)
+        return _compare(options) if options.compare else _measure(options)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _measure(options: argparse.Namespace) -> int:
+    tables = [] if "all" in options.table else options.table
+    wanted = [table for table in tables if table != ROOFLINE] + options.case
+    chosen = cases.select(wanted, options.peer) if wanted or ROOFLINE not in tables else ()
+    full = not (options.quick or options.case or options.peer or options.out)
+    described = environment.describe()
+    out = options.out or (RESULTS / _run_name(described) if full else SCRATCH)
+    started = time.monotonic()
+    same = _run_tables(chosen, _settings(options), described, out)
+    if ROOFLINE in tables or not (tables or options.case or options.peer):
+        _run_roofline(options.quick, described, out)
+    if full:
+        _rewrite_page()
+    _log(f"{time.monotonic() - started:.0f} s; results in {out}")
+    return 0 if same else 1
+
+
+def _settings(options: argparse.Namespace) -> measure.Settings:
     settings = measure.QUICK if options.quick else measure.Settings()
     changes = {"rounds": options.rounds, "cap": options.cap}
-    settings = dataclasses.replace(
+    return dataclasses.replace(
         settings, **{name: value for name, value in changes.items() if value is not None}
     )
-    described = environment.describe()
-    full = not (options.quick or options.case or options.peer or options.out)
-    out = options.out or (RESULTS / _run_name(described) if full else SCRATCH)
-    out.mkdir(parents=True, exist_ok=True)
+
+
+def _run_tables(
+    chosen: tuple[cases.Case, ...],
+    settings: measure.Settings,
+    described: dict[str, Any],
+    out: Path,
+) -> bool:
+    """Measures the cases into a file for each table; whether all bits are as promised."""
     if described["load"] and described["load"] > 0.5:
         _log(f"! the machine is busy (load {described['load']}): times will be too long")
-    started = time.monotonic()
     same = True
     for table in dict.fromkeys(case.table for case in chosen):
+        out.mkdir(parents=True, exist_ok=True)
         path = out / f"{table}.json"
-        run: dict[str, Any] = {
-            "table": table,
-            "settings": dataclasses.asdict(settings),
-            "environment": described,
-            "cases": [],
-        }
+        run = _run(table, settings, described)
         for case in chosen:
             if case.table == table:
                 run["cases"].append(measure.measure(case, settings, _log))
@@ -70,17 +95,71 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n{report.overview(run)}\n", flush=True)
         peers = [peer for case in run["cases"] for peer in case["peers"].values()]
         same &= all(peer.get("same_bits") is not False for peer in peers)
-    if full:
-        _rewrite_page()
-    _log(f"{time.monotonic() - started:.0f} s; results in {out}")
-    return 0 if same else 1
+    return same
+
+
+def _run_roofline(quick: bool, described: dict[str, Any], out: Path) -> None:
+    """The bounds of the machine, which no peer and no case has a part in."""
+    from . import roofline
+
+    _log("roofline")
+    try:
+        measured = roofline.measure(*_ROOFLINE[quick])
+        del measured["environment"]  # as described here
+    except (OSError, RuntimeError) as error:
+        _log(f"! no roofline: {error}")
+        return
+    described["load_after"] = environment.load()
+    settings = measure.QUICK if quick else measure.Settings()
+    run = _run(ROOFLINE, settings, described) | {"measured": measured}
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{ROOFLINE}.json"
+    path.write_text(_json(run))
+    _present(path)
+    print(f"\n{report.overview(run)}\n", flush=True)
+
+
+def _run(table: str, settings: measure.Settings, described: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "table": table,
+        "settings": dataclasses.asdict(settings),
+        "environment": described,
+        "cases": [],
+    }
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """A stored result beside another, or beside its cases measured again."""
+    base, *others = [json.loads(path.read_text()) for path in options.compare]
+    if len(others) > 1:
+        raise ValueError("--compare takes a result, or two")
+    if not base["cases"]:
+        raise ValueError(f"{options.compare[0]} holds no cases")
+    if others:
+        new = others[0]
+    else:
+        options.quick |= base["settings"]["quick"]
+        names = [case["name"] for case in base["cases"]]
+        chosen = [
+            case for case in cases.select(options.case or names, options.peer) if case.name in names
+        ]
+        out = options.out or SCRATCH
+        _run_tables(tuple(chosen), _settings(options), environment.describe(), out)
+        new = json.loads((out / f"{base['table']}.json").read_text())
+    changes = compare.compare(base, new)
+    print(compare.report(changes))
+    return 1 if any(change.lost for change in changes) else 0
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, epilog=_EPILOG
+        prog="python -m benchmarks",
+        description="Measures seedbed beside its peers and writes tables and figures.",
+        epilog=_EPILOG,
     )
-    parser.add_argument("table", nargs="*", default=[], help="only this table, all of it")
+    parser.add_argument(
+        "table", nargs="*", default=[], help="only these tables; none, or `all`: everything"
+    )
     parser.add_argument("--list", action="store_true", help="print the cases and their peers")
     parser.add_argument(
         "--case",
@@ -100,6 +179,16 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="timed warm calls of every peer")
     parser.add_argument("--cap", type=float, help="seconds after which a cold start is given up")
     parser.add_argument("--out", type=Path, help="folder for JSON, Markdown and PNG")
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        type=Path,
+        metavar="JSON",
+        help="BASE.json [NEW.json]: print how NEW differs from BASE, both stored results of one "
+        "table, and flag seedbed's losses of more than 10 %%, after what the other peers gained "
+        "or lost in the same run is divided out; without NEW, measure the cases of BASE (or those "
+        "of --case) again",
+    )
     parser.add_argument(
         "--report",
         action="store_true",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
-from .cases import Case, Leaf
+from .case import Case, Leaf
 from .peers import Call, Unavailable
 
 # Variance times fan-in. (The rescaling for truncation does not concern a plain normal.)
@@ -40,33 +40,39 @@ def numpy(case: Case) -> Call:
     return Call(lambda seed: np.random.Generator(np.random.SFC64(seed)), run)
 
 
-def torch(case: Case) -> Call:
+def torch(case: Case, in_place: bool = False) -> Call:
+    """One draw for each leaf into new memory; ``in_place``: into that of the call before."""
     import torch
 
-    def normal(leaf: Leaf, shape: tuple[int, ...]) -> Any:
+    def normal(leaf: Leaf, tensor: Any) -> Any:
         # Scaled by the draw itself: a multiplication afterwards would cost another pass.
-        return torch.empty(shape).normal_(0.0, _standard_deviation(leaf))
+        return tensor.normal_(0.0, _standard_deviation(leaf))
 
     methods: dict[str, Any] = {
-        "bits": lambda leaf, shape: torch.empty(shape, dtype=torch.int32).random_(
-            -(1 << 31), 1 << 31
-        ),
-        "uniform": lambda leaf, shape: torch.rand(shape),
-        "normal": lambda leaf, shape: torch.randn(shape),
-        "truncated_normal": lambda leaf, shape: torch.nn.init.trunc_normal_(torch.empty(shape)),
+        "bits": lambda leaf, tensor: tensor.random_(-(1 << 31), 1 << 31),
+        "uniform": lambda leaf, tensor: tensor.uniform_(),
+        "normal": lambda leaf, tensor: tensor.normal_(),
+        "truncated_normal": lambda leaf, tensor: torch.nn.init.trunc_normal_(tensor),
         "he_normal": normal,
         "lecun_normal": normal,
         "embedding": normal,
-        "zeros": lambda leaf, shape: torch.zeros(shape),
-        "ones": lambda leaf, shape: torch.ones(shape),
+        "zeros": lambda leaf, tensor: tensor.zero_(),
+        "ones": lambda leaf, tensor: tensor.fill_(1.0),
     }
     _refuse(case, set(methods))
+    old: dict[str, Any] = {}
+
+    def tensor(leaf: Leaf) -> Any:
+        if leaf.name in old:
+            return old[leaf.name]
+        dtype = torch.int32 if leaf.sampler == "bits" else torch.float32
+        return torch.empty((case.members, *leaf.shape), dtype=dtype)
 
     def run(generator: Any) -> dict[str, Any]:
-        return {
-            leaf.name: methods[leaf.sampler](leaf, (case.members, *leaf.shape))
-            for leaf in case.leaves
-        }
+        made = {leaf.name: methods[leaf.sampler](leaf, tensor(leaf)) for leaf in case.leaves}
+        if in_place:
+            old.update(made)
+        return made
 
     return Call(torch.manual_seed, run, lambda: {"threads": torch.get_num_threads()})
 

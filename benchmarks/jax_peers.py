@@ -13,8 +13,8 @@ import numpy as np
 from jax.nn import initializers
 
 from . import unrolled as unrolled_lowering
-from .cases import Case, Leaf
-from .peers import Call
+from .case import Case, Leaf
+from .peers import Call, Unavailable
 
 SAMPLERS = {
     "bits": lambda key, shape: jax.random.bits(key, shape, jnp.uint32),
@@ -39,6 +39,10 @@ def key(seed: int) -> Any:
     return np.array([0x5EED, seed], np.uint32)
 
 
+def typed_key(seed: int) -> Any:
+    return jax.random.wrap_key_data(key(seed))
+
+
 def draw(leaf: Leaf, key: Any) -> Any:
     return SAMPLERS[leaf.sampler](key, leaf.shape)
 
@@ -55,7 +59,7 @@ def init(case: Case) -> Any:
     return model
 
 
-def _ready(make: Any) -> Any:
+def ready(make: Any) -> Any:
     return lambda key: jax.block_until_ready(make(key))
 
 
@@ -76,23 +80,43 @@ def plan_facts(plan: Any) -> dict[str, Any]:
     return facts
 
 
-def seedbed(case: Case) -> Call:
+def seedbed(case: Case, typed: bool = False) -> Call:
     import seedbed as sb
 
     make = sb.ensemble(init(case), case.members)
+    seed = typed_key if typed else key
+    return Call(seed, ready(make), lambda: plan_facts(make.plan(key(0))))
 
-    return Call(key, _ready(make), lambda: plan_facts(make.plan(key(0))))
 
-
-def raw(case: Case) -> Call:
+def vmapped(case: Case) -> Any:
+    """What seedbed's calls equal, as a function of one key."""
     member = init(case)
-    make = jax.jit(lambda key: jax.vmap(member)(jax.random.split(key, case.members)))
-    return Call(key, _ready(make), lowering)
+    return lambda key: jax.vmap(member)(jax.random.split(key, case.members))
 
 
-def unrolled(case: Case) -> Call:
-    unrolled_lowering.install()
-    return raw(case)
+def raw(case: Case, impl: str = "", typed: bool = False, unrolled: bool = False) -> Call:
+    if unrolled:
+        unrolled_lowering.install()
+    if impl:
+        return _of_generator(case, impl)
+    return Call(typed_key if typed else key, ready(jax.jit(vmapped(case))), lowering)
+
+
+def _of_generator(case: Case, impl: str) -> Call:
+    """With keys of another type, made from words so that no program has to run for them."""
+    try:
+        words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=impl)))
+    except ValueError as error:
+        raise Unavailable(f"this jax has no such generator: {error}") from None
+    ensemble = vmapped(case)
+    make = jax.jit(lambda words: ensemble(jax.random.wrap_key_data(words, impl=impl)))
+
+    def seed(number: int) -> Any:
+        data = np.full(words.shape, 0x5EED, words.dtype)
+        data[-1] = number
+        return data
+
+    return Call(seed, ready(make))
 
 
 def equinox(case: Case) -> Call:
@@ -110,7 +134,7 @@ def equinox(case: Case) -> Call:
     def make(key: Any) -> Any:
         return eqx.filter_vmap(Model)(jax.random.split(key, case.members))
 
-    return Call(key, _ready(make), lowering)
+    return Call(key, ready(make), lowering)
 
 
 def nnx(case: Case) -> Call:
@@ -131,7 +155,7 @@ def nnx(case: Case) -> Call:
     def make(key: Any) -> Any:
         return nnx.state(create(nnx.Rngs(params=jax.random.wrap_key_data(key))))
 
-    return Call(key, _ready(make), lowering)
+    return Call(key, ready(make), lowering)
 
 
 def linen(case: Case) -> Call:
@@ -145,7 +169,7 @@ def linen(case: Case) -> Call:
 
     model = Model()
     make = jax.jit(lambda key: jax.vmap(model.init)(jax.random.split(key, case.members)))
-    return Call(key, _ready(make), lowering)
+    return Call(key, ready(make), lowering)
 
 
 def zeros(case: Case) -> Call:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .cases import Case
+from .case import Case
 from .peers import FRAMEWORKS, PEERS
 from .worker import serve
 
 Log = Callable[[str], None]
 
 # The peers whose numbers are to be had; the first that ran counts.
-ORACLES = ("jax", "jax_unrolled", "nn_jax", *(f"{name}_own" for name in FRAMEWORKS))
+ORACLES = ("jax", "jax_unrolled", "jax_typed", "nn_jax", *(f"{name}_own" for name in FRAMEWORKS))
 
 
 @dataclass(frozen=True)
@@ -132,19 +132,22 @@ def measure(case: Case, settings: Settings, log: Log) -> dict[str, Any]:
     log(f"{case.name}: {case.heading}")
     with contextlib.closing(Race(case.peers, log)) as race:
         results = race.results
+        cap = min(settings.cap, case.cap or settings.cap)
         for name in case.peers:
-            cold = race.ask(name, "cold", case, timeout=settings.cap)
+            cold = race.ask(name, "cold", case, timeout=cap)
             if cold is not None:
                 _add(results[name], "cold", cold)
                 results[name] |= race.ask(name, "output") or {}
                 results[name]["facts"] = race.ask(name, "facts")
                 log(f"  {PEERS[name].label}: cold {cold['wall']:.2f} s")
         _compare(results, log)
-        _rounds(race, min(settings.rounds, case.rounds or settings.rounds))
-        for name in case.peers:
-            growth = race.ask(name, "memory")
-            if growth is not None:
-                results[name]["peak_growth"] = growth
+        rounds = settings.rounds if case.rounds is None else min(settings.rounds, case.rounds)
+        if rounds:
+            _rounds(race, rounds)
+            for name in case.peers:
+                growth = race.ask(name, "memory")
+                if growth is not None:
+                    results[name]["peak_growth"] = growth
     _cold_again(case, settings, results, log)
     kept = ("name", "heading", "table", "members", "note", "baselines", "ours")
     return {key: getattr(case, key) for key in kept} | {"peers": results}
@@ -172,10 +175,11 @@ def _cold_again(
         for name in case.peers
         if results[name]["status"] == "ok" and results[name]["cold_wall"][0] < settings.repeat_below
     )
-    for _ in range(settings.cold_starts - 1 if case.table != "draws" else 0):
+    starts = min(settings.cold_starts, case.cold_starts or settings.cold_starts)
+    for _ in range(starts - 1):
         with contextlib.closing(Race(names, log)) as race:
             for name in names:
-                cold = race.ask(name, "cold", case, timeout=settings.cap)
+                cold = race.ask(name, "cold", case)
                 if cold is not None:
                     _add(results[name], "cold", cold)
 
@@ -183,7 +187,7 @@ def _cold_again(
 def _add(result: dict[str, Any], what: str, sample: dict[str, float]) -> None:
     """Appends the wall and CPU seconds of one call to the lists ``{what}_wall``, ``{what}_cpu``."""
     for clock, seconds in sample.items():
-        result.setdefault(f"{what}_{clock}", []).append(round(seconds, 6))
+        result.setdefault(f"{what}_{clock}", []).append(round(seconds, 8))
 
 
 def _compare(results: dict[str, dict[str, Any]], log: Log) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from . import jax_peers
-from .cases import Case, Leaf
+from .case import Case, Leaf
 from .peers import Call
 
 

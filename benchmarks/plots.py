@@ -11,6 +11,7 @@ matplotlib.use("Agg")  # no display needed
 
 from matplotlib import pyplot as plt  # noqa: E402
 
+from . import limits_plots  # noqa: E402
 from .peers import PEERS  # noqa: E402
 from .summary import FLOOR, ours, rows  # noqa: E402
 
@@ -26,13 +27,23 @@ _COLUMNS = {
     "ensembles": _ALL,
     "modules": _ALL,
     "frameworks": _ALL,
+    "scaling": _WARM,
+    "donate": (*_WARM, _ALL[-1]),
+    "latency": (("one call, wall µs", "wall", 1e6, ".1f"), ("one call, CPU µs", "cpu", 1e6, ".1f")),
 }
-_OURS, _THEIRS, _FLOOR = "#d1495b", "#7c93b0", "#c9ced6"
+_OURS, _OURS_TOO, _THEIRS, _FLOOR = "#d1495b", "#e8a5ad", "#7c93b0", "#c9ced6"
 
 
 def draw(run: dict[str, Any], path: Path) -> None:
-    """Writes one table of a run as a PNG."""
-    columns = _COLUMNS[run["table"]]
+    """Writes one table of a run as a PNG; nothing for a table that has no figure."""
+    if run["table"] in limits_plots.DRAWN:
+        figure = limits_plots.DRAWN[run["table"]](run)
+        _save(figure, run, path)
+    elif run["table"] in _COLUMNS:
+        _save(_rows_of_bars(run, _COLUMNS[run["table"]]), run, path, "; shorter is better")
+
+
+def _rows_of_bars(run: dict[str, Any], columns: tuple[tuple[str, str, float, str], ...]) -> Any:
     cases = [(case, rows(case)) for case in run["cases"]]
     heights = [len(table) + 1.6 for _, table in cases]
     figure, grid = plt.subplots(
@@ -59,10 +70,14 @@ def draw(run: dict[str, Any], path: Path) -> None:
             fontweight="bold",
             annotation_clip=False,
         )
+    return figure
+
+
+def _save(figure: Any, run: dict[str, Any], path: Path, more: str = "") -> None:
     about = run["environment"]
     figure.suptitle(
         f"seedbed {about['packages'].get('seedbed', '')}, jax {about['packages'].get('jax', '')}, "
-        f"{about['cpu']}, {about['cores']} cores; shorter is better",
+        f"{about['cpu']}, {about['cores']} cores{more}",
         fontsize=10,
         color="#555555",
     )
@@ -70,19 +85,25 @@ def draw(run: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def _colour(name: str, own: str) -> str:
+    if name == own:
+        return _OURS
+    if name.startswith(FLOOR):
+        return _FLOOR
+    return _OURS_TOO if PEERS[name].is_seedbed else _THEIRS
+
+
 def _bars(
     axis: Any, table: list[Any], own: str, values: list[Any], factor: float, form: str
 ) -> None:
     shown = [0.0 if value is None else value * factor for value in values]
-    colours = [
-        _OURS if row.name == own else _FLOOR if row.name.startswith(FLOOR) else _THEIRS
-        for row in table
-    ]
+    colours = [_colour(row.name, own) for row in table]
     axis.barh(range(len(table)), shown, color=colours, height=0.72)
     longest = max(shown, default=0.0) or 1.0
     for place, (row, value, length) in enumerate(zip(table, values, shown, strict=True)):
         over = row.status == "over" and value is None
-        text = format(length, form) if value is not None else row.reason if over else row.status
+        digits = form if length < 1000 else ",.0f"  # never an exponent
+        text = format(length, digits) if value is not None else row.reason if over else row.status
         if value is None and row.status == "ok":
             text = "not measured"
         axis.text(length + 0.02 * longest, place, text, va="center", fontsize=8)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .limits_report import OVERVIEWS
+from .markdown import milliseconds, number, pair, seconds, table
 from .peers import PEERS
 from .summary import FLOOR, Row, ours, output, rows
 
@@ -19,13 +21,16 @@ _INTRODUCTION = """\
 This page is written by the runner from the files in `results/`; do not edit it.
 
 ```
-make bench                                  # everything, half an hour or more, and this page
-python -m benchmarks --quick                # small sizes, about a minute, into results/scratch
-python -m benchmarks modules                # one table, and this page
-python -m benchmarks frameworks             # another: each framework beside its adapter
+python -m benchmarks all                    # everything, about half an hour, and this page
+python -m benchmarks all --quick            # small sizes, some minutes, into results/scratch
+python -m benchmarks ensembles cold         # some tables, and this page
 python -m benchmarks --case mlp --rounds 21 # one case; --list names them
+python -m benchmarks --compare BASE.json    # measure the cases of a result again; flag losses
 python -m benchmarks --report               # this page and the figures again, without measuring
 ```
+
+`make bench` runs everything in the environment of the tests, which has no torch; a peer that is not
+installed is left out, and the table says so. `pip install torch` into that environment adds it.
 
 **How it is measured.** Every peer runs in a process of its own, so that none warms another's
 memory or caches. After all have imported their libraries, each makes its first call while the
@@ -35,9 +40,23 @@ with a key it has not seen, in an order that rotates. Times are medians, in brac
 third quartile; CPU time is that of all threads. Ratios are medians of the ratios within a round.
 Peak memory is the growth of resident memory during one warm call, over the size of the output.
 Results of the peers that promise jax's numbers, or a framework's, are compared with those, every
-bit of every leaf. Nothing is asserted about time. A peer that is not installed (by `make bench`,
-torch is not) is left out, and the table says so.
+bit of every leaf. Nothing is asserted about time.
 """
+
+# What a table is about, above it on the page.
+ABOUT = {
+    "ensembles": "A model for all members at once, fresh memory for every call.",
+    "draws": "One draw for 16 members. numpy and torch draw other numbers, from one stream.",
+    "modules": "A tree of modules, made and initialised by every call.",
+    "frameworks": "Each framework's own way beside seedbed's adapter for it; the same numbers.",
+    "scaling": "As much work cut another way: by more members, more leaves, more threads.",
+    "isa": "The same draws by instruction set and number of threads.",
+    "cold": "The first call of a process, by depth, by number of leaves and by number of members.",
+    "donate": "A new ensemble into the memory of the old one, beside fresh memory.",
+    "latency": "One small call, beside a compiled function that draws nothing.",
+    "roofline": "Every kernel beside the bound that this machine sets it.",
+}
+_LIMITS = ("scaling", "isa", "roofline")
 
 
 def readme(results: Path) -> str:
@@ -47,36 +66,37 @@ def readme(results: Path) -> str:
     runs.sort(key=lambda run: (-len(run["environment"]["packages"]), str(run["path"].parent)))
     lines = [_INTRODUCTION, "**Peers.**\n"]
     lines += [f"- {peer.label}: {peer.description}" for peer in PEERS.values()]
+    order = list(ABOUT)
     for folder in dict.fromkeys(run["path"].parent for run in runs):
-        mine = sorted(
-            (run for run in runs if run["path"].parent == folder),
-            key=lambda run: run["table"] != "ensembles",
-        )
+        mine = [run for run in runs if run["path"].parent == folder]
+        mine.sort(key=lambda run: order.index(run["table"]))
         lines += ["", f"## {folder.name}", "", _environment(mine[0]["environment"])]
         for run in mine:
             link = f"results/{folder.name}/{run['table']}"
-            lines += ["", f"### {run['table'].capitalize()}", ""]
+            lines += ["", f"### {run['table'].capitalize()}", "", ABOUT[run["table"]], ""]
             if run["environment"]["date"] != mine[0]["environment"]["date"]:
                 lines += [_environment(run["environment"]), ""]
             lines += [overview(run), ""]
-            lines += [f"![{run['table']}]({link}.png)", "", f"[All numbers]({link}.md)"]
-        lines += ["", "### Where another is faster", "", _lost(mine)]
+            if (folder / f"{run['table']}.png").exists():
+                lines += [f"![{run['table']}]({link}.png)", ""]
+            lines += [f"[All numbers]({link}.md)"]
+        lines += ["", "### Where another is faster", "", lost(mine)]
     return "\n".join(lines) + "\n"
 
 
 def page(run: dict[str, Any]) -> str:
     """All numbers of one table of one run."""
     settings = run["settings"]
-    own = "seedbed" if _by_case(run) else PEERS[ours(run["cases"][0])].label
-    title = f"# {run['table'].capitalize()}"
-    lines = [title, "", _environment(run["environment"]), ""]
-    lines += [
-        f"{settings['rounds']} rounds"
-        + (", shrunk by --quick: for checking the runner, not for comparing" * settings["quick"])
-        + f". `x` columns: how many times {own} is faster than that row.",
-        "",
-        overview(run),
-    ]
+    shrunk = ", shrunk by --quick: for checking the runner, not for comparing" * settings["quick"]
+    lines = [f"# {run['table'].capitalize()}", "", _environment(run["environment"]), ""]
+    if run["cases"]:
+        own = "seedbed" if _by_case(run) else PEERS[ours(run["cases"][0])].label
+        lines += [
+            f"{settings['rounds']} rounds{shrunk}. `x` columns: how many times {own} is faster "
+            "than that row.",
+            "",
+        ]
+    lines.append(overview(run))
     for case in run["cases"]:
         lines += ["", f"## {case['heading']}", "", *_case(case)]
     return "\n".join(lines) + "\n"
@@ -105,22 +125,23 @@ def _by_case(run: dict[str, Any]) -> bool:
 def _pairs(run: dict[str, Any]) -> str:
     """One line for each case and baseline of it."""
     header = ["", "beside", "seedbed cold", "x cold", "warm wall", "x wall / CPU", "bits"]
-    lines = [_line(header), _line(["---", "---"] + ["---:"] * 4 + [":---:"])]
+    lines = []
     for case in run["cases"]:
-        table = {row.name: row for row in rows(case)}
-        mine = table.get(ours(case))
+        of = {row.name: row for row in rows(case)}
+        mine = of.get(ours(case))
         for name in case["baselines"]:
-            cells = [
-                case["heading"],
-                PEERS[name].description,
-                _seconds(mine.cold if mine else None),
-                _cold_ratio(table.get(name), mine),
-                _milliseconds(mine.wall if mine else None),
-                _pair(table.get(name), case),
-                _bits(mine),
-            ]
-            lines.append(_line(cells))
-    return "\n".join([*lines, "", "x: times faster, by wall time / by CPU time."])
+            lines.append(
+                [
+                    case["heading"],
+                    PEERS[name].description,
+                    seconds(mine.cold if mine else None),
+                    _cold_ratio(of.get(name), mine),
+                    milliseconds(mine.wall if mine else None),
+                    _pair(of.get(name), case),
+                    _bits(mine),
+                ]
+            )
+    return table(header, lines, "llrrrrc") + "\n\nx: times faster, by wall time / by CPU time."
 
 
 def _bits(row: Row | None) -> str:
@@ -128,35 +149,39 @@ def _bits(row: Row | None) -> str:
 
 
 def overview(run: dict[str, Any]) -> str:
-    """One line for each case: seedbed's time, and how many times faster than the baselines."""
+    """What a table tells: by default seedbed's times, and how many times faster than baselines."""
+    if run["table"] in OVERVIEWS:
+        return OVERVIEWS[run["table"]](run)
     if _by_case(run):
         return _pairs(run)
     names = list(dict.fromkeys(name for case in run["cases"] for name in case["baselines"]))
-    cold = run["table"] != "draws"
     own = PEERS[ours(run["cases"][0])].label
-    header = ["warm", f"{own} wall", "CPU", *(f"x {PEERS[name].label}" for name in names)]
-    lines = [_line(header), _line(["---"] + ["---:"] * (len(header) - 1))]
+    beside = [f"x {PEERS[name].label}" for name in names]
+    warm, cold = [], []
     for case in run["cases"]:
-        table = {row.name: row for row in rows(case)}
-        mine = table.get(ours(case))
-        cells = [
-            case["heading"],
-            _milliseconds(mine.wall if mine else None),
-            _milliseconds(mine.cpu if mine else None),
-        ]
-        cells += [_pair(table.get(name), case) for name in names]
-        lines.append(_line(cells))
-    lines += ["", "Times faster: by wall time / by CPU time."]
-    if cold:
-        header = ["cold", own, *header[3:], "peak memory / output"]
-        lines += ["", _line(header), _line(["---"] + ["---:"] * (len(header) - 1))]
-        for case in run["cases"]:
-            table = {row.name: row for row in rows(case)}
-            mine = table.get(ours(case))
-            cells = [case["heading"], _seconds(mine.cold if mine else None)]
-            cells += [_cold_ratio(table.get(name), mine) for name in names]
-            lines.append(_line([*cells, _number(mine.peak if mine else None, ".2f")]))
-    return "\n".join(lines)
+        of = {row.name: row for row in rows(case)}
+        mine = of.get(ours(case))
+        warm.append(
+            [
+                case["heading"],
+                milliseconds(mine.wall if mine else None),
+                milliseconds(mine.cpu if mine else None),
+                *(_pair(of.get(name), case) for name in names),
+            ]
+        )
+        cold.append(
+            [
+                case["heading"],
+                seconds(mine.cold if mine else None),
+                *(_cold_ratio(of.get(name), mine) for name in names),
+                number(mine.peak if mine else None, ".2f"),
+            ]
+        )
+    parts = [table(["warm", f"{own} wall", "CPU", *beside], warm, "l")]
+    parts.append("Times faster: by wall time / by CPU time.")
+    if run["table"] != "draws":
+        parts.append(table(["cold", own, *beside, "peak memory / output"], cold, "l"))
+    return "\n\n".join(parts)
 
 
 def _case(case: dict[str, Any]) -> list[str]:
@@ -175,14 +200,12 @@ def _case(case: dict[str, Any]) -> list[str]:
         "bits",
         "",
     ]
-    lines = [text, "", _line(header), _line(["---"] + ["---:"] * 8 + [":---:", "---"])]
-    for row in rows(case):
-        lines.append(_line(_cells(row, values)))
-    return lines
+    lines = [_cells(row, values) for row in rows(case)]
+    return [text, "", table(header, lines, "lrrrrrrrrcl")]
 
 
 def _cells(row: Row, values: int) -> list[str]:
-    wall = _number(row.wall and row.wall * 1e3, ".2f")
+    wall = number(row.wall and row.wall * 1e3, ".2f")
     if row.spread:
         wall += f" [{row.spread[0] * 1e3:.2f}, {row.spread[1] * 1e3:.2f}]"
     note = f"{row.status}: {row.reason}" if row.status != "ok" else ""
@@ -190,41 +213,30 @@ def _cells(row: Row, values: int) -> list[str]:
     note = "; ".join(x for x in (note, *told) if x)
     return [
         PEERS[row.name].label,
-        row.reason if row.status == "over" else _number(row.cold, ".3f"),
-        _number(row.faster_cold, ".3g"),
+        row.reason if row.status == "over" else number(row.cold, ".3f"),
+        number(row.faster_cold, ".3g"),
         wall,
-        _number(row.faster_wall, ".2f"),
-        _number(row.cpu and row.cpu * 1e3, ".2f"),
-        _number(row.faster_cpu, ".2f"),
-        _number(row.wall and values / row.wall / 1e9, ".3f"),
-        _number(row.peak, ".2f"),
+        number(row.faster_wall, ".2f"),
+        number(row.cpu and row.cpu * 1e3, ".2f"),
+        number(row.faster_cpu, ".2f"),
+        number(row.wall and values / row.wall / 1e9, ".3f"),
+        number(row.peak, ".2f"),
         _bits(row),
         note,
     ]
 
 
-def _lost(runs: list[dict[str, Any]]) -> str:
+def lost(runs: list[dict[str, Any]]) -> str:
     """Every case and clock by which a peer beats seedbed; the honest end of the page."""
     lines, floor = [], []
     for run in runs:
-        # A cold draw is one call of one function; what users wait for is a cold ensemble.
-        clocks = [("wall", "faster_wall"), ("CPU", "faster_cpu")]
-        clocks += [("cold", "faster_cold")] if run["table"] != "draws" else []
-        for case in run["cases"]:
+        for case in run["cases"] if run["table"] not in _LIMITS else []:
             for row in rows(case):
-                if row.name == ours(case):
-                    continue
                 if row.name.startswith(FLOOR):
-                    floor += [ratio for ratio in (row.faster_wall, row.faster_cpu) if ratio]
-                    continue
-                ratios = [(clock, getattr(row, attribute)) for clock, attribute in clocks]
-                better = [
-                    f"{1 / x:.2f} times by {clock} time" for clock, x in ratios if x and x < 1
-                ]
-                if better:
-                    lines.append(
-                        f"- {case['heading']}: {PEERS[row.name].label}, {', '.join(better)}"
-                    )
+                    if run["table"] in ("draws", "ensembles"):
+                        floor += [ratio for ratio in (row.faster_wall, row.faster_cpu) if ratio]
+                elif row.name != ours(case) and (better := _better(row, run["table"])):
+                    lines.append(f"- {case['heading']}: {PEERS[row.name].label}, {better}")
     lines = lines or ["- Nowhere in this run."]
     if floor:
         lines += [
@@ -235,12 +247,23 @@ def _lost(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _better(row: Row, name: str) -> str:
+    """By how much a peer beats seedbed in a table, by every clock that counts there."""
+    clocks = {"wall": row.faster_wall, "CPU": row.faster_cpu}
+    # A cold draw is one call of one function; what users wait for is a cold ensemble.
+    if name not in ("draws", "donate", "latency"):
+        clocks["cold"] = row.faster_cold
+    return ", ".join(
+        f"{1 / x:.2f} times by {clock} time" for clock, x in clocks.items() if x and x < 1
+    )
+
+
 def _pair(row: Row | None, case: dict[str, Any]) -> str:
     if row is None or row.name not in case["baselines"]:
         return ""
     if row.faster_wall is None or row.faster_cpu is None:
         return row.reason if row.status == "over" else row.status
-    return f"{row.faster_wall:.2f} / {row.faster_cpu:.2f}"
+    return pair(row.faster_wall, row.faster_cpu)
 
 
 def _cold_ratio(row: Row | None, mine: Row | None) -> str:
@@ -248,20 +271,4 @@ def _cold_ratio(row: Row | None, mine: Row | None) -> str:
         return ""
     if row.status == "over":
         return f"over ({row.reason})"
-    return _number(row.faster_cold, ".3g")
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds * 1e3:.1f} ms"
-
-
-def _seconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.2f} s"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return number(row.faster_cold, ".3g")

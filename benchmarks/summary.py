@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
-# The peers of this prefix draw nothing.
-FLOOR = "zeros"
+# The peers of these prefixes draw nothing.
+FLOOR = ("zeros", "empty")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,12 @@ def rows(case: dict[str, Any]) -> list[Row]:
 def ours(case: dict[str, Any]) -> str:
     """Name of the peer that the case's ratios are of."""
     return str(case.get("ours", "seedbed"))
+
+
+def ratio(case: dict[str, Any], name: str, other: str, clock: str) -> float | None:
+    """Median over rounds of one peer's warm time over another's; ``clock``: ``wall`` or ``cpu``."""
+    samples = [case["peers"].get(one, {}).get(f"warm_{clock}") for one in (name, other)]
+    return _paired(*samples)
 
 
 def output(case: dict[str, Any]) -> tuple[int, int]:

@@ -18,8 +18,8 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .cases import Case
-from .peers import PEERS, Call, Unavailable
+from .case import Case
+from .peers import PEERS, Call, Peer, Unavailable
 
 _STATUS, _CLEAR_REFS = "/proc/self/status", "/proc/self/clear_refs"
 _MEMORY_CALLS = 2
@@ -50,18 +50,21 @@ class Worker:
 
     def __init__(self, peer: str) -> None:
         self.peer = PEERS[peer]
+        _confine(self.peer)
         for module in self.peer.requires:
             importlib.import_module(module)
         module, name = self.peer.factory.split(":")
         self.factory = getattr(importlib.import_module(f"{__package__}.{module}"), name)
         self.call: Call
+        self.calls = 1
 
     def ready(self) -> None:
         """Answers once everything is imported, which is when a process gets its worker."""
 
     def prepare(self, case: Case) -> None:
         """Builds the case's callable, without running it."""
-        self.call = self.factory(case)
+        self.call = self.factory(case, **self.peer.options)
+        self.calls = case.calls
 
     def cold(self, case: Case) -> dict[str, float]:
         """One call in a process that has imported its libraries and done nothing else."""
@@ -76,9 +79,19 @@ class Worker:
         return _timed(everything)
 
     def warm(self, number: int) -> dict[str, float]:
-        """One call, with a key of its own, in a process that has made this ensemble before."""
-        seed = self.call.seed(number)
-        return _timed(lambda: self.call.run(seed))
+        """One call, with a key of its own, in a process that has made this ensemble before.
+
+        Or the mean of some calls one after another, where the case wants them.
+        """
+        seeds = [self.call.seed(number * self.calls + i) for i in range(self.calls)]
+        if self.calls == 1:
+            return _timed(lambda: self.call.run(seeds[0]))
+
+        def run() -> None:
+            for seed in seeds:
+                self.call.run(seed)
+
+        return {clock: seconds / self.calls for clock, seconds in _timed(run).items()}
 
     def facts(self) -> dict[str, Any]:
         return self.call.facts()
@@ -118,6 +131,22 @@ class Worker:
             samples.append(_status("VmHWM") - before)
             del result
         return samples
+
+
+def _confine(peer: Peer) -> None:
+    """Takes from this process what its peer shall do without. Before any library starts threads.
+
+    Raises:
+        Unavailable: this system cannot take it.
+    """
+    if peer.one_thread:
+        if not hasattr(os, "sched_setaffinity"):
+            raise Unavailable("this system gives a process no choice of processors")
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if not peer.huge_pages:
+        disable = 41  # PR_SET_THP_DISABLE of linux/prctl.h
+        if not sys.platform.startswith("linux") or ctypes.CDLL(None).prctl(disable, 1, 0, 0, 0):
+            raise Unavailable("this system cannot keep huge pages from a process")
 
 
 def _give_back_at_once() -> bool:
@@ -163,5 +192,9 @@ def _leaves(result: Any) -> list[Any]:
     else:
         import jax
 
-        values = jax.tree.leaves(result)
+        # By dlpack: an array keeps what `asarray` made of it, and then cannot be donated.
+        values = [
+            np.from_dlpack(value) if isinstance(value, jax.Array) else value
+            for value in jax.tree.leaves(result)
+        ]
     return [np.ascontiguousarray(value) for value in values]

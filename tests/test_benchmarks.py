@@ -21,13 +21,16 @@ def _from_the_root(monkeypatch):
 
 def test_every_case_names_known_peers_and_samplers():
     from benchmarks import array_peers, cases, frameworks, jax_peers, measure, modules, peers
+    from benchmarks import variants as variant_peers
 
     names = [case.name for case in cases.CASES]
     assert len(set(names)) == len(names)
     for case in cases.CASES:
         for variant in (case, measure.QUICK.shrink(case)):
             assert set(variant.peers) <= set(peers.PEERS), case.name
-            expected = {"seedbed", "jax", "jax_unrolled", "zeros"}
+            expected = set()
+            if case.table in ("draws", "ensembles"):
+                expected = {"seedbed", "jax", "jax_unrolled", "zeros"}
             if case.table == "modules":
                 expected = {"nn", "nn_ensemble", "nn_jax", "brainstate"}
             if case.table == "frameworks":
@@ -41,7 +44,7 @@ def test_every_case_names_known_peers_and_samplers():
     for peer in peers.PEERS.values():
         module, factory = peer.factory.split(":")
         homes = {"jax_peers": jax_peers, "modules": modules, "array_peers": array_peers}
-        home = (homes | {"frameworks": frameworks})[module]
+        home = (homes | {"frameworks": frameworks, "variants": variant_peers})[module]
         assert callable(getattr(home, factory)), peer.label
 
 
@@ -65,6 +68,12 @@ def test_unknown_names_are_refused(arguments, message, capsys):
 
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_page_has_a_word_on_every_table():
+    from benchmarks import __main__, cases, report
+
+    assert set(report.ABOUT) == {*cases.TABLES, __main__.ROOFLINE}
 
 
 def test_one_tiny_case_runs_and_its_bits_agree(tmp_path):

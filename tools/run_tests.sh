@@ -15,7 +15,7 @@ export JAX_COMPILATION_CACHE_DIR
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
 # Tests of the repository and its command line, of trees, states and the ambient stream.
-alike="benchmarks cli docs examples layout
+alike="benchmarks benchmarks_limits cli docs examples instructions layout
     collective_interrupts collective_threads copies filters layers module split state stream take
     traverse"
 # Tests of numbers that come by way of a backend: of functions, and of frameworks' models.
