@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 import keyed
 from helpers import assert_same_bits, native_problem, run_python
-from seedbed import _cipher, _lowering, _native
+from seedbed import _cipher, _compat, _lowering, _native
 from seedbed._accelerate import accelerate
 
 KEY = jax.random.key(42)
@@ -38,7 +38,7 @@ def native_calls(function, *args) -> int:
 def table() -> dict:
     """The rules for the CPU and the common ones. (Jax adds others when it imports a module.)"""
     tables = mlir._platform_specific_lowerings["cpu"], mlir._lowerings
-    primitives = _lowering.random_primitives().values()
+    primitives = _compat.random_primitives.values()
     return {primitive: [table.get(primitive) for table in tables] for primitive in primitives}
 
 
@@ -200,7 +200,7 @@ def test_a_failure_half_way_changes_nothing(native, monkeypatch):
 
 
 def test_a_rule_that_someone_else_set_meanwhile_stays(native):
-    primitive = _lowering.random_primitives()["cipher"]
+    primitive = _compat.random_primitives["cipher"]
     before = table()[primitive][0]
     try:
         with accelerate():

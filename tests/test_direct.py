@@ -51,6 +51,38 @@ def test_arguments_and_captures(slow, key):
     assert len(slow) == 1
 
 
+def test_arguments_that_are_read_in_another_order(slow, key):
+    def scaled(key, x, y):
+        return {"a": jnp.sin(normal(key, (3,))) * y["y"], "b": x + 1.0, "c": y["x"]}
+
+    make = sb.ensemble(scaled, SIZE)
+    args = 2.0, {"x": 3.0, "y": 5.0}
+    want = oracle(lambda key: scaled(key, *args), SIZE, key)
+    for _ in range(3):
+        assert_same_bits(make(key, *args), want)
+    assert len(slow) == 1
+
+
+@jax.tree_util.register_pytree_node_class
+class Tagged:
+    def __init__(self, value, tag):
+        self.value, self.tag = value, tag
+
+    def tree_flatten(self):
+        return (self.value,), self.tag
+
+    @classmethod
+    def tree_unflatten(cls, tag, children):
+        return cls(children[0], tag)
+
+
+@pytest.mark.parametrize("tags", [(1, True, 1.0), (0.0, -0.0)])
+def test_each_ensemble_has_its_own_metadata(tags, key):
+    makes = [sb.ensemble(lambda key, t=t: Tagged(normal(key, (3,)), t), SIZE) for t in tags]
+    for _ in range(2):
+        assert [repr(make(key).tag) for make in makes] == [repr(tag) for tag in tags]
+
+
 def test_another_type_of_key_or_argument(slow, key):
     make = sb.ensemble(init, SIZE)
     want = oracle(init, SIZE, key)
@@ -106,12 +138,25 @@ def test_wrong_calls_after_a_right_one(key):
         make(deleted, 1.0)
 
 
+def test_a_wide_key_is_not_cut_after_a_right_call():
+    make = sb.ensemble(init, SIZE)
+    make(np.array([0, 5], np.uint32))
+    with pytest.raises(TypeError, match="dtype uint64"):
+        make(np.array([0, 2**32 + 5], np.uint64))
+
+
 def test_too_large_after_a_right_call(monkeypatch, key):
     make = sb.ensemble(lambda key: normal(key, (1 << 13, 1 << 10)), 2)  # 64 MiB
     make(key)
     monkeypatch.setattr("seedbed._check._available_memory", lambda: 1 << 20)
     with pytest.raises(MemoryError, match="`size` is too large for this machine"):
         make(key)
+    make = sb.ensemble(lambda key, x: x * normal(key, (1 << 13, 1 << 10)), 2)
+    monkeypatch.undo()
+    make(key, 1.0)
+    monkeypatch.setattr("seedbed._check._available_memory", lambda: 1 << 20)
+    x = jax.ShapeDtypeStruct((), np.float32, weak_type=True)
+    assert jax.eval_shape(lambda x: make(key, x), x).shape == (2, 1 << 13, 1 << 10)
 
 
 def test_without_jit(key):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import seedbed as sb
-from helpers import assert_same_bits, oracle
+from helpers import assert_same_bits, oracle, run_python
 
 normal = jax.random.normal
 SIZE = 5
@@ -104,7 +104,7 @@ def test_copies_donate_too(make):
 REFUSED = {
     "structure": (
         ValueError,
-        r"`old` must be a result of an earlier call, with the structure .*; got .*",
+        r"`old` must be .* with the leaves \['bits'\], \['key'\], .*; got the array itself",
         lambda old: old["w"],
     ),
     "numpy": (
@@ -147,12 +147,86 @@ def test_old_was_given_up_before(make, old):
 def test_one_array_twice():
     make = sb.ensemble(lambda key: (normal(key, (3,)), jnp.ones(3)), 2, donate=True)
     one = jnp.zeros((2, 3))
-    with pytest.raises(ValueError, match=r"`old\[1\]` is the same array as another leaf of `old`"):
+    with pytest.raises(
+        ValueError, match=r"`old\[1\]` has the same memory as another leaf of `old`"
+    ):
         make(jax.random.key(0), (one, one))
     make = sb.ensemble(lambda key, x: normal(key, (3,)) + x[0], 2, donate=True)
-    with pytest.raises(ValueError, match=r"`old` is the same array as the key or an argument"):
+    with pytest.raises(ValueError, match=r"`old` has the same memory as the key or an argument"):
         make(jax.random.key(0), one, one)
     assert not one.is_deleted()
+    twice = jax.device_put(one, one.sharding)  # another object
+    make = sb.ensemble(lambda key: (normal(key, (3,)), jnp.ones(3)), 2, donate=True)
+    with pytest.raises(ValueError, match=r"`old\[1\]` has the same memory as another leaf"):
+        make(jax.random.key(0), (one, twice))
+    assert not one.is_deleted()
+
+
+def test_transformations_of_a_call_leave_the_old_alone(make, old, key):
+    want = oracle(init, SIZE, key)["w"]
+    scaled = jax.vmap(lambda i: make(key, old)["w"] * i)(jnp.ones(2))
+    assert_same_bits(scaled[1], want)
+    program = jax.make_jaxpr(lambda: make(key, old)["w"])()
+    for _ in range(2):
+        assert_same_bits(jax.core.eval_jaxpr(program.jaxpr, program.consts)[0], want)
+    assert not any(leaf.is_deleted() for leaf in leaves_of(old))
+
+
+def test_memory_that_is_there_is_not_asked_for(monkeypatch, key):
+    def large(key):
+        return normal(key, (1 << 13, 1 << 10))
+
+    old = sb.ensemble(large, 2)(key)  # 64 MiB
+    want = np.asarray(old)
+    monkeypatch.setattr("seedbed._check._available_memory", lambda: 1 << 20)
+    assert_same_bits(sb.ensemble(large, 2, donate=True)(key, old), want)
+
+
+def test_old_on_several_devices():
+    run_python(
+        """
+        import jax, jax.numpy as jnp, pytest, seedbed as sb
+        from jax.sharding import NamedSharding, PartitionSpec as P
+        mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+        make = sb.ensemble(lambda key: jax.random.normal(key, (3,)), 2, donate=True)
+        old = jax.device_put(jnp.zeros((2, 3)), NamedSharding(mesh, P("d")))
+        with pytest.raises(ValueError, match="`old` must be on one device, .*; it is on 2"):
+            make(jax.random.key(0), old)
+        assert not old.is_deleted()
+        """,
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
+
+
+class Static:
+    """Metadata that is made anew in each trace."""
+
+    def __eq__(self, other):
+        return False
+
+    __hash__ = None
+
+
+def test_only_arrays_are_compared():
+    def model(key):
+        return Tagged(normal(key, (3,)), Static())
+
+    old = sb.ensemble(model, 2)(jax.random.key(0))
+    new = sb.ensemble(model, 2, donate=True)(jax.random.key(1), old)
+    assert_same_bits(new.value, oracle(lambda key: normal(key, (3,)), 2, jax.random.key(1)))
+
+
+@jax.tree_util.register_pytree_node_class
+class Tagged:
+    def __init__(self, value, tag):
+        self.value, self.tag = value, tag
+
+    def tree_flatten(self):
+        return (self.value,), self.tag
+
+    @classmethod
+    def tree_unflatten(cls, tag, children):
+        return cls(children[0], tag)
 
 
 def test_donate_must_be_a_bool():
@@ -193,6 +267,26 @@ def test_states_of_another_size_are_kept():
     sb.nn.vmap_init_all_states(module, axis_size=SIZE + 1, donate=True)
     assert not any(leaf.is_deleted() for leaf in leaves_of(before))
     assert module.layers[0].weight.shape == (SIZE + 1, 7, 6)
+
+
+class Averaged(sb.nn.Module):
+    """A copy of the weights that only training changes."""
+
+    def __init__(self):
+        self.weight = sb.nn.ParamState(jnp.zeros(3))
+        self.average = sb.nn.State(jnp.zeros(3))
+
+    def init_state(self):
+        self.weight.value = normal(sb.random.next_key(), (3,))
+
+
+def test_a_value_that_another_state_keeps_is_not_given_up():
+    module = sb.nn.vmap_init_all_states(Averaged(), axis_size=2)
+    module.average.value = module.weight.value
+    before = np.asarray(module.weight.value)
+    sb.nn.vmap_init_all_states(module, axis_size=2, donate=True)
+    assert_same_bits(module.average.value, before)
+    assert (np.asarray(module.weight.value) != before).any()
 
 
 class Reader(sb.nn.Module):

@@ -36,7 +36,7 @@ STAGES = {
     "_native": {"_compat", "_draw"},
     "_lowering": {"_compat"},
     "_cipher": {"_backends", "_compat", "_draw", "_lowering", "_native"},
-    "_accelerate": {"_backends", "_cipher", "_lowering"},
+    "_accelerate": {"_backends", "_cipher", "_compat", "_lowering"},
     "prng": {"_cipher", "_compat"},
     "_sampler_call": {"_backends", "_compat"},
     "_samplers": {
@@ -46,6 +46,7 @@ STAGES = {
     "_reference": {"_compat", "_same"},
     "_execute": {"_compat", "_native", "_plan", "_reference", "_same", "_steps"},
     "_check": {"_compat", "_plan"},
+    "_donate": {"_compat", "_plan"},
     "_stream": {"_compat"},
     "filters": set(),
     "random": {"_compat", "_samplers", "_stream"},
@@ -58,7 +59,17 @@ NN = (
     *("_assign", "_collective", "_tree_args", "_loop", "_run", "_split", "_take", "_layers"),
 )
 NN_STAGES = {
-    *("_check", "_compat", "_ensemble", "_same", "_stream", "_trace", "filters", "random"),
+    *(
+        "_check",
+        "_compat",
+        "_donate",
+        "_ensemble",
+        "_same",
+        "_stream",
+        "_trace",
+        "filters",
+        "random",
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from . import _backends, _cipher, _lowering
+from . import _backends, _cipher, _compat, _lowering
 
 _RULES: dict[str, Callable[..., Any]] = {
     "bits": _cipher.lower_bits,
@@ -114,7 +114,7 @@ def _enter() -> None:
     with _lock:
         if not _active:
             try:
-                for name, primitive in _lowering.random_primitives().items():
+                for name, primitive in _compat.random_primitives.items():
                     _undo.append(_lowering.swap_cpu_lowering(primitive, _RULES[name]))
             except BaseException:
                 _put_back()

@@ -201,41 +201,6 @@ def member_type(leaf: Any, axis: int | None) -> Any:
     return _compat.abstract(shape, aval.dtype, weak_type=aval.weak_type)
 
 
-def old(value: Any, plan: Plan, count: int, others: Any) -> None:
-    """Whether a result given back to be overwritten is like the one that comes.
-
-    Args:
-        others: the key and the arguments, which are read while it is overwritten.
-    """
-    leaves, tree = jax.tree_util.tree_flatten(value)
-    if tree != plan.out_tree:
-        raise ValueError(
-            "`old` must be a result of an earlier call, with the structure "
-            f"{plan.out_tree}; got {tree}"
-        )
-    seen: set[int] = set()
-    read = {id(leaf) for leaf in jax.tree_util.tree_leaves(others)}
-    for leaf, output in zip(leaves, plan.outputs, strict=True):
-        path = "" if jax.tree_util.treedef_is_leaf(tree) else output.path
-        name, shape = f"`old{path}`", (count, *output.shape)
-        if not isinstance(leaf, jax.Array):
-            raise TypeError(
-                f"{name} must be a jax.Array, whose memory can be reused; got a value of type "
-                f"{type(leaf).__name__}"
-            )
-        if leaf.shape != shape or str(leaf.dtype) != output.dtype:
-            raise ValueError(
-                f"{name} must have shape {shape} and dtype {output.dtype}; got shape {leaf.shape} "
-                f"and dtype {leaf.dtype}"
-            )
-        if id(leaf) in seen or id(leaf) in read:
-            other = "another leaf of `old`" if id(leaf) in seen else "the key or an argument"
-            raise ValueError(f"{name} is the same array as {other}; it can be given up only once")
-        seen.add(id(leaf))
-        if not _compat.is_tracer(leaf) and leaf.is_deleted():
-            raise ValueError(f"{name} has been deleted or donated already")
-
-
 # --- members ----------------------------------------------------------------------------
 
 
@@ -339,7 +304,14 @@ def words(indices: Any) -> Any:
 # --- memory -----------------------------------------------------------------------------
 
 
-def memory(plan: Plan, member_bytes: int, count: int, concrete: bool, name: str = "size") -> None:
+def memory(
+    plan: Plan,
+    member_bytes: int,
+    count: int,
+    concrete: bool,
+    name: str = "size",
+    reused: int = 0,
+) -> None:
     """Refuses a result that cannot exist, before anything is allocated.
 
     Args:
@@ -348,6 +320,7 @@ def memory(plan: Plan, member_bytes: int, count: int, concrete: bool, name: str 
         count: how many members.
         concrete: whether they are about to be allocated, not only traced.
         name: of the argument that said how many.
+        reused: bytes that are there already.
     """
     asked = count * member_bytes
     if asked < _SMALL:
@@ -359,7 +332,7 @@ def memory(plan: Plan, member_bytes: int, count: int, concrete: bool, name: str 
     if asked >= 1 << 63:
         raise OverflowError(f"`{name}` is too large: {message}. Largest results: {leaves}")
     available = _available_memory() if concrete else None
-    if available is not None and asked > available:
+    if available is not None and asked - reused > available:
         raise MemoryError(
             f"`{name}` is too large for this machine: {message}, and {available:,} bytes are free. "
             f"Largest results: {leaves}. `stream` and `members` make the ensemble in parts."

@@ -131,6 +131,13 @@ def key_words(key: Any) -> Any:
     return jax.random.key_data(key) if is_key(key.dtype) else key
 
 
+def address(array: Any) -> int:
+    """Where the data of an array, or of an array of typed keys, is in memory."""
+    # `key_data` would be traced where anything is.
+    base = getattr(array, "_base_array", array)
+    return int(base.unsafe_buffer_pointer())
+
+
 # The name of `seedbed.prng.impl`.
 PRNG_NAME = "seedbed"
 # Implementations with the bits of threefry2x32: jax's own and ours.
@@ -257,6 +264,11 @@ def top_trace_state() -> object:
     thread.start()
     thread.join()
     return found[0]
+
+
+def at_top() -> bool:
+    """Whether nothing is being traced, so that what is called now runs now, and once."""
+    return bool(trace_state() == top_trace_state())
 
 
 def under_trace(values: Sequence[Any]) -> bool:

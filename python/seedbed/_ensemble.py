@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from . import _backends, _check, _compat, _execute, _match, _native, _plan, _same, _trace
+from . import _backends, _check, _compat, _donate, _execute, _match, _native, _plan, _same, _trace
 
 Plan = _plan.Plan
 
@@ -110,11 +110,15 @@ class Ensemble:
             and _backends.requested() == direct.backend
         ):
             prepared = direct.prepared
-            _check.memory(prepared.plan, prepared.member_bytes, self.size, True, self._size_name)
+            plan = prepared.plan
             leaves, tree = jax.tree_util.tree_flatten(args)
+            concrete = not _compat.under_trace(leaves)
+            _check.memory(plan, prepared.member_bytes, self.size, concrete, self._size_name)
             try:
                 if tree == prepared.tree:
-                    return direct.run(direct.given, None, key, *leaves)
+                    read = [leaves[position] for position in prepared.reads]
+                    out = direct.run(direct.given, None, key, *read)
+                    return jax.tree_util.tree_unflatten(plan.out_tree, out)
             except (_execute.Unplanned, TypeError):  # says what is wrong, or prepares for it
                 self._tries -= 1
                 self._direct = None
@@ -127,9 +131,11 @@ class Ensemble:
                 "the result of an earlier call; `old` is missing"
             )
         old, args = args[0], args[1:]
-        prepared = self._prepare(key, args, self._axes(args), _check.keys(key, self.size))
-        _check.old(old, prepared.plan, self.size, (key, args))
-        return self._run(key, args, None, old=old)
+
+        def give_up(plan: Plan) -> list[Any]:
+            return _donate.checked(old, plan, self.size, (key, args))
+
+        return self._run(key, args, None, give_up=give_up)
 
     def plan(self, key: Any, *args: Any) -> Plan:
         """What would run, as inert data; print ``plan(key).explain()``."""
@@ -178,8 +184,9 @@ class Ensemble:
         args: tuple[Any, ...],
         chosen: _check.Chosen | None,
         single: bool = False,
-        old: Any = None,
+        give_up: Callable[[Plan], list[Any]] | None = None,
     ) -> Any:
+        """A call; ``give_up`` says which arrays it may overwrite."""
         keys = _check.keys(key, self.size)
         if chosen is not None and not all(
             _compat.batch_invariant(_check.key_impl(one)) for one in keys
@@ -192,7 +199,14 @@ class Ensemble:
         size = self.size if chosen is None else chosen.count
         read = [leaves[position] for position in prepared.reads]
         tracing = _compat.under_trace([*keys, *read, *prepared.captures])
-        _check.memory(plan, prepared.member_bytes, size, not tracing, self._size_name)
+        old = None if give_up is None else give_up(plan)
+        # Within a trace there is no memory yet, or what runs now is only noted down.
+        if old is not None and (tracing or _compat.under_trace(old) or not _compat.at_top()):
+            old = None
+        if old is not None:
+            old = _donate.free(old, (*keys, *read, *prepared.captures))
+        reused = sum(leaf.nbytes for leaf in old or ())
+        _check.memory(plan, prepared.member_bytes, size, not tracing, self._size_name, reused)
         stacked = [_check.is_stack(one) for one in keys]
         if chosen is not None:
             read = [
@@ -204,21 +218,16 @@ class Ensemble:
                 for one, each in zip(keys, stacked, strict=True)
             ]
             key = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(key), keys)
-        given_up = [] if old is None else jax.tree_util.tree_leaves(old)
-        if tracing or _compat.under_trace(given_up):
-            old = None  # there is no memory yet
-        if old is not None:
-            kept = {id(one) for one in (*keys, *read, *prepared.captures)}
-            old = [leaf for leaf in given_up if id(leaf) not in kept]
         types = prepared.types if chosen is None and old is None else None
         run, members = self._program(
             prepared, keys, chosen, stacked, single, types, old is not None
         )
         given = (prepared.captures, members)
         out = run(given, old, key, *read)
-        if types is not None and not tracing and len(read) == len(leaves) and self._tries:
+        alike = types is not None and not tracing and len(read) == len(leaves)
+        if alike and isinstance(key, jax.Array) and self._tries:
             self._direct = _Direct(run, given, type(key), _backends.requested(), prepared)
-        return out
+        return jax.tree_util.tree_unflatten(plan.out_tree, out)
 
     def _program(
         self,
@@ -239,7 +248,7 @@ class Ensemble:
             variant: tuple[Any, ...] = (size, modes, single, types is None, donate)
             run = prepared.programs.get(variant)
             if run is None:
-                run = _execute.program(plan, plan.out_tree, size, modes, prepared.axes, *rest)
+                run = _execute.program(plan, size, modes, prepared.axes, *rest)
         else:
             fold = tuple(
                 _compat.is_threefry(_check.key_impl(one)) and _compat.partitionable()
@@ -250,7 +259,7 @@ class Ensemble:
             variant += (prepared.axes, *rest)
             run = prepared.programs.get(variant)
             if run is None:
-                run = _execute.reference_program(prepared.trimmed, plan.out_tree, *variant)
+                run = _execute.reference_program(prepared.trimmed, *variant)
         prepared.programs[variant] = run
         return run, members
 

@@ -27,7 +27,6 @@ class Unplanned(Exception):
 @functools.lru_cache(maxsize=256)
 def program(
     plan: Plan,
-    tree: Any,
     size: int,
     modes: tuple[int, ...],
     axes: tuple[int | None, ...],
@@ -35,11 +34,10 @@ def program(
     types: Hashable = None,
     donate: bool = False,
 ) -> Any:
-    """The jitted program ``((captures, members), old, key, *leaves) -> result``.
+    """The jitted program ``((captures, members), old, key, *leaves) -> output leaves``.
 
     Args:
         plan: what to make for each member; ``captures`` are the values that it closes over.
-        tree: structure of the result.
         size: how many members.
         modes: how each leaf of ``key`` gives the members' keys, with ``members`` where it is
             not the members' own (`_native.call`).
@@ -55,13 +53,12 @@ def program(
         draws = _draws(plan, modes, size, keys, members)
         return _outputs(plan, size, draws, captures, args, axes)
 
-    return _jitted("seedbed_fill", fill, tree, single, types, donate)
+    return _jitted("seedbed_fill", fill, single, types, donate)
 
 
 @functools.lru_cache(maxsize=256)
 def reference_program(
     trimmed: Trimmed,
-    tree: Any,
     size: int,
     total: int,
     whole: bool,
@@ -72,7 +69,7 @@ def reference_program(
     types: Hashable = None,
     donate: bool = False,
 ) -> Any:
-    """The jitted reference ``((captures, members), old, key, *leaves) -> result``.
+    """The jitted reference ``((captures, members), old, key, *leaves) -> output leaves``.
 
     Args:
         trimmed: the traced init function.
@@ -82,7 +79,7 @@ def reference_program(
             members' own keys.
         fold: for each, see `_reference.member_keys`; ``members`` has the operand for each.
         axes: mapped axis, or None, of every argument leaf that is read.
-        tree, single, types, donate: see `program`.
+        single, types, donate: see `program`.
     """
 
     def fill(keys: Sequence[Any], members: Any, captures: Any, args: Sequence[Any]) -> Any:
@@ -94,28 +91,33 @@ def reference_program(
         ]
         return _reference.evaluate(trimmed, size, given, captures, args, axes)
 
-    return _jitted("seedbed_reference", fill, tree, single, types, donate)
+    return _jitted("seedbed_reference", fill, single, types, donate)
 
 
 def _jitted(
     name: str,
     fill: Callable[..., Any],
-    tree: Any,
     single: bool,
     types: Hashable,
     donate: bool,
 ) -> Any:
+    """A function of the leaves of what a call takes, jitted.
+
+    jax calls it again only for what it has not seen. So the types of the first call, which are
+    those that it was planned for, are enough to refuse all others.
+    """
     first: list[Hashable] = []
 
     def called(given: Any, old: Any, key: Any, *leaves: Any) -> Any:
         if types is not None:
             seen = _types(key, leaves)
-            first.extend([seen] if not first else [])
+            if not first:
+                first.append(seen)
             if seen != first[0]:
                 raise Unplanned
         captures, members = given
         out = fill(jax.tree_util.tree_leaves(key), members, captures, leaves)
-        return jax.tree_util.tree_unflatten(tree, [leaf[0] for leaf in out] if single else out)
+        return [leaf[0] for leaf in out] if single else out
 
     called.__name__ = name
     # Of `old` only the memory is of use, and jax would drop arguments that are not read.

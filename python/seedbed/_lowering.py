@@ -96,11 +96,6 @@ def for_export(context: Any) -> bool:
     return bool(context.module_context.lowering_parameters.for_export)
 
 
-def random_primitives() -> dict[str, Primitive]:
-    """Jax's primitives that run threefry, by short names."""
-    return _compat.random_primitives
-
-
 def swap_cpu_lowering(primitive: Primitive, rule: Callable[..., Any]) -> Callable[[], None]:
     """Lowers a primitive for the CPU by ``rule(rule so far, context, *operands, **params)``.
 

@@ -57,7 +57,8 @@ class Record(_Tuple):
         values = dict(zip(names[first:], defaults, strict=True))
         values.update(zip(names, args, strict=False))
         values.update(kwargs)
-        if len(args) > len(names) or set(values) != set(names):
+        twice = kwargs.keys() & set(names[: len(args)])
+        if twice or len(args) > len(names) or set(values) != set(names):
             raise TypeError(f"{cls.__name__} has the fields {names}; got {args}, {kwargs}")
         return tuple([values[name] for name in names])
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _check, _compat, _ensemble, _trace
+from .. import _check, _compat, _donate, _ensemble, _trace
 from . import _draft, _finish, _tap, _traverse
 from ._draft import UNSET, Content, Draft
 from ._keys import Keys
@@ -241,17 +241,18 @@ class Members:
         Args:
             before: the states that were in the tree, by path.
         """
-        found: dict[int, Any] = {}
+        values = {id(state): _draft.content(state).value for state in before.values()}
+        found: list[Any] = []
         for output in self.outputs:
             state = before.get(output.path)
-            value = None if state is None or output.excluded else _draft.content(state).value
+            value = None if state is None else values.pop(id(state), None)
             types = [((self.size, *one.shape), one.dtype) for one in output.types]
-            for leaf in jax.tree.leaves(value):
-                usable = isinstance(leaf, jax.Array) and not _compat.is_tracer(leaf)
-                if usable and not leaf.is_deleted() and (leaf.shape, leaf.dtype) in types:
+            for leaf in () if output.excluded else jax.tree.leaves(value):
+                if _donate.usable(leaf) and (leaf.shape, leaf.dtype) in types:
                     types.remove((leaf.shape, leaf.dtype))
-                    found[id(leaf)] = leaf
-        return list(found.values())
+                    found.append(leaf)
+        # What is left are the values of states that the call does not write.
+        return _donate.free(found, jax.tree.leaves(values))
 
     def _operands(self, parts: Parts, branches: Sequence[Any]) -> tuple[list[Any], Axes]:
         return [*self._leaves(), *branches], (*self._all_axes(), *[None] * len(branches))
@@ -329,11 +330,12 @@ def fused(
     axes: Axes,
     key: Any,
     leaves: list[Any],
-    old: Sequence[Any] | None = None,
+    old: list[Any] | None = None,
 ) -> Sequence[Any]:
     """All members at once, the draws in one custom call; arrays of ``old`` are given up."""
     make = _ensemble.recorded_ensemble(recorded, size, axes)
-    out: Sequence[Any] = make._run(key, tuple(leaves), None, old=old)
+    give_up = None if old is None else lambda plan: old
+    out: Sequence[Any] = make._run(key, tuple(leaves), None, give_up=give_up)
     return out
 
 
