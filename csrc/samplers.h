@@ -5,7 +5,7 @@
 //   f(x), u(x)       broadcasts
 //   fma, sqrt        fused multiply-add with ONE rounding; correctly rounded square root
 //   select(m, a, b)  m ? a : b, lane by lane
-//   all_above(x, y)  whether x > y in every lane
+//   not_above(x, y)  the lanes where x > y does not hold, a bit each
 //   max(bound, x)    IEEE maximum of a bound that is no NaN; NaN if x is
 //   to_float(i)      exact for |i| < 2^24
 //   as_float, as_uint, as_int   reinterpretations of 32-bit lanes
@@ -100,27 +100,32 @@ SEEDBED_HD typename L::F erf_inv_tail(typename L::F t) {
   return L::fma(t, p, L::f(2.83297682f));
 }
 
+// erf_inv(x) in the lanes where w < 5, all but about 1 in 300; the others are set in `tails`, with
+// a few more. |x| >= 1 and NaN are among them.
+template <class L>
+SEEDBED_HD typename L::F erf_inv_central(typename L::F x, uint64_t& tails) {
+  using F = typename L::F;
+  const F y = x * -x;
+  const F x1 = y + 1.0f;
+  tails = L::not_above(x1, L::f(0.00675f));  // w >= 5 needs 1 - x^2 < e^-5 = 0.00673..
+  const F l = L::select(y > -0.414213568f, log1p_small<L>(y), log_normal_range<L>(x1));
+  return x * erf_inv_centre<L>(-2.5f - l);
+}
+
 // erf_inv(x): odd, finite on (-1, 1), +-inf at +-1, NaN beyond and for NaN.
 template <class L>
 SEEDBED_HD typename L::F erf_inv(typename L::F x) {
   using F = typename L::F;
   const F y = x * -x;
   const F x1 = y + 1.0f;
-  const auto small = y > -0.414213568f;
-  // w >= 5 needs 1 - x^2 < e^-5 = 0.00673..: about 1 lane in 300, so it pays to look first. The
-  // bound is a little wide: the exact test decides in a vector that has such a lane. The form of
-  // the comparison sends |x| >= 1 and NaN the same way.
-  if (L::all_above(x1, L::f(0.00675f))) {
-    const F l = L::select(small, log1p_small<L>(y), log_normal_range<L>(x1));
-    return x * erf_inv_centre<L>(-2.5f - l);
-  }
   const F tiny = L::f(1.17549435e-38f);
   F l = log_normal_range<L>(L::select(x1 > tiny, x1, tiny));
   l = L::select(x1 > 0.0f, l, L::as_float(L::u(0x7FC00000u)));
-  l = L::select(small, log1p_small<L>(y), l);
+  l = L::select(y > -0.414213568f, log1p_small<L>(y), l);
   const F centre = erf_inv_centre<L>(-2.5f - l), tail = erf_inv_tail<L>(L::sqrt(-l) + -3.0f);
   const F p = L::select(l > -5.0f, centre, tail);
-  return x * L::select((x == 1.0f) | (x == -1.0f), L::f(__builtin_inff()), p);
+  const F value = x * L::select((x == 1.0f) | (x == -1.0f), L::f(__builtin_inff()), p);
+  return L::select(x == x, value, x);  // the product of two NaNs may be either
 }
 
 }  // namespace

@@ -10,6 +10,8 @@
 
 #if defined(__CUDACC__)
 #define SEEDBED_HD __host__ __device__ __forceinline__
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SEEDBED_HD inline  // instrumented and inlined, the kernels would take minutes to compile
 #else
 #define SEEDBED_HD inline __attribute__((always_inline))
 #endif

@@ -11,57 +11,100 @@ namespace {
 
 using seedbed::Fill;
 
-// Writes n elements, kLanes at a time. The last vector overlaps the one before it, so that nothing
-// outside the n elements is touched; fewer than kLanes go through a buffer.
-template <class Op, class Block>
-SEEDBED_INLINE void write_blocks(const Op&, uint64_t n, char* out, const Block& block) {
-  constexpr uint64_t kSize = Op::kSize;
-  if (n < kLanes) {
-    char buffer[kLanes * kSize];
-    block(0, buffer);
-    __builtin_memcpy(out, buffer, n * kSize);
-    return;
+using QuadU = QuadLanes::U;
+
+// The cipher of a row, whose elements share the key.
+struct RowCipher {
+  U32 k0, k1, c0;
+  uint32_t low;
+  template <class Word>
+  SEEDBED_INLINE Pair<Word> words(uint64_t i) const {
+    return threefry2x32(k0, k1, in_all<Word>(c0), lanes_from<Word>(low + static_cast<uint32_t>(i)));
   }
-  for (uint64_t i = 0;;) {
-    block(i, out + i * kSize);
-    i += kLanes;
-    if (i + kLanes <= n) continue;
-    if (i == n) return;
-    i = n - kLanes;
+};
+
+// That of many rows shorter than a vector: each element has its own key and counter.
+struct StagedCipher {
+  const uint32_t *k0, *k1;
+  U32 c0;
+  const uint32_t* c1;
+  template <class Word>
+  SEEDBED_INLINE Pair<Word> words(uint64_t i) const {
+    return threefry2x32(load_lanes<Word>(k0 + i), load_lanes<Word>(k1 + i), in_all<Word>(c0),
+                        load_lanes<Word>(c1 + i));
   }
+};
+
+// Results for one vector of an op, from those for a whole `Word`.
+SEEDBED_INLINE Pair<U32> part(const Pair<U32>& w, int) { return w; }
+template <class V>
+SEEDBED_INLINE Pair<U32> part(const Pair<Twin<V>>& w, int i) {
+  constexpr int kHalf = sizeof(V) / kVectorBytes;
+  return i < kHalf ? part(Pair<V>{w.a.x, w.b.x}, i) : part(Pair<V>{w.a.y, w.b.y}, i - kHalf);
+}
+
+// As many elements from the i-th on as `Word` has lanes. An op with two keys has two ciphers.
+template <class Word, class Op, class Ciphers>
+SEEDBED_INLINE void write_block(const Op& op, const Ciphers& ciphers, uint64_t i, char* to) {
+  const Pair<Word> w = ciphers[0].template words<Word>(i);
+  if constexpr (Op::kTwoKeys) {
+    const Pair<Word> low = ciphers[1].template words<Word>(i);
+    for (int v = 0; v < static_cast<int>(sizeof w.a / kVectorBytes); ++v) {
+      op(part(w, v), part(low, v), to + v * kLanes * Op::kSize);
+    }
+  } else {
+    for (int v = 0; v < static_cast<int>(sizeof w.a / kVectorBytes); ++v) {
+      op(part(w, v), to + v * kLanes * Op::kSize);
+    }
+  }
+}
+
+// Writes n elements, four vectors at a time. The last vector overlaps the one before it, so that
+// nothing outside the n elements is touched; fewer than kLanes go through a buffer.
+template <class Op, class Ciphers>
+SEEDBED_INLINE void write_blocks(const Op& op, uint64_t n, char* out, const Ciphers& ciphers) {
+  constexpr uint64_t kSize = Op::kSize, kGroup = QuadLanes::kCount;
+  uint64_t i = 0;
+  for (; i + kGroup <= n; i += kGroup) write_block<QuadU>(op, ciphers, i, out + i * kSize);
+  char buffer[kLanes * kSize];
+  for (; i < n; i += kLanes) {
+    if (i + kLanes > n && n >= kLanes) i = n - kLanes;
+    write_block<U32>(op, ciphers, i, n < kLanes ? buffer : out + i * kSize);
+  }
+  if (n < kLanes) __builtin_memcpy(out, buffer, n * kSize);
 }
 
 // One row, whose elements share the key.
 template <class Op>
 void fill_row(const Op& op, const Fill& f, uint64_t row, char* out) {
-  const bool two = f.low_k0 != nullptr;
-  const U32 k0 = Lanes::u(f.k0[row]), low_k0 = Lanes::u(two ? f.low_k0[row] : 0);
-  const U32 k1 = Lanes::u(f.k1[row]), low_k1 = Lanes::u(two ? f.low_k1[row] : 0);
+  RowCipher ciphers[2] = {};
+  ciphers[0].k0 = Lanes::u(f.k0[row]), ciphers[0].k1 = Lanes::u(f.k1[row]);
+  if constexpr (Op::kTwoKeys) {
+    ciphers[1].k0 = Lanes::u(f.low_k0[row]), ciphers[1].k1 = Lanes::u(f.low_k1[row]);
+  }
   uint64_t counter = f.counter, left = f.count;
   while (left > 0) {  // the high counter word is constant between multiples of 2^32
     const uint64_t until_carry = (uint64_t{1} << 32) - (counter & UINT32_MAX);
     const uint64_t n = left < until_carry ? left : until_carry;
-    const U32 c0 = Lanes::u(static_cast<uint32_t>(counter >> 32));
-    const uint32_t low = static_cast<uint32_t>(counter);
-    write_blocks(op, n, out, [=](uint64_t i, char* to) {
-      const U32 c1 = iota() + (low + static_cast<uint32_t>(i));
-      op([=](int s) { return threefry2x32(s == 0 ? k0 : low_k0, s == 0 ? k1 : low_k1, c0, c1); },
-         to);
-    });
+    for (RowCipher& cipher : ciphers) {
+      cipher.c0 = Lanes::u(static_cast<uint32_t>(counter >> 32));
+      cipher.low = static_cast<uint32_t>(counter);
+    }
+    write_blocks(op, n, out, ciphers);
     counter += n;
     left -= n;
     out += n * Op::kSize;
   }
 }
 
-// Many rows shorter than a vector: each lane has its own key and counter.
+// Many rows shorter than a vector.
 template <class Op>
 void fill_short_rows(const Op& op, const Fill& f) {
   constexpr int kStage = 512;  // elements
   uint32_t k0[2][kStage + kLanes], k1[2][kStage + kLanes], c1[kStage + kLanes];
   const U32 c0 = Lanes::u(static_cast<uint32_t>(f.counter >> 32));
   const uint32_t low = static_cast<uint32_t>(f.counter);
-  const bool two = f.low_k0 != nullptr;
+  constexpr bool two = Op::kTwoKeys;
   char* out = static_cast<char*>(f.out);
   for (uint64_t row = 0; row < f.rows;) {
     uint64_t n = 0;
@@ -82,12 +125,8 @@ void fill_short_rows(const Op& op, const Fill& f) {
       if (two) store(k1[1] + n, Lanes::u(f.low_k1[row]));
       store(c1 + n, iota() + low);
     }
-    write_blocks(op, n, out, [&](uint64_t i, char* to) {
-      const auto words = [&](int s) {
-        return threefry2x32(load<U32>(k0[s] + i), load<U32>(k1[s] + i), c0, load<U32>(c1 + i));
-      };
-      op(words, to);
-    });
+    const StagedCipher ciphers[] = {{k0[0], k1[0], c0, c1}, {k0[1], k1[1], c0, c1}};
+    write_blocks(op, n, out, ciphers);
     out += n * Op::kSize;
   }
 }
@@ -120,36 +159,65 @@ void with_normal(const Sampler& s, const Visit& visit) {
   visit(NormalF32<false, false>(s));
 }
 
-// `out` may be `words`.
+// Words that wait for their transform, few enough that the L1 cache holds them and the results.
+struct Piece {
+  static constexpr uint64_t kSize = 2048;
+  alignas(64) uint32_t words[kSize];
+};
+
+// The transform of the first n words. Four vectors at a time go through the part that nearly all
+// lanes need; the rest are noted, gathered and done again.
 template <class Op>
-void transform_words(const Op& op, uint64_t n, const char* words, char* out) {
-  constexpr uint64_t kItem = sizeof(uint32_t);
-  uint64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    store(out + i * kItem, op.transform(load<U32>(words + i * kItem)));
+void transform_piece(const Op& op, uint64_t n, Piece& piece, char* out) {
+  constexpr uint64_t kItem = sizeof(uint32_t), kGroup = QuadLanes::kCount;
+  const uint64_t whole = n / kGroup * kGroup;
+  uint64_t tails[Piece::kSize / 64] = {};  // a bit for each element
+  const auto group = [&](uint64_t i, char* to) {
+    uint64_t bits;
+    store(to, op.template central<QuadLanes>(load_lanes<QuadU>(piece.words + i), bits));
+    __builtin_memcpy(reinterpret_cast<char*>(tails) + i / 8, &bits, kGroup / 8);
+  };
+  for (uint64_t i = 0; i < whole; i += kGroup) group(i, out + i * kItem);
+  if (whole < n) {
+    char rest[kGroup * kItem];
+    __builtin_memset(piece.words + n, 0, (whole + kGroup - n) * kItem);
+    group(whole, rest);
+    __builtin_memcpy(out + whole * kItem, rest, (n - whole) * kItem);
+    tails[n / 64] &= (uint64_t{1} << n % 64) - 1;
   }
-  if (i == n) return;
-  U32 rest = {};
-  __builtin_memcpy(&rest, words + i * kItem, (n - i) * kItem);
-  const F32 values = op.transform(rest);
-  __builtin_memcpy(out + i * kItem, &values, (n - i) * kItem);
+  uint16_t at[Piece::kSize];
+  uint64_t count = 0;
+  for (uint64_t i = 0; i < n; i += 64) {
+    for (uint64_t bits = tails[i / 64]; bits != 0; bits &= bits - 1) {
+      at[count++] = static_cast<uint16_t>(i + static_cast<uint64_t>(__builtin_ctzll(bits)));
+    }
+  }
+  for (uint64_t j = 0; j < count; j += kLanes) {
+    const uint64_t lanes = count - j < kLanes ? count - j : kLanes;
+    U32 words = {};
+    for (uint64_t lane = 0; lane < lanes; ++lane) words[lane] = piece.words[at[j + lane]];
+    const F32 values = op.template transform<Lanes>(words);
+    for (uint64_t lane = 0; lane < lanes; ++lane) {
+      const float value = values[lane];
+      __builtin_memcpy(out + at[j + lane] * kItem, &value, kItem);
+    }
+  }
 }
 
-// Words first, then the transform in place, a piece that stays in the L1 cache at a time. Two
-// simple loops run faster than one whose constants exceed the registers, and short rows cost the
-// transform nothing.
+// Words first, then the transform, a piece at a time. Two simple loops run faster than one whose
+// constants exceed the registers, and short rows cost the transform nothing.
 template <class Op>
 void fill_staged(const Op& op, const Fill& f) {
-  constexpr uint64_t kPiece = 2048;  // elements
-  const uint64_t rows_at_once = f.count == 0 || f.count >= kPiece ? 1 : kPiece / f.count;
+  Piece piece;
+  const uint64_t rows_at_once = f.count == 0 || f.count >= piece.kSize ? 1 : piece.kSize / f.count;
   char* out = static_cast<char*>(f.out);
   for (uint64_t row = 0; row < f.rows; row += rows_at_once) {
     const uint64_t rows = f.rows - row < rows_at_once ? f.rows - row : rows_at_once;
     for (uint64_t done = 0; done < f.count;) {
-      const uint64_t left = f.count - done, count = left < kPiece ? left : kPiece;
+      const uint64_t left = f.count - done, count = left < piece.kSize ? left : piece.kSize;
       fill_rows(Bits<uint32_t>(), Fill{f.sampler, f.k0 + row, f.k1 + row, nullptr, nullptr, rows,
-                                       count, f.counter + done, out});
-      transform_words(op, rows * count, out, out);
+                                       count, f.counter + done, piece.words});
+      transform_piece(op, rows * count, piece, out);
       out += rows * count * sizeof(uint32_t);
       done += count;
     }
@@ -210,6 +278,12 @@ void fill(const Fill& f) {
 void derive(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* c0,
             const uint32_t* c1, uint32_t* o0, uint32_t* o1) {
   uint64_t i = 0;
+  for (; i + QuadLanes::kCount <= n; i += QuadLanes::kCount) {
+    const Pair<QuadU> w = threefry2x32(load_lanes<QuadU>(k0 + i), load_lanes<QuadU>(k1 + i),
+                                       load_lanes<QuadU>(c0 + i), load_lanes<QuadU>(c1 + i));
+    store(o0 + i, w.a);
+    store(o1 + i, w.b);
+  }
   for (; i + kLanes <= n; i += kLanes) {
     const Pair<U32> w =
         threefry2x32(load<U32>(k0 + i), load<U32>(k1 + i), load<U32>(c0 + i), load<U32>(c1 + i));
@@ -225,7 +299,12 @@ void derive(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* 
 
 void transform(uint64_t n, const Sampler& sampler, const uint32_t* words, void* out) {
   with_normal(sampler, [&](const auto& op) {
-    transform_words(op, n, reinterpret_cast<const char*>(words), static_cast<char*>(out));
+    Piece piece;
+    for (uint64_t i = 0; i < n; i += piece.kSize) {
+      const uint64_t count = n - i < piece.kSize ? n - i : piece.kSize;
+      __builtin_memcpy(piece.words, words + i, count * sizeof *words);
+      transform_piece(op, count, piece, static_cast<char*>(out) + i * sizeof *words);
+    }
   });
 }
 

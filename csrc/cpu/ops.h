@@ -4,33 +4,13 @@
 #define SEEDBED_CPU_OPS_H_
 
 #include "kernels.h"
+#include "lanes.h"
 #include "samplers.h"
-#include "simd.h"
 
 namespace {
 
 using seedbed::Kind;
 using seedbed::Sampler;
-
-// GCC would rather call the large transforms than inline them into each loop.
-#define SEEDBED_INLINE inline __attribute__((always_inline))
-
-// The lane type of samplers.h.
-struct Lanes {
-  using F = F32;
-  using U = U32;
-  static F f(float x) { return broadcast(x); }
-  static U u(uint32_t x) { return broadcast(x); }
-  static F fma(F a, F b, F c) { return ::fma(a, b, c); }
-  static F sqrt(F x) { return square_root(x); }
-  static F select(I32 m, F a, F b) { return m ? a : b; }
-  static bool all_above(F x, F y) { return ::all_above(x, y); }
-  static F max(F bound, F x) { return max_second(bound, x); }
-  static F to_float(I32 i) { return __builtin_convertvector(i, F32); }
-  static F as_float(U x) { return reinterpret<F32>(x); }
-  static U as_uint(F x) { return reinterpret<U32>(x); }
-  static I32 as_int(U x) { return reinterpret<I32>(x); }
-};
 
 float param_f32(const Sampler& s, int i) {
   const uint32_t bits = static_cast<uint32_t>(s.params[i]);
@@ -53,16 +33,14 @@ T proper_span(T span, uint64_t lo_bits) {
   return lo_bits == 0 && span < 0 ? 0 : span;
 }
 
-// Each sampler below turns the word pairs of kLanes consecutive elements into kLanes elements of
-// kSize bytes at `out`. `words(0)` evaluates the cipher; `words(1)` the second key's, where there
-// is one.
+// Each sampler below turns the word pairs of kLanes consecutive elements, and with kTwoKeys those
+// of a second key, into kLanes elements of kSize bytes at `out`.
 
 template <class T>
 struct Bits {
   static constexpr int kSize = sizeof(T);
-  template <class Words>
-  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
+  static constexpr bool kTwoKeys = false;
+  SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
     if constexpr (kSize == 8) {
       store(out, zip_lo(w.b, w.a));  // (a << 32) | b, little endian
       store(out + kVectorBytes, zip_hi(w.b, w.a));
@@ -77,13 +55,12 @@ struct Bits {
 template <bool kAffine>
 struct UniformF32 {
   static constexpr int kSize = 4;
+  static constexpr bool kTwoKeys = false;
   F32 span, lo, mul, add;
   explicit UniformF32(const Sampler& s)
       : span(Lanes::f(proper_span(param_f32(s, 0), s.params[1]))), lo(Lanes::f(param_f32(s, 1))),
         mul(Lanes::f(param_f32(s, 2))), add(Lanes::f(param_f32(s, 3))) {}
-  template <class Words>
-  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
+  SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
     const F32 v = affine_uniform<Lanes>(unit_float<Lanes>(w.a ^ w.b), span, lo);
     store(out, kAffine ? fma(v, mul, add) : v);
   }
@@ -108,13 +85,12 @@ struct RangeF64 {
 template <bool kAffine>
 struct UniformF64 {
   static constexpr int kSize = 8;
+  static constexpr bool kTwoKeys = false;
   RangeF64 range;
   F64 mul, add;
   explicit UniformF64(const Sampler& s)
       : range(s), mul(broadcast(param_f64(s, 2))), add(broadcast(param_f64(s, 3))) {}
-  template <class Words>
-  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
+  SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
     const F64 v0 = range(zip_lo(w.b, w.a)), v1 = range(zip_hi(w.b, w.a));
     store(out, kAffine ? fma(v0, mul, add) : v0);
     store(out + kVectorBytes, kAffine ? fma(v1, mul, add) : v1);
@@ -129,9 +105,10 @@ struct Clip {
       : lo(Lanes::f(param_f32(s, first))), hi(Lanes::f(param_f32(s, first + 1))),
         keep(Lanes::u(s.params[first] == 0 ? 0x7FFFFFFFu : 0xFFFFFFFFu)),
         set(Lanes::u(s.params[first + 1] == 0x80000000u ? 0x80000000u : 0)) {}
-  SEEDBED_INLINE F32 operator()(F32 x) const {
-    x = Lanes::as_float(Lanes::as_uint(max_second(lo, x)) & keep);
-    return Lanes::as_float(Lanes::as_uint(min_second(hi, x)) | set);
+  template <class L>
+  SEEDBED_INLINE typename L::F apply(typename L::F x) const {
+    x = L::as_float(L::as_uint(L::max(L::like(lo), x)) & keep);
+    return L::as_float(L::as_uint(L::min(L::like(hi), x)) | set);
   }
 };
 
@@ -148,10 +125,26 @@ struct NormalF32 {
     const bool nan_bound = __builtin_isunordered(param_f32(s, 3), param_f32(s, 4));
     if (nan_bound) scale = Lanes::f(__builtin_nanf(""));  // and so every result
   }
-  SEEDBED_INLINE F32 transform(U32 word) const {
-    F32 x = erf_inv<Lanes>(affine_uniform<Lanes>(unit_float<Lanes>(word), span, lo)) * scale;
-    if constexpr (kClip) x = clip(x);
-    if constexpr (kAffine) x = fma(x, mul, add);
+  template <class L>
+  SEEDBED_INLINE typename L::F transform(typename L::U word) const {
+    return finish<L>(erf_inv<L>(uniform<L>(word)));
+  }
+  // As `transform`, but for the lanes whose bits are set in `tails`.
+  template <class L>
+  SEEDBED_INLINE typename L::F central(typename L::U word, uint64_t& tails) const {
+    return finish<L>(erf_inv_central<L>(uniform<L>(word), tails));
+  }
+
+ private:
+  template <class L>
+  SEEDBED_INLINE typename L::F uniform(typename L::U word) const {
+    return affine_uniform<L>(unit_float<L>(word), L::like(span), L::like(lo));
+  }
+  template <class L>
+  SEEDBED_INLINE typename L::F finish(typename L::F x) const {
+    x = x * scale;
+    if constexpr (kClip) x = clip.apply<L>(x);
+    if constexpr (kAffine) x = L::fma(x, L::like(mul), L::like(add));
     return x;
   }
 };
@@ -163,25 +156,23 @@ inline void store_flags(char* out, I32 mask) {
 
 struct BernoulliF32 {
   static constexpr int kSize = 1;
+  static constexpr bool kTwoKeys = false;
   F32 span, lo, p;
   explicit BernoulliF32(const Sampler& s)
       : span(Lanes::f(proper_span(param_f32(s, 0), s.params[1]))), lo(Lanes::f(param_f32(s, 1))),
         p(Lanes::f(param_f32(s, 2))) {}
-  template <class Words>
-  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
+  SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
     store_flags(out, affine_uniform<Lanes>(unit_float<Lanes>(w.a ^ w.b), span, lo) < p);
   }
 };
 
 struct BernoulliF64 {
   static constexpr int kSize = 1;
+  static constexpr bool kTwoKeys = false;
   RangeF64 range;
   F64 p;
   explicit BernoulliF64(const Sampler& s) : range(s), p(broadcast(param_f64(s, 2))) {}
-  template <class Words>
-  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
+  SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
     const I64 m0 = range(zip_lo(w.b, w.a)) < p, m1 = range(zip_hi(w.b, w.a)) < p;
     // The low halves of the 64-bit masks, in order.
     store_flags(out, reinterpret<I32>(even(reinterpret<U32>(m0), reinterpret<U32>(m1))));
@@ -214,15 +205,14 @@ struct Modulus64 {
 template <class T>
 struct Randint32 {
   static constexpr int kSize = sizeof(T);
+  static constexpr bool kTwoKeys = true;
   Modulus32 span;
   U32 mult, minval;
   explicit Randint32(const Sampler& s)
       : span(static_cast<uint32_t>(s.params[0])),
         mult(Lanes::u(static_cast<uint32_t>(s.params[1]))),
         minval(Lanes::u(static_cast<uint32_t>(s.params[2]))) {}
-  template <class Words>
-  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
-    const Pair<U32> hi = words(0), lo = words(1);
+  SEEDBED_INLINE void operator()(Pair<U32> hi, Pair<U32> lo, char* out) const {
     const U32 r = span(span(hi.a ^ hi.b) * mult + span(lo.a ^ lo.b)) + minval;
     store(out, __builtin_convertvector(r, Vec<T, kLanes>));
   }
@@ -231,13 +221,12 @@ struct Randint32 {
 template <class T>
 struct Randint64 {
   static constexpr int kSize = sizeof(T);
+  static constexpr bool kTwoKeys = true;
   Modulus64 span;
   uint64_t mult, minval;
   explicit Randint64(const Sampler& s)
       : span(s.params[0]), mult(s.params[1]), minval(s.params[2]) {}
-  template <class Words>
-  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
-    const Pair<U32> hi = words(0), lo = words(1);
+  SEEDBED_INLINE void operator()(Pair<U32> hi, Pair<U32> lo, char* out) const {
     for (int i = 0; i < kLanes; ++i) {
       const uint64_t h = (static_cast<uint64_t>(hi.a[i]) << 32) | hi.b[i];
       const uint64_t l = (static_cast<uint64_t>(lo.a[i]) << 32) | lo.b[i];
@@ -250,15 +239,14 @@ struct Randint64 {
 template <class T>
 struct Table {
   static constexpr int kSize = sizeof(T);
+  static constexpr bool kTwoKeys = false;
   const char* entries;
   uint32_t mask;
   int shift;
   explicit Table(const Sampler& s)
       : entries(static_cast<const char*>(s.table)), mask((1u << s.word_bits) - 1),
         shift(static_cast<int>(s.params[0])) {}
-  template <class Words>
-  SEEDBED_INLINE void operator()(const Words& words, char* out) const {
-    const Pair<U32> w = words(0);
+  SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
     const U32 index = ((w.a ^ w.b) & mask) >> shift;
     for (int i = 0; i < kLanes; ++i) {
       __builtin_memcpy(out + i * kSize, entries + static_cast<uint64_t>(index[i]) * kSize, kSize);

@@ -15,6 +15,7 @@ constexpr uint64_t kMinTaskWork = uint64_t{1} << 17;
 constexpr uint64_t kMaxTaskWork = uint64_t{1} << 23;
 constexpr uint64_t kTasksPerThread = 8;
 constexpr uint64_t kMaxBlock = 256;           // members
+constexpr uint64_t kMinBlock = 32;            // rows that small draws fill in one call
 constexpr uint64_t kMinVectorMembers = 16;    // fewer would leave lanes of `derive` idle
 constexpr uint64_t kScratchKeys = 32 * 1024;  // 256 KiB
 constexpr uint64_t kCutAlign = 64;            // elements; whole cache lines from 1-byte items up
@@ -51,7 +52,7 @@ class Layout {
     task_work_ = std::clamp(total / (threads * kTasksPerThread), kMinTaskWork, kMaxTaskWork);
     if (threads == 1) task_work_ = std::max<uint64_t>(total, 1);
     tasks_ = (total + task_work_ - 1) / task_work_;
-    const uint64_t by_work = sum == 0 ? 1 : (kMinTaskWork + sum - 1) / sum;
+    const uint64_t by_work = std::max(sum == 0 ? 1 : (kMinTaskWork + sum - 1) / sum, kMinBlock);
     const uint64_t by_scratch = std::max(kScratchKeys / plan.nodes.size(), kMinVectorMembers);
     block_ = std::clamp<uint64_t>(std::min(by_work, by_scratch), 1, std::min(kMaxBlock, members));
   }

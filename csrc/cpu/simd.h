@@ -82,11 +82,12 @@ inline F64 broadcast(double x) {
 inline F32 fma(F32 a, F32 b, F32 c) { return F32(_mm512_fmadd_ps(a, b, c)); }
 inline F64 fma(F64 a, F64 b, F64 c) { return F64(_mm512_fmadd_pd(a, b, c)); }
 inline F32 square_root(F32 x) { return F32(_mm512_sqrt_ps(x)); }
+// The lanes where x > y does not hold, a bit each.
+inline uint64_t not_above(F32 x, F32 y) { return _mm512_cmp_ps_mask(x, y, _CMP_NGT_UQ); }
 // The second operand where the two are equal or either is a NaN.
 inline F32 max_second(F32 a, F32 b) { return F32(_mm512_max_ps(a, b)); }
 inline F32 min_second(F32 a, F32 b) { return F32(_mm512_min_ps(a, b)); }
 inline F64 max_second(F64 a, F64 b) { return F64(_mm512_max_pd(a, b)); }
-inline bool all_above(F32 x, F32 y) { return _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ) == 0xFFFF; }
 inline U64 multiply_even(U32 a, U32 b) { return U64(_mm512_mul_epu32(__m512i(a), __m512i(b))); }
 #elif defined(__AVX2__)
 #define SEEDBED_IOTA 0, 1, 2, 3, 4, 5, 6, 7
@@ -99,8 +100,8 @@ inline F32 square_root(F32 x) { return F32(_mm256_sqrt_ps(x)); }
 inline F32 max_second(F32 a, F32 b) { return F32(_mm256_max_ps(a, b)); }
 inline F32 min_second(F32 a, F32 b) { return F32(_mm256_min_ps(a, b)); }
 inline F64 max_second(F64 a, F64 b) { return F64(_mm256_max_pd(a, b)); }
-inline bool all_above(F32 x, F32 y) {
-  return _mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_GT_OQ)) == 0xFF;
+inline uint64_t not_above(F32 x, F32 y) {
+  return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_NGT_UQ)));
 }
 inline U64 multiply_even(U32 a, U32 b) { return U64(_mm256_mul_epu32(__m256i(a), __m256i(b))); }
 #else
@@ -115,7 +116,9 @@ inline F32 square_root(F32 x) { return F32(vsqrtq_f32(x)); }
 inline F32 max_second(F32 a, F32 b) { return a > b ? a : b; }
 inline F32 min_second(F32 a, F32 b) { return a < b ? a : b; }
 inline F64 max_second(F64 a, F64 b) { return a > b ? a : b; }
-inline bool all_above(F32 x, F32 y) { return vminvq_u32(uint32x4_t(x > y)) != 0; }
+inline uint64_t not_above(F32 x, F32 y) {
+  return vaddvq_u32(uint32x4_t(~(x > y)) & uint32x4_t{1, 2, 4, 8});
+}
 inline U64 multiply_even(U32 a, U32 b) {
   return U64(vmull_u32(vmovn_u64(uint64x2_t(a)), vmovn_u64(uint64x2_t(b))));
 }
@@ -147,7 +150,9 @@ inline F32 square_root(F32 x) { return F32(_mm_sqrt_ps(x)); }
 inline F32 max_second(F32 a, F32 b) { return F32(_mm_max_ps(a, b)); }
 inline F32 min_second(F32 a, F32 b) { return F32(_mm_min_ps(a, b)); }
 inline F64 max_second(F64 a, F64 b) { return F64(_mm_max_pd(a, b)); }
-inline bool all_above(F32 x, F32 y) { return _mm_movemask_ps(_mm_cmpgt_ps(x, y)) == 0xF; }
+inline uint64_t not_above(F32 x, F32 y) {
+  return static_cast<unsigned>(_mm_movemask_ps(_mm_cmpngt_ps(x, y)));
+}
 inline U64 multiply_even(U32 a, U32 b) { return U64(_mm_mul_epu32(__m128i(a), __m128i(b))); }
 #endif
 #endif

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -281,6 +282,20 @@ def with_weak_type(value: Any, weak: bool) -> Any:
     if _convert_element_type is None or jax.typeof(value).weak_type == weak:
         return value
     return _convert_element_type(value, value.dtype, weak_type=weak)
+
+
+@contextlib.contextmanager
+def collections_paused() -> Iterator[None]:
+    """Without the cyclic garbage collector, which goes through every live object again and again
+    while many are made and none become garbage."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def compile_time_eval() -> contextlib.AbstractContextManager[None]:
