@@ -1,11 +1,12 @@
 """The limits of this machine, and every CPU kernel as a fraction of its own.
 
-``python -m benchmarks roofline [--json PATH]`` compiles ``csrc/cpu/kernels.cc`` and the programs in
+``python -m benchmarks roofline`` compiles ``csrc/cpu/kernels.cc`` and the programs in
 ``benchmarks/roofline/`` with the system's compiler and CMakeLists.txt's flags, runs them, and
-prints tables. Bounds and kernels are timed in turns, round by round, in thread CPU time; the least
-of many short samples counts. Cycles are the time of one of a long chain of dependent additions (one
-cycle each on every core built so far), so they do not depend on the clock of the day. On all
-threads, everything runs on every core at once and the figures are those of one core.
+makes tables (``python -m benchmarks.roofline`` only prints them). Bounds and kernels are timed in
+turns, round by round, in thread CPU time; the least of many short samples counts. Cycles are the
+time of one of a long chain of dependent additions (one cycle each on every core built so far), so
+they do not depend on the clock of the day. On all threads, everything runs on every core at once
+and the figures are those of one core.
 
 **Bounds in registers.** Each is a loop that does a kernel's arithmetic on a running counter, xors
 what it makes into one register, and neither loads nor stores anything but constants. It runs one
@@ -53,8 +54,6 @@ import argparse
 import concurrent.futures
 import json
 import os
-import platform
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -62,25 +61,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import environment
+from . import environment, kernel_flags
 
 ROOT = Path(__file__).parent.parent
-_FLAGS = (
-    "-std=c++17 -fPIC -O3 -DNDEBUG -Wall -Wextra -ffp-contract=off -fno-math-errno "
-    "-fno-trapping-math"
-).split()
-_GNU_FLAGS = (
-    "-Wno-maybe-uninitialized -Wno-uninitialized -fschedule-insns -fsched-pressure"
-).split()
-# As in CMakeLists.txt.
-_ISAS: dict[str, dict[str, list[str]]] = {
-    "x86_64": {
-        "baseline": [],
-        "avx2": ["-mavx2", "-mfma"],
-        "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"],
-    },
-    "aarch64": {"neon": []},
-}
 # By kernel: the loops whose times add up to its bound.
 BOUNDS = {
     "bits, 32": ("cipher",),
@@ -110,7 +93,7 @@ COUNTED = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints the tables, and writes the figures as JSON where asked to."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks roofline", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m benchmarks.roofline", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--rounds", type=int, default=300, help="samples of each loop and kernel")
@@ -135,14 +118,11 @@ def measure(rounds: int, megabytes: int) -> dict[str, Any]:
         megabytes: MiB that each memory test writes, over all threads.
 
     Raises:
-        RuntimeError: no kernels for this machine, or the compiler or the program failed.
+        RuntimeError: the compiler or the program failed.
     """
-    isas = _ISAS.get({"AMD64": "x86_64", "arm64": "aarch64"}.get(*[platform.machine()] * 2))
-    if isas is None:
-        raise RuntimeError(f"no kernels for {platform.machine()}")
     described = environment.describe()
     with tempfile.TemporaryDirectory() as folder:
-        program = _build(Path(folder), isas)
+        program = _build(Path(folder))
         samples = json.loads(_output([str(program), str(rounds), str(megabytes)]))
     return {
         "environment": described | {"load_after": environment.load()},
@@ -156,22 +136,19 @@ def measure(rounds: int, megabytes: int) -> dict[str, Any]:
     }
 
 
-def _build(folder: Path, isas: dict[str, list[str]]) -> Path:
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
-    if "clang" not in _output([*compiler, "--version"]):
-        compiler += _GNU_FLAGS
+def _build(folder: Path) -> Path:
+    compiler = kernel_flags.compiler()
     sources = ROOT / "benchmarks" / "roofline"
-    common = [*compiler, *_FLAGS, f"-I{ROOT / 'csrc'}", f"-I{sources}", "-pthread"]
+    common = [*compiler, "-w", "-pthread", f"-I{ROOT / 'csrc'}", f"-I{sources}"]
     objects = []
     jobs = []
-    for isa, flags in isas.items():
+    for isa, flags in kernel_flags.by_isa(compiler).items():
         for source in (ROOT / "csrc" / "cpu" / "kernels.cc", sources / "bounds.cc"):
             objects.append(str(folder / f"{source.stem}_{isa}.o"))
-            target = ["-c", str(source), "-o", objects[-1]]
-            jobs.append([*common, *flags, f"-DSEEDBED_ISA={isa}", *target])
+            jobs.append([*common, *flags, "-c", str(source), "-o", objects[-1]])
     for source in (ROOT / "csrc" / "cpu" / "dispatch.cc", sources / "main.cc"):
         objects.append(str(folder / f"{source.stem}.o"))
-        jobs.append([*common, "-c", str(source), "-o", objects[-1]])
+        jobs.append([*common, "-std=c++17", "-O3", "-c", str(source), "-o", objects[-1]])
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(_output, jobs))
     program = folder / "roofline"

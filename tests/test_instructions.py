@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from benchmarks import kernel_flags
 
 from helpers import ROOT
 
@@ -66,17 +67,20 @@ def test_nearest(tool, name, found):
     assert tool.nearest(name, [HERE, "clang 14 x86_64", "gcc 9 x86_64"]) == found
 
 
-def test_the_flags_are_those_of_the_build(tool, monkeypatch):
-    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
-    monkeypatch.setattr(tool.platform, "machine", lambda: "x86_64")
-    flags = tool.cmake_flags(text)
-    assert set(flags) == {"baseline", "avx2"}
-    assert {"-O3", "-ffp-contract=off"} <= set(flags["baseline"])
-    assert {"-mavx2", "-mfma"} <= set(flags["avx2"]) - set(flags["baseline"])
-    monkeypatch.setattr(tool.platform, "machine", lambda: "aarch64")
-    assert set(tool.cmake_flags(text)) == {"neon"}
+def test_the_flags_are_those_of_the_build(monkeypatch):
+    monkeypatch.setattr(kernel_flags.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(kernel_flags, "macros", lambda command: {"__GNUC__": "12"})
+    flags = kernel_flags.by_isa(["c++"])
+    assert set(flags) == {"baseline", "avx2", "avx512"}
+    assert {"-O3", "-ffp-contract=off", "-fschedule-insns"} <= set(flags["baseline"])
+    added = set(flags["avx2"]) - set(flags["baseline"])
+    assert added == {"-mavx2", "-mfma", "-DSEEDBED_ISA=avx2"}
+    monkeypatch.setattr(kernel_flags, "macros", lambda command: {"__clang__": "1"})
+    assert "-fschedule-insns" not in kernel_flags.by_isa(["c++"])["avx512"]
+    monkeypatch.setattr(kernel_flags.platform, "machine", lambda: "aarch64")
+    assert set(kernel_flags.by_isa(["c++"])) == {"neon"}
     with pytest.raises(RuntimeError, match="not found in CMakeLists"):
-        tool.cmake_flags("project(other)")
+        kernel_flags.by_isa(["c++"], "project(other)")
 
 
 def test_stored_counts_are_of_every_kernel_that_is_counted(tool):
@@ -90,11 +94,11 @@ def test_stored_counts_are_of_every_kernel_that_is_counted(tool):
 
 
 def test_the_compiler_is_told_by_its_macros(tool, monkeypatch):
-    macros = "#define __clang__ 1\n#define __GNUC__ 4\n#define __clang_major__ 17\n"
-    monkeypatch.setattr(tool, "_run", lambda command: macros)
+    found = {"__clang__": "1", "__GNUC__": "4", "__clang_major__": "17"}
+    monkeypatch.setattr(kernel_flags, "macros", lambda command: found)
     monkeypatch.setattr(tool.platform, "machine", lambda: "x86_64")
     assert tool.compiler_name(["c++"]) == "clang 17 x86_64"
-    monkeypatch.setattr(tool, "_run", lambda command: "#define __GNUC__ 13\n")
+    monkeypatch.setattr(kernel_flags, "macros", lambda command: {"__GNUC__": "13"})
     assert tool.compiler_name(["c++"]) == "gcc 13 x86_64"
 
 

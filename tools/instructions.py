@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +24,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import kernel_flags  # noqa: E402
+
 STORED = ROOT / "tests" / "data" / "instructions.json"
 DRAWS = 1 << 14  # of every call in instructions.cc
 SAME, OTHER = 1.03, 1.25  # what is allowed beside counts of the same compiler, and of another
@@ -38,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--update", action="store_true", help="store the counts of this compiler")
     options = parser.parse_args(arguments)
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    compiler = kernel_flags.compiler()
     missing = [name for name in ("valgrind", compiler[0]) if shutil.which(name) is None]
     if missing:
         print(f"instructions: not counted, there is no {' and no '.join(missing)} here")
@@ -116,8 +118,7 @@ def nearest(name: str, stored: Iterable[str]) -> str | None:
 
 def compiler_name(compiler: list[str]) -> str:
     """Compiler, major version and machine, as in ``gcc 12 x86_64``."""
-    text = _run([*compiler, "-dM", "-E", "-x", "c++", os.devnull])
-    macros = dict(re.findall(r"#define (\S+) (.*)", text))
+    macros = kernel_flags.macros(compiler)
     family = "clang" if "__clang__" in macros else "gcc"
     major = macros["__clang_major__" if family == "clang" else "__GNUC__"]
     return f"{family} {major} {platform.machine()}"
@@ -127,39 +128,15 @@ def measure(compiler: list[str]) -> Counts:
     """Compiles and counts, for every instruction set that valgrind can run."""
     counts = {}
     with tempfile.TemporaryDirectory() as folder:
-        for isa, flags in cmake_flags((ROOT / "CMakeLists.txt").read_text()).items():
+        for isa, flags in kernel_flags.by_isa(compiler).items():
+            if isa == "avx512":
+                continue
             program = Path(folder) / isa
             sources = [ROOT / "csrc" / "cpu" / "kernels.cc", ROOT / "tools" / "instructions.cc"]
-            options = [
-                "-std=c++17",
-                "-fPIC",
-                "-DNDEBUG",
-                *flags,
-                "-w",
-                f"-DSEEDBED_ISA={isa}",
-                f"-I{ROOT / 'csrc'}",
-            ]
+            options = [*flags, "-w", f"-I{ROOT / 'csrc'}"]
             _run([*compiler, *options, *map(str, sources), "-o", str(program)])
             counts[isa] = dict(_count(program))
     return counts
-
-
-def cmake_flags(text: str) -> dict[str, list[str]]:
-    """The flags of CMakeLists.txt's kernels by instruction set: this machine's, without AVX-512.
-
-    Raises:
-        RuntimeError: CMakeLists.txt is not written as expected any more.
-    """
-    common = re.search(r"PRIVATE -Wall -Wextra (-O3 .*)", text)
-    isas = re.findall(r"^ *seedbed_add_kernels\((\w+)([^)]*)\)", text, re.MULTILINE)
-    if common is None or not isas:
-        raise RuntimeError("the flags of the kernels are not found in CMakeLists.txt")
-    arm = platform.machine() in ("aarch64", "arm64")
-    return {
-        isa: [*common[1].split(), *more.split()]
-        for isa, more in isas
-        if isa != "avx512" and (isa == "neon") == arm
-    }
 
 
 def _count(program: Path) -> Iterator[tuple[str, float]]:
