@@ -220,3 +220,39 @@ def test_all_is_every_table(monkeypatch):
     assert __main__.main(["isa", "roofline", "--quick"]) == 0
     everything = [*cases.TABLES, "roofline"]
     assert asked == [everything, everything, ["roofline"], ["isa", "roofline"]]
+
+
+def _sample(name, least, isa="", threads=1, what="loop"):
+    return {
+        "name": name,
+        "isa": isa,
+        "threads": threads,
+        "what": what,
+        "least": least,
+        "median": 2 * least,
+    }
+
+
+def test_the_roofline_holds_each_kernel_to_its_own_loops():
+    from benchmarks import roofline
+
+    samples = [
+        _sample("add", 0.25),  # 4 GHz
+        _sample("bound: cipher", 1.25, "avx2"),
+        _sample("bits, 32", 1.5, "avx2"),
+        _sample("bound: transform", 1.0, "avx2"),
+        _sample("normal", 3.0, "avx2"),
+    ]
+    bits, normal = roofline._arithmetic(samples)
+    assert (bits["cycles"], bits["loops"], bits["ghz"]) == (6.0, [5.0], 4.0)
+    assert bits["fraction"] == pytest.approx(5 / 6)
+    assert bits["counted"] == pytest.approx(105 / 3 / 8)
+    assert normal["loops"] == [5.0, 4.0] and normal["fraction"] == pytest.approx(0.75)
+    assert normal["counted"] == pytest.approx(105 / 3 / 8 + 65 / 2 / 8)
+    memory = [_sample("touched", 0.5, threads=n, what="memory") for n in (1, 2)]
+    run = {"arithmetic": [bits, normal], "memory": memory, "settings": {"megabytes": 16}}
+    page = roofline.page(run)
+    assert "**avx2, 1 thread, 4.00 GHz**" in page
+    assert "| bits, 32 | 4.38 | 5.00 | 6.00 | 83% | 0.667 |" in page
+    assert "| normal | 8.44 | 5.00 + 4.00 | 12.00 | 75% | 0.333 |" in page
+    assert "| touched | 0.50 | 2.00 | 0.50 | 4.00 |" in page

@@ -5,8 +5,6 @@ import json
 import re
 
 import pytest
-from benchmarks import kernel_flags
-
 from helpers import ROOT
 
 HERE = "gcc 12 x86_64"
@@ -67,7 +65,8 @@ def test_nearest(tool, name, found):
     assert tool.nearest(name, [HERE, "clang 14 x86_64", "gcc 9 x86_64"]) == found
 
 
-def test_the_flags_are_those_of_the_build(monkeypatch):
+def test_the_flags_are_those_of_the_build(tool, monkeypatch):
+    kernel_flags = tool.kernel_flags
     monkeypatch.setattr(kernel_flags.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(kernel_flags, "macros", lambda command: {"__GNUC__": "12"})
     flags = kernel_flags.by_isa(["c++"])
@@ -95,10 +94,10 @@ def test_stored_counts_are_of_every_kernel_that_is_counted(tool):
 
 def test_the_compiler_is_told_by_its_macros(tool, monkeypatch):
     found = {"__clang__": "1", "__GNUC__": "4", "__clang_major__": "17"}
-    monkeypatch.setattr(kernel_flags, "macros", lambda command: found)
+    monkeypatch.setattr(tool.kernel_flags, "macros", lambda command: found)
     monkeypatch.setattr(tool.platform, "machine", lambda: "x86_64")
     assert tool.compiler_name(["c++"]) == "clang 17 x86_64"
-    monkeypatch.setattr(kernel_flags, "macros", lambda command: {"__GNUC__": "13"})
+    monkeypatch.setattr(tool.kernel_flags, "macros", lambda command: {"__GNUC__": "13"})
     assert tool.compiler_name(["c++"]) == "gcc 13 x86_64"
 
 
