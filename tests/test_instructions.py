@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+
 from helpers import ROOT
 
 HERE = "gcc 12 x86_64"
