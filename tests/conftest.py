@@ -26,6 +26,32 @@ hypothesis.settings.register_profile("deep", max_examples=500, deadline=None, pr
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+# Files whose cases all have a program of jax's compiled, which takes most of the suite's time.
+_COSTLY = (
+    *("test_arithmetic", "test_equivalence", "test_hostile", "test_same", "test_selfcheck"),
+    *("test_transformations", "test_zoo_"),
+)
+
+
+def pytest_collection_modifyitems(config, items):
+    """With SEEDBED_SHARE=i/n, every n-th case of the costly files, from the i-th on.
+
+    Tests of one case stay together, because they compile the same things.
+    """
+    share, shares = map(int, os.environ.get("SEEDBED_SHARE", "1/1").split("/"))
+    cases: dict[str, dict[str, int]] = {}
+    kept, left = [], []
+    for item in items:
+        place = 0
+        if item.path.stem.startswith(_COSTLY):
+            case = item.callspec.id if hasattr(item, "callspec") else item.name
+            numbers = cases.setdefault(item.path.stem, {})
+            place = numbers.setdefault(case, len(numbers)) - (share - 1)
+        (left if place % shares else kept).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
+
+
 def pytest_report_header() -> str:
     return f"jax {jax.__version__}, seedbed backend: {backend_name()}"
 

@@ -3,9 +3,10 @@
 #
 #   sh tools/run_tests.sh ENVIRONMENT [all|newest|oldest]
 #
-# The two ends of the supported versions share work that tells the same at both: with "oldest" the
-# native run leaves out what works alike with every jax, and the reference run is that of the core,
-# the one of "newest" that of the adapters. "all" leaves out nothing.
+# The two ends of the supported versions share work: with "oldest" the native run leaves out what
+# works alike with every jax, and the reference run is that of the core, the one of "newest" that of
+# the adapters. Of the cases for which jax compiles longest, each end has every second one (see
+# tests/conftest.py). "all" leaves out nothing.
 set -eu
 environment=$1
 # What jax itself computes is compiled once for both runs.
@@ -26,11 +27,12 @@ ignored() { for name in $1; do echo "--ignore=tests/test_$name.py"; done; }
 chosen() { for name in $1; do echo "tests/test_$name.py"; done; }
 
 case "${2:-all}" in
-    newest) native="" reference=$(chosen "$models") ;;
-    oldest) native=$(ignored "$alike") reference=$(chosen "$core") ;;
-    *) native="" reference="" ;;
+    newest) share=1/2 native="" reference=$(chosen "$models") ;;
+    oldest) share=2/2 native=$(ignored "$alike") reference=$(chosen "$core") ;;
+    *) share=1/1 native="" reference="" ;;
 esac
 
+export SEEDBED_SHARE="$share"
 echo "== $environment: native"
 # shellcheck disable=SC2086
 "$environment/bin/python" -m pytest -q $native
