@@ -23,14 +23,21 @@ JaxprEqn = Any
 
 # `jax.extend`, where these are public, imports pallas with them: 20 ms of every cold start.
 core: Any
+_prng: Any
 _random: Any
+_threefry: Any
 random_primitives: dict[str, Primitive]  # those that run threefry, by short names
 try:
     from jax._src import core
     from jax._src.extend import random as _random
-    from jax._src.random import prng as _prng
-    from jax._src.random import threefry2x32 as _threefry
 
+    try:
+        from jax._src.random import prng as _prng
+        from jax._src.random import threefry2x32 as _threefry
+    except ImportError:  # the oldest supported jax
+        from jax._src import prng as _prng  # type: ignore[no-redef]
+
+        _threefry = _prng
     random_primitives = {
         "bits": _prng.random_bits_p,
         "split": _prng.random_split_p,
