@@ -105,7 +105,6 @@ def _run_roofline(quick: bool, described: dict[str, Any], out: Path) -> None:
     _log("roofline")
     try:
         measured = roofline.measure(*_ROOFLINE[quick])
-        del measured["environment"]  # as described here
     except (OSError, RuntimeError) as error:
         _log(f"! no roofline: {error}")
         return

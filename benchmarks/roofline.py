@@ -99,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=300, help="samples of each loop and kernel")
     parser.add_argument("--megabytes", type=int, default=176, help="size of the memory tests")
     options = parser.parse_args(arguments)
+    described = environment.describe()
     try:
         run = measure(options.rounds, options.megabytes)
     except (OSError, RuntimeError) as error:
@@ -106,12 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(page(run))
     if options.json:
+        run["environment"] = described | {"load_after": environment.load()}
         options.json.write_text(json.dumps(run, indent=1) + "\n")
     return 0
 
 
 def measure(rounds: int, megabytes: int) -> dict[str, Any]:
-    """Compiles and runs the programs; the figures, and the machine they are from.
+    """Compiles and runs the programs; the figures.
 
     Args:
         rounds: samples of each loop and kernel; the memory tests take a twentieth of them.
@@ -120,12 +122,10 @@ def measure(rounds: int, megabytes: int) -> dict[str, Any]:
     Raises:
         RuntimeError: the compiler or the program failed.
     """
-    described = environment.describe()
     with tempfile.TemporaryDirectory() as folder:
         program = _build(Path(folder))
         samples = json.loads(_output([str(program), str(rounds), str(megabytes)]))
     return {
-        "environment": described | {"load_after": environment.load()},
         "settings": {"rounds": rounds, "megabytes": megabytes},
         "arithmetic": _arithmetic(samples),
         "memory": [

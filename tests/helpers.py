@@ -143,6 +143,21 @@ def run_python(code: str, **env: str) -> str:
     return done.stdout
 
 
+@jax.tree_util.register_pytree_node_class
+class Tagged:
+    """A model of one array and a static tag."""
+
+    def __init__(self, value, tag):
+        self.value, self.tag = value, tag
+
+    def tree_flatten(self):
+        return (self.value,), self.tag
+
+    @classmethod
+    def tree_unflatten(cls, tag, children):
+        return cls(children[0], tag)
+
+
 def random_variables(plan, leaves, left: str | None) -> int:
     """How many variables differ between members; asserts that all but those of ``left`` are drawn
     natively, also where XLA goes on with a native draw, as for an orthogonal matrix.

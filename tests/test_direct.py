@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import seedbed as sb
-from helpers import assert_same_bits, oracle
+from helpers import Tagged, assert_same_bits, oracle
 from seedbed import _ensemble
 
 normal = jax.random.normal
@@ -61,19 +61,6 @@ def test_arguments_that_are_read_in_another_order(slow, key):
     for _ in range(3):
         assert_same_bits(make(key, *args), want)
     assert len(slow) == 1
-
-
-@jax.tree_util.register_pytree_node_class
-class Tagged:
-    def __init__(self, value, tag):
-        self.value, self.tag = value, tag
-
-    def tree_flatten(self):
-        return (self.value,), self.tag
-
-    @classmethod
-    def tree_unflatten(cls, tag, children):
-        return cls(children[0], tag)
 
 
 @pytest.mark.parametrize("tags", [(1, True, 1.0), (0.0, -0.0)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import seedbed as sb
-from helpers import assert_same_bits, oracle, run_python
+from helpers import Tagged, assert_same_bits, oracle, run_python
 
 normal = jax.random.normal
 SIZE = 5
@@ -214,19 +214,6 @@ def test_only_arrays_are_compared():
     old = sb.ensemble(model, 2)(jax.random.key(0))
     new = sb.ensemble(model, 2, donate=True)(jax.random.key(1), old)
     assert_same_bits(new.value, oracle(lambda key: normal(key, (3,)), 2, jax.random.key(1)))
-
-
-@jax.tree_util.register_pytree_node_class
-class Tagged:
-    def __init__(self, value, tag):
-        self.value, self.tag = value, tag
-
-    def tree_flatten(self):
-        return (self.value,), self.tag
-
-    @classmethod
-    def tree_unflatten(cls, tag, children):
-        return cls(children[0], tag)
 
 
 def test_donate_must_be_a_bool():

@@ -295,17 +295,11 @@ class Ensemble:
         return prepared
 
 
+@_compat.collections_paused()
 def _prepared(
     recorded: _trace.Recorded, impls: list[str], axes: tuple[int | None, ...], signature: Any
 ) -> _Prepared:
     """Plans a traced function for keys of these implementations."""
-    with _compat.collections_paused():
-        return _planned(recorded, impls, axes, signature)
-
-
-def _planned(
-    recorded: _trace.Recorded, impls: list[str], axes: tuple[int | None, ...], signature: Any
-) -> _Prepared:
     graph = _trace.flatten(recorded)
     foreign = [impl for impl in impls if not _compat.is_threefry(impl)]
     impl = _compat.foreign_impl(graph.avals) or (foreign or impls)[0]

@@ -34,7 +34,7 @@ def member_keys(key: Any, total: int, members: Any, fold: bool) -> Any:
 def _fold_wide(key: Any, members: Any) -> Any:
     """``fold_in`` by indices of 64 bits, which `jax.random.fold_in` does not take."""
     typed = _compat.is_key(key.dtype)
-    words = jax.random.key_data(key) if typed else key
+    words = _compat.key_words(key)
     pairs = _compat.threefry_2x32(words, members.T.reshape(-1)).reshape(2, -1).T
     return jax.random.wrap_key_data(pairs, impl=_compat.key_impl(key.dtype)) if typed else pairs
 

@@ -12,6 +12,7 @@ from ._draft import Draft, Refused
 from ._inputs import inputs_of, states_by_axis
 from ._keys import Keys, reserved
 from ._methods import Methods
+from ._state import State
 from ._state_checks import as_tags
 from ._traverse import Path
 
@@ -76,8 +77,7 @@ def call_members(
         key = reservation.key
         draft = Draft(members=True, on_publish=reservation.use, renews=found.initialises)
         with _draft.transaction(draft):
-            before = _traverse.walk(found.target).states
-            job, axes = record_members(
+            job, axes, before = record_members(
                 found, draft, key, size, state_to_exclude, in_states, out_states
             )
             check_axes(job, axes)
@@ -101,7 +101,8 @@ def record_members(
     state_to_exclude: Any,
     in_states: Any,
     out_states: Any,
-) -> tuple[_members.Members, dict[int, int]]:
+) -> tuple[_members.Members, dict[int, int], dict[Path, State]]:
+    """The call's trace, where states hold the members, and the states that were in the tree."""
     exclude = None if state_to_exclude is None else _traverse.predicate(state_to_exclude)
     inputs_given = states_by_axis(in_states, "in_states")
     outputs_given = states_by_axis(out_states, "out_states")
@@ -121,7 +122,7 @@ def record_members(
         before = tree.states.get(output.path)
         if id(before) in axes:  # what was made takes the place of a state that was given
             axes.setdefault(id(output.state), axes[id(before)])
-    return job, axes
+    return job, axes, tree.states
 
 
 def _check_within(draft: Draft, known: set[int]) -> None:

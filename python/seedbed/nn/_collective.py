@@ -214,7 +214,7 @@ def plan_init(
     draft = Draft(members=True, renews=True)
     with _draft.transaction(draft):
         key = _members.dummy_key()
-        job, _ = record_members(found, draft, key, size, state_to_exclude, in_states, None)
+        job, *_ = record_members(found, draft, key, size, state_to_exclude, in_states, None)
         draft.restore_containers()
         return job.plan(key)
 
