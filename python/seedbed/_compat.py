@@ -35,9 +35,7 @@ try:
         from jax._src.random import prng as _prng
         from jax._src.random import threefry2x32 as _threefry
     except ImportError:  # the oldest supported jax
-        from jax._src import prng as _prng  # type: ignore[no-redef]
-
-        _threefry = _prng
+        _prng = _threefry = importlib.import_module("jax._src.prng")
     random_primitives = {
         "bits": _prng.random_bits_p,
         "split": _prng.random_split_p,
