@@ -176,3 +176,39 @@ def test_stored_values_are_refused():
     kept = {}
     with pytest.raises(TypeError, match="stored a traced value outside itself"):
         graph_of(lambda key: kept.setdefault("x", normal(key)))
+
+
+def test_a_module_that_is_a_cycle_is_no_leak_and_old_objects_are_not_gone_through():
+    counts = []
+
+    def init(key):
+        counts.append(gc.get_freeze_count())
+        module = {"w": normal(key)}
+        module["self"] = module  # keeps the value, and so the trace, until it is collected
+        return module["w"]
+
+    assert graph_of(init).outputs
+    assert counts[0] > 1000
+    assert gc.get_freeze_count() == 0
+
+
+def test_after_an_error_old_objects_are_collected_again():
+    def init(key):
+        raise ArithmeticError("no init")
+
+    with pytest.raises(ArithmeticError, match="no init"):
+        graph_of(init)
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_the_user_froze_stays_frozen():
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        assert graph_of(normal).outputs
+        assert gc.get_freeze_count() > frozen // 2
+        kept = {}
+        with pytest.raises(TypeError, match="stored a traced value outside itself"):
+            graph_of(lambda key: kept.setdefault("x", normal(key)))
+    finally:
+        gc.unfreeze()

@@ -303,6 +303,20 @@ def collections_paused() -> Iterator[None]:
         gc.enable()
 
 
+@contextlib.contextmanager
+def only_new_garbage() -> Iterator[None]:
+    """Collections within it, our own too, go through what was made within it and nothing older:
+    they cost what a trace made, not what the process holds."""
+    if gc.get_freeze_count():  # by an outer call, or the user, for good
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def compile_time_eval() -> contextlib.AbstractContextManager[None]:
     """Evaluates at once, also while an outer function is being traced."""
     return jax.ensure_compile_time_eval()

@@ -74,10 +74,17 @@ def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorde
         _check_outputs(out)
         return out
 
-    closed, shapes = jax.make_jaxpr(traced, return_shape=True)(key, args)
-    # A derivative rule may close over traced values, and the jaxpr keeps the rule.
-    if not _has_rules(closed.jaxpr):
-        _check_leaks(traces)
+    with _compat.only_new_garbage():
+        closed, shapes = jax.make_jaxpr(traced, return_shape=True)(key, args)
+        # A derivative rule may close over traced values, and the jaxpr keeps the rule.
+        leaked = not _has_rules(closed.jaxpr) and outlived(traces)
+    if leaked and outlived(traces):
+        raise TypeError(
+            "`init` stored a traced value outside itself (in a global, an attribute or a "
+            "container that outlives the call, or `jax.jit` of a method keeps what it read of "
+            "its object). It runs once, on abstract values, for all members; return what you "
+            "want to keep instead of storing it."
+        )
     leaves, out_tree = jax.tree_util.tree_flatten_with_path(shapes)
     paths = tuple(jax.tree_util.keystr(path) or "result" for path, _ in leaves)
     keys = jax.tree_util.tree_leaves_with_path(key)
@@ -117,22 +124,16 @@ def _check_outputs(out: Any) -> None:
         )
 
 
-def _check_leaks(traces: Sequence[weakref.ref[Any]]) -> None:
-    """A traced value that outlives tracing was stored somewhere, and means nothing there.
+def outlived(traces: Sequence[weakref.ref[Any]]) -> bool:
+    """Whether a traced value outlives tracing: it was stored somewhere, and means nothing there.
 
     The trace itself may live on in the jaxpr (the derivative rule of a custom_jvp function
     holds it), so what counts is whether one of its values does.
     """
     if not any(_values(ref()) for ref in traces):
-        return
+        return False
     gc.collect()
-    if any(_values(ref()) for ref in traces):
-        raise TypeError(
-            "`init` stored a traced value outside itself (in a global, an attribute or a "
-            "container that outlives the call, or `jax.jit` of a method keeps what it read of "
-            "its object). It runs once, on abstract values, for all members; return what you "
-            "want to keep instead of storing it."
-        )
+    return any(_values(ref()) for ref in traces)
 
 
 def _has_rules(jaxpr: Any) -> bool:

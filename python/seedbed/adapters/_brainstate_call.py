@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import threading
 import types
 import weakref
@@ -120,11 +119,15 @@ class Call:
             NotNative: brainstate has to run it; what changed is for the snapshot to undo.
         """
         transform = rebound(own, jax=self.jax)
-        try:
-            out = transform(self.fun, **options)(*args, **kwargs)
-        finally:
-            self.finish()
-        self.check_leaks()
+        with _compat.only_new_garbage():
+            try:
+                out = transform(self.fun, **options)(*args, **kwargs)
+            finally:
+                self.finish()
+            # A traced value that nothing here knows of would be an error when it is used.
+            leaked = not self.loose and _trace.outlived(self.traces)
+        if leaked and _trace.outlived(self.traces):
+            raise NotNative("it keeps an array where only Python can find it")
         return out
 
     # --- the two passes -----------------------------------------------------------------
@@ -201,14 +204,6 @@ class Call:
         owner = _compat.trace_of(tracer)
         if owner is not None:
             self.traces.append(weakref.ref(owner))
-
-    def check_leaks(self) -> None:
-        """A traced value that nothing here knows of would be an error when it is used."""
-        if self.loose or not any(map(_alive, self.traces)):
-            return
-        gc.collect()
-        if any(map(_alive, self.traces)):
-            raise NotNative("it keeps an array where only Python can find it")
 
     # --- the mapped pass ----------------------------------------------------------------
 
@@ -351,8 +346,3 @@ class _Member:
 def _of(tracer: Any, trace: weakref.ref[Any]) -> bool:
     owner = _compat.trace_of(tracer)
     return owner is not None and owner is trace()
-
-
-def _alive(ref: weakref.ref[Any]) -> bool:
-    trace = ref()
-    return trace is not None and _trace._values(trace)
