@@ -116,7 +116,7 @@ class DrawDecoder {
   }
 
   void read_params(Draw& draw, uint64_t n) {
-    static constexpr uint64_t kParams[kKinds] = {0, 0, 4, 7, 3, 3, 1};
+    static constexpr uint64_t kParams[kKinds] = {0, 0, 4, 7, 3, 3, 1, 1};
     const uint64_t expected = kParams[static_cast<int64_t>(draw.sampler.kind)];
     if (n != expected) {
       fail("expected " + std::to_string(expected) + " params, got " + std::to_string(n));
@@ -161,6 +161,9 @@ class DrawDecoder {
       case Kind::kTable:
         ok = (s.word_bits == 8 || s.word_bits == 16) &&
              (s.itemsize == 1 || s.itemsize == 2 || s.itemsize == 4);
+        break;
+      case Kind::kConstant:
+        ok = pair(8, 1) || pair(16, 2) || pair(32, 4) || pair(64, 8);
         break;
     }
     if (!ok) {

@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import numpy as np
 
-MAGIC, VERSION = 0x5EEDBED0, 1
-KEY, BITS, UNIFORM, NORMAL, BERNOULLI, RANDINT, TABLE = range(7)
+MAGIC, VERSION = 0x5EEDBED0, 2
+KEY, BITS, UNIFORM, NORMAL, BERNOULLI, RANDINT, TABLE, CONSTANT = range(8)
 MEMBER_KEYS, RANGE, INDICES = range(3)
 MASK32, MASK64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
@@ -154,6 +154,9 @@ def sample(draw: Draw, keys: np.ndarray) -> np.ndarray:
     out = np.dtype(f"u{draw.itemsize}")
     if draw.kind == KEY:
         return keys
+    if draw.kind == CONSTANT:
+        value = draw.params[0] & ((1 << 8 * draw.itemsize) - 1)
+        return np.full((len(keys), draw.inner), value, out)
     if draw.kind == RANDINT:
         span, mult, minval = draw.params
         parts = [integers(draw, fold(keys, i)).astype(object) for i in (0, 1)]

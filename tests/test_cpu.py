@@ -63,7 +63,12 @@ VARIANTS = {
     "table8_2": dict(kind=ref.TABLE, word_bits=8, itemsize=2, params=(1,), table=table(128, 2)),
     "table8_4": dict(kind=ref.TABLE, word_bits=8, itemsize=4, params=(8,), table=table(1, 4)),
     "table16_2": dict(kind=ref.TABLE, word_bits=16, itemsize=2, params=(5,), table=table(2048, 2)),
+    "constant_0": dict(kind=ref.CONSTANT, word_bits=32, itemsize=4, params=(0,)),
 }
+for _item in (1, 2, 4, 8):
+    VARIANTS[f"constant{_item}"] = dict(
+        kind=ref.CONSTANT, word_bits=8 * _item, itemsize=_item, params=(0x8123456789ABCDEF,)
+    )
 SPANS = {32: (0, 1, 7, 2**16, 2**31 + 1, 2**32 - 1), 64: (0, 1, 2**33 + 5, 2**64 - 1)}
 for _bits in SPANS:
     for _span in SPANS[_bits]:

@@ -1,5 +1,7 @@
 """Execution: one compiled program for a plan and a size, with one custom call in it."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,6 +109,66 @@ def test_empty_results(key):
     assert only(key).shape == (5, 4, 0)
     stack = sb.ensemble(lambda key: jax.vmap(normal)(jax.random.split(key, 0)), 5)
     assert stack(key).shape == (5, 0)
+
+
+CONSTANTS = {
+    "zeros": np.zeros((33,), np.float32),
+    "zeros again": np.zeros((33,), np.float32),
+    "minus zero": np.full((3, 5), -0.0, np.float32),
+    "nan": np.full((7,), np.nan, np.float32),
+    "brain": np.full((65,), 1.5, jnp.bfloat16),
+    "half": np.full((2, 9), -0.3, np.float16),
+    "byte": np.full((129,), -5, np.int8),
+    "truth": np.ones((4, 4), bool),
+    "word": np.full((70, 70), 0x01020304, np.uint32),
+    "scalar": np.float32(3.25),
+}
+
+
+def with_constants(key):
+    filled = {name: jnp.full(c.shape, c[(0,) * c.ndim]) for name, c in CONSTANTS.items()}
+    left = {"none": jnp.zeros((0, 4)), "float8": jnp.ones((4,), jnp.float8_e4m3fn), "weak": 2.0}
+    return filled | left | {"w": normal(key, (4, 7)), "line": jnp.arange(4.0)}
+
+
+def test_constants_come_out_of_the_custom_call(native, key):
+    make = sb.ensemble(with_constants, 300)
+    fills = [make.plan(key).outputs[position].path for position in make.plan(key).fills]
+    assert {path[2:-2] for path in fills} == {*CONSTANTS, "weak"}
+    text = jax.jit(make).lower(key).as_text()
+    (results,) = re.findall(r":(\d+) = stablehlo.custom_call @seedbed_fill_v1", text)
+    assert int(results) == 1 + len(fills)
+
+
+def test_constants_are_those_of_jax(key):
+    make = sb.ensemble(with_constants, 300)
+    expected = oracle(with_constants, 300, key)
+    assert_same_bits(make(key), expected)
+    assert [leaf.weak_type for leaf in jax.tree.leaves(make(key))] == [
+        leaf.weak_type for leaf in jax.tree.leaves(expected)
+    ]
+    chosen = np.array([5, 299, 5])
+    assert_same_bits(make.members(key, chosen), jax.tree.map(lambda leaf: leaf[chosen], expected))
+    assert_same_bits(make.member(key, 7), jax.tree.map(lambda leaf: leaf[7], expected))
+    keys = jax.random.split(key, 3)
+    batched = jax.vmap(sb.ensemble(with_constants, 5))(keys)
+    one_by_one = [oracle(with_constants, 5, one) for one in keys]
+    assert_same_bits(batched, jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one))
+
+
+def test_constants_of_several_keys(key):
+    def init(keys):
+        return normal(keys["b"], (3,)), jnp.ones((5,)), normal(keys["a"], (2,)), jnp.zeros((5,))
+
+    keys = {"a": key, "b": jax.random.key(4)}
+    split = jax.tree.map(lambda one: jax.random.split(one, 6), keys)
+    assert_same_bits(sb.ensemble(init, 6)(keys), jax.jit(jax.vmap(init))(split))
+
+
+def test_constants_alone_are_left_to_jax(key):
+    make = sb.ensemble(lambda key: jnp.zeros((4, 2)), 6)
+    assert not make.plan(key).fills
+    assert_same_bits(make(key), jnp.zeros((6, 4, 2)))
 
 
 def test_ahead_of_time_compilation(key):

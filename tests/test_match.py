@@ -189,7 +189,7 @@ def test_every_random_leaf_of_a_model_is_native(model):
     assert len(plan.draws) == len(plan.native) == RANDOM_LEAVES[model]
     assert not plan.steps
     others = [output.why for output in plan.outputs if output not in plan.native]
-    assert set(others) <= {"XLA: constant"}
+    assert set(others) <= {"native: constant"}
 
 
 def test_the_table_of_a_model():

@@ -106,13 +106,13 @@ def test_explain():
     assert set(lines[1]) == {"-", " "}
     table = {line.split()[0]: line for line in lines[2:7]}
     assert "normal * 0.5" in table["['w']"] and table["['w']"].split()[-2:] == ["key/0", "native"]
-    assert "constant" in table["['b']"] and table["['b']"].endswith("XLA: constant")
+    assert "constant" in table["['b']"] and table["['b']"].endswith("native: constant")
     assert table["['e']"].endswith("XLA: neg of draw 0")
     assert "key<fry>" in table["['k']"] and "key/2/9" in table["['k']"]
     assert "table of 256 values" in table["['n']"]
     assert lines[7].startswith("(draw 0)") and lines[7].endswith("native, feeds XLA")
     assert lines[8] == ""
-    assert lines[9].startswith("4 draws in one custom call; 3 of 5 outputs written by it, ")
+    assert lines[9].startswith("4 draws in one custom call; 4 of 5 outputs written by it, ")
     assert lines[9].endswith("a member") and len(lines) == 10
 
 

@@ -111,7 +111,7 @@ def made_by(plan):
         if left:
             made[name] = left[1]
         else:
-            made[name] = "constant" if output.why == "XLA: constant" else "native"
+            made[name] = "constant" if output.why.endswith(": constant") else "native"
             assert made[name] == "constant" or output.why == "native" or "of draw" in output.why
     return made
 

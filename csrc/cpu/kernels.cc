@@ -240,7 +240,8 @@ void with_randint(const Sampler& s, const Visit& visit) {
 template <class Visit>
 void with_sampler(const Sampler& s, const Visit& visit) {
   switch (s.kind) {
-    case Kind::kKey:     // derived, not filled
+    case Kind::kKey:  // the worker writes these two
+    case Kind::kConstant:
     case Kind::kNormal:  // with_normal
       return;
     case Kind::kBits:

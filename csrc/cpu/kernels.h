@@ -15,8 +15,9 @@ enum class Kind : int64_t {
   kBernoulli = 4,
   kRandint = 5,
   kTable = 6,
+  kConstant = 7,  // one value, params[0], throughout: no words are drawn
 };
-constexpr int64_t kKinds = 7;
+constexpr int64_t kKinds = 8;
 constexpr int kMaxParams = 7;
 
 // How one draw turns words into values: a plan's draw without its shape and its keys.

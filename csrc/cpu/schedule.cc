@@ -28,6 +28,8 @@ uint64_t element_work(const Sampler& s) {
       return s.word_bits == 64 ? 16 : 8;
     case Kind::kTable:
       return 4;
+    case Kind::kConstant:
+      return 1;
     default:
       return s.word_bits == 64 ? 4 : 3;
   }

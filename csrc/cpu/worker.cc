@@ -35,6 +35,24 @@ void fill_range(KeyArray& to, uint64_t at, uint64_t n, uint64_t first, uint64_t 
 
 void fill_constant(KeyArray& to, uint64_t n, uint64_t value) { fill_range(to, 0, n, value, 0); }
 
+// `bytes` bytes at `out`: the low `itemsize` bytes of `value`, again and again.
+void repeat(uint64_t value, uint64_t itemsize, char* out, uint64_t bytes) {
+  char pattern[64];
+  for (uint64_t at = 0; at < sizeof pattern; at += itemsize) {
+    std::memcpy(pattern + at, &value, itemsize);
+  }
+  const bool one_byte =
+      std::all_of(pattern, pattern + itemsize, [&](char byte) { return byte == pattern[0]; });
+  if (one_byte) {
+    std::memset(out, pattern[0], bytes);
+    return;
+  }
+  for (; bytes >= sizeof pattern; bytes -= sizeof pattern, out += sizeof pattern) {
+    std::memcpy(out, pattern, sizeof pattern);
+  }
+  std::memcpy(out, pattern, bytes);
+}
+
 }  // namespace
 
 void Worker::enter(const MemberBlock& block) {
@@ -139,6 +157,11 @@ void Worker::fold_level(const Draw& draw, const Level& level, uint64_t row, uint
 
 void Worker::write_rows(const Draw& draw, char* out, uint64_t row, uint64_t rows, uint64_t offset,
                         uint64_t count) {
+  if (draw.sampler.kind == Kind::kConstant) {
+    const auto itemsize = static_cast<uint64_t>(draw.sampler.itemsize);
+    repeat(draw.sampler.params[0], itemsize, out, rows * count * itemsize);
+    return;
+  }
   const KeyPointers keys = row_keys(draw, row, rows);
   if (draw.sampler.kind == Kind::kKey) {
     for (uint64_t i = 0; i < rows; ++i) {

@@ -168,6 +168,7 @@ class Kind(enum.IntEnum):
     BERNOULLI = 4
     RANDINT = 5
     TABLE = 6
+    CONSTANT = 7
 
 
 class Draw(Record):
@@ -205,7 +206,7 @@ class Draw(Record):
     @property
     def needs(self) -> str:
         """Name of the kernel this draw runs on, as the self-check knows it."""
-        if self.kind in (Kind.KEY, Kind.BITS, Kind.RANDINT, Kind.TABLE):
+        if self.kind in (Kind.KEY, Kind.BITS, Kind.RANDINT, Kind.TABLE, Kind.CONSTANT):
             return "bits"
         return f"{self.kind.name.lower()}{self.word_bits}"
 
@@ -227,6 +228,8 @@ class Draw(Record):
             count, _, first = self.params
             first -= (first >> (self.word_bits - 1)) << self.word_bits
             return f"randint [{first}, {first + count})"
+        if self.kind is Kind.CONSTANT:
+            return "constant"
         values = self.floats()
         if self.kind is Kind.BERNOULLI:
             return f"bernoulli p={values[2]:.6g}"

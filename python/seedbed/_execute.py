@@ -8,7 +8,7 @@ ensembles with equal plans share one, and a function that is traced anew finds i
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -50,8 +50,8 @@ def program(
     """
 
     def fill(keys: Sequence[Any], members: Any, captures: Any, args: Sequence[Any]) -> Any:
-        draws = _draws(plan, modes, size, keys, members)
-        return _outputs(plan, size, draws, captures, args, axes)
+        draws, filled = _draws(plan, modes, size, keys, members)
+        return _outputs(plan, size, draws, filled, captures, args, axes)
 
     return _jitted("seedbed_fill", fill, single, types, donate)
 
@@ -134,11 +134,14 @@ def _types(*values: Any) -> Hashable:
 
 def _draws(
     plan: Plan, modes: Sequence[int], size: int, keys: Sequence[Any], members: Any
-) -> list[Any]:
-    """Every draw: one custom call for all that start from the same key of a member."""
+) -> tuple[list[Any], dict[int, Any]]:
+    """Every draw, and the constant outputs by position: one custom call for all that start from
+    the same key of a member."""
+    fills = plan.fills
+    draws = (*plan.draws, *fills.values())
     made: dict[int, Any] = {}
     for stream, (key, mode) in enumerate(zip(keys, modes, strict=True)):
-        chosen = [i for i, draw in enumerate(plan.draws) if draw.key.stream == stream]
+        chosen = [i for i, draw in enumerate(draws) if draw.key.stream == stream]
         if not chosen:
             continue
         words = _compat.key_words(key)
@@ -146,15 +149,18 @@ def _draws(
             indices = jnp.zeros(2, jnp.uint32)
         else:
             indices = members
-        draws = tuple(plan.draws[i] for i in chosen)
-        made.update(zip(chosen, _native.call(draws, mode, size, words, indices), strict=True))
-    return [made[i] for i in range(len(plan.draws))]
+        wanted = tuple(draws[i] for i in chosen)
+        made.update(zip(chosen, _native.call(wanted, mode, size, words, indices), strict=True))
+    results = [made[i] for i in range(len(draws))]
+    count = len(plan.draws)
+    return results[:count], dict(zip(fills, results[count:], strict=True))
 
 
 def _outputs(
     plan: Plan,
     size: int,
     draws: Sequence[Any],
+    filled: Mapping[int, Any],
     captures: Sequence[Any],
     args: Sequence[Any],
     axes: tuple[int | None, ...],
@@ -186,10 +192,12 @@ def _outputs(
         mapped: Any = jax.vmap(member, in_axes=in_axes, out_axes=0, axis_size=size)
         computed = iter(mapped(list(draws), list(args)))
     leaves = []
-    for output in plan.outputs:
+    for position, output in enumerate(plan.outputs):
         source = output.source
-        if isinstance(source, (Splat, Literal)):
-            leaf: Any = jnp.broadcast_to(source.value(), (size, *output.shape))
+        if position in filled:
+            leaf: Any = filled[position]
+        elif isinstance(source, (Splat, Literal)):
+            leaf = jnp.broadcast_to(source.value(), (size, *output.shape))
         elif _computed(source):
             leaf = next(computed)
         else:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import _compat
-from ._draw import Draw, Kind, Shape
+from ._draw import Draw, KeyPath, Kind, Shape, root
 from ._fold import Atom, Const
 from ._meaning import Keys, Lookup, Meaning, Real
 from ._record import Record
@@ -96,6 +96,18 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
             if isinstance(output.source, Operand) and output.source.kind in ("draw", "key")
         )
 
+    @property
+    def fills(self) -> dict[int, Draw]:
+        """The outputs, by position, that the custom call fills with a constant, as draws."""
+        if not self.draws:
+            return {}
+        key = KeyPath(node=root(self.draws[0].key.stream))
+        return {
+            position: _fill(output.source, key)
+            for position, output in enumerate(self.outputs)
+            if isinstance(output.source, Splat) and _can_fill(output.source)
+        }
+
     def explain(self) -> str:
         """A table of the output leaves: what each is, where its key comes from, who makes it."""
         rows: list[tuple[str, ...]] = [("output", "draw", "shape", "dtype", "key path", "made by")]
@@ -125,7 +137,7 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
         """One line: how much is native."""
         if self.reference is not None:
             return f"reference: {self.reference}"
-        made = len(self.native)
+        made = len(self.native) + len(self.fills)
         calls = len({draw.key.stream for draw in self.draws})
         where = "one custom call" if calls < 2 else f"{calls} custom calls, one for each key"
         return (
@@ -352,9 +364,10 @@ class _Builder:
         return source
 
     def reason(self, atom: Atom) -> str:
-        if isinstance(atom, Const):
-            return "XLA: constant"
         source = self.result(atom)
+        if isinstance(atom, Const):
+            filled = isinstance(source, Splat) and self.draws and _can_fill(source)
+            return "native: constant" if filled else "XLA: constant"
         assert isinstance(source, Operand)
         if source.kind in ("draw", "key"):
             return "native"
@@ -404,6 +417,19 @@ def _is_random(unit: Unit) -> bool:
         for variable in unit.eqn.invars
     )
     return keys or unit.name.startswith(("random_", "rng_", "threefry"))
+
+
+def _can_fill(splat: Splat) -> bool:
+    """Whether a custom call that runs anyway may write this output too."""
+    return splat.dtype in _NATIVE_DTYPES and 0 not in splat.shape
+
+
+def _fill(splat: Splat, key: KeyPath) -> Draw:
+    """A constant as a draw that reads no random words."""
+    bits = 8 * len(splat.data)
+    params = (int.from_bytes(splat.data, "little"),)
+    count = math.prod(splat.shape)
+    return Draw(Kind.CONSTANT, key, count, bits, splat.dtype, splat.shape, params)
 
 
 def _type(aval: Any) -> tuple[Shape, str]:

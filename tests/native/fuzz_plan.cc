@@ -55,6 +55,8 @@ std::vector<int64_t> random_plan() {
       {5, 64, 2, {static_cast<int64_t>(below(9)), 2, 3}, 0},
       {6, 8, 2, {1}, 32},
       {6, 16, 4, {9}, 64},
+      {7, 8, 1, {-1}, 0},
+      {7, 64, 8, {static_cast<int64_t>(below(9))}, 0},
   };
   const auto n_nodes = static_cast<int64_t>(below(5)), n_draws = static_cast<int64_t>(1 + below(4));
   std::vector<int64_t> words = {seedbed::kPlanMagic, seedbed::kPlanVersion, n_nodes, n_draws};
