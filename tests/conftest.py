@@ -26,10 +26,12 @@ hypothesis.settings.register_profile("deep", max_examples=500, deadline=None, pr
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-# Files whose cases all have a program of jax's compiled, which takes most of the suite's time.
+# Files whose cases have a program of jax's compiled, which takes most of the suite's time.
 _COSTLY = (
-    *("test_arithmetic", "test_equivalence", "test_hostile", "test_same", "test_selfcheck"),
-    *("test_transformations", "test_zoo_"),
+    *("test_accelerate", "test_adapter", "test_arithmetic", "test_collective", "test_donate"),
+    *("test_ensemble", "test_equivalence", "test_execute", "test_hostile", "test_layers"),
+    *("test_match", "test_prng", "test_recorded", "test_run", "test_same", "test_sampler"),
+    *("test_sealed", "test_selfcheck", "test_stream", "test_transformations", "test_zoo_"),
 )
 
 

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 from jax.interpreters import partial_eval
 
-from seedbed import _backends, _check, _match, _plan, _trace
+from seedbed import _backends, _build, _check, _match, _plan, _trace
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -111,7 +111,7 @@ def plan_of(init, key=None, *args) -> _plan.Plan:
     key = jax.random.key(0) if key is None else key
     types = jax.tree.map(lambda leaf: _check.member_type(leaf, None), args)
     graph = _trace.trace(init, _check.member_key_type(key), types)
-    return _plan.build(graph, _match.match(graph))
+    return _build.build(graph, _match.match(graph))
 
 
 def sources(plan: _plan.Plan) -> dict[str, str]:

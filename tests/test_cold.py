@@ -10,7 +10,7 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, native_problem, run_python
-from seedbed import _check, _match, _plan, _trace
+from seedbed import _build, _check, _match, _trace
 
 # --- import -----------------------------------------------------------------------------
 
@@ -109,30 +109,44 @@ def _lines(run) -> int:
     return count
 
 
+def _planning(init, count, shape, sealed):
+    """Lines that it takes to plan so many leaves."""
+    recorded = _trace.record(init(count, shape), _check.member_key_type(jax.random.key(0)), ())
+
+    def run():
+        try:
+            graph = _trace.flatten(recorded, sealed)
+            made = _build.build(graph, _match.match(graph))
+        except _build.Sealed:
+            graph = _trace.flatten(recorded)
+            made = _build.build(graph, _match.match(graph))
+        assert len(made.outputs) == count
+        hash(made)
+        made.explain()
+
+    return _lines(run)
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["opened", "sealed"])
 @pytest.mark.parametrize("shape", [(4, 8), (4, 4)], ids=["fused", "partly"])
 @pytest.mark.parametrize("init", [_unpacked, _chained, _folded, _truncated])
-def test_planning_is_linear_in_the_number_of_leaves(init, shape):
-    key = _check.member_key_type(jax.random.key(0))
-
-    def plan(count):
-        def run():
-            graph = _trace.trace(init(count, shape), key, ())
-            made = _plan.build(graph, _match.match(graph))
-            assert len(made.outputs) == count
-            hash(made)
-            made.explain()
-
-        return run
-
-    _lines(plan(3))  # what is worked out once
-    small, large = _lines(plan(64)), _lines(plan(128))
+def test_planning_is_linear_in_the_number_of_leaves(init, shape, sealed):
+    _planning(init, 3, shape, sealed)  # what is worked out once
+    small, large = (_planning(init, count, shape, sealed) for count in (64, 128))
     assert 1.5 * small < large <= 2.2 * small
+
+
+@pytest.mark.parametrize("init", [_unpacked, _chained, _folded])
+def test_equal_calls_are_planned_once(init):
+    _planning(init, 3, (4, 8), True)
+    opened, sealed = (_planning(init, 100, (4, 8), each) for each in (False, True))
+    assert sealed < 0.5 * opened
 
 
 def test_the_names_of_long_key_paths():
     key = _check.member_key_type(jax.random.key(0))
     graph = _trace.trace(_chained(12, (8,)), key, ())
-    names = [str(draw.key) for draw in _plan.build(graph, _match.match(graph)).draws]
+    names = [str(draw.key) for draw in _build.build(graph, _match.match(graph)).draws]
     assert names[0] == "key/1" and names[7] == "key/0/0/0/0/0/0/0/1"
     assert names[8] == "key/0/0/0/(3 more)/0/0/1" and names[11] == "key/0/0/0/(6 more)/0/0/1"
 

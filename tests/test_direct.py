@@ -38,6 +38,14 @@ def test_only_the_first_call_is_prepared(slow, key):
     assert len(slow) == 1
 
 
+def test_words_of_numpy_are_direct_too(slow):
+    make = sb.ensemble(init, SIZE)
+    for seed in range(4):
+        words = np.array([0, seed], np.uint32)
+        assert_same_bits(make(words), oracle(init, SIZE, jax.random.key(seed)))
+    assert len(slow) == 1
+
+
 def test_arguments_and_captures(slow, key):
     captured = jnp.arange(4.0)
 
@@ -130,6 +138,9 @@ def test_a_wide_key_is_not_cut_after_a_right_call():
     make(np.array([0, 5], np.uint32))
     with pytest.raises(TypeError, match="dtype uint64"):
         make(np.array([0, 2**32 + 5], np.uint64))
+    with pytest.raises(TypeError, match="got an array of dtype int32"):
+        make(np.array([0, 5], np.int32))
+    assert_same_bits(make(np.array([0, 5], np.uint32)), oracle(init, SIZE, jax.random.key(5)))
 
 
 def test_too_large_after_a_right_call(monkeypatch, key):

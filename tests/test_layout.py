@@ -32,7 +32,8 @@ STAGES = {
         *("_compat", "_draw", "_fold", "_meaning", "_trace"),
         *("_match_draws", "_match_keys", "_match_table"),
     },
-    "_plan": {"_compat", "_draw", "_fold", "_meaning", "_record", "_steps", "_trace"},
+    "_plan": {"_draw", "_record", "_steps"},
+    "_build": {"_compat", "_draw", "_fold", "_meaning", "_plan", "_record", "_steps", "_trace"},
     "_native": {"_compat", "_draw"},
     "_lowering": {"_compat"},
     "_cipher": {"_backends", "_compat", "_draw", "_lowering", "_native"},
@@ -40,8 +41,8 @@ STAGES = {
     "prng": {"_cipher", "_compat"},
     "_sampler_call": {"_backends", "_compat"},
     "_samplers": {
-        *("_backends", "_cipher", "_compat", "_draw", "_lowering", "_match", "_plan"),
-        *("_sampler_call", "_steps", "_trace", "prng"),
+        *("_backends", "_cipher", "_compat", "_draw", "_lowering", "_match"),
+        *("_build", "_sampler_call", "_steps", "_trace", "prng"),
     },
     "_reference": {"_compat", "_same"},
     "_execute": {"_compat", "_native", "_plan", "_reference", "_same", "_steps"},
@@ -123,7 +124,7 @@ def test_adapters_import_the_object_that_joins_the_stages():
 
 
 def test_planning_imports_no_backend():
-    reached, pending = set(), ["_plan", "_match", "_trace"]
+    reached, pending = set(), ["_build", "_plan", "_match", "_trace"]
     while pending:
         module = pending.pop()
         reached.add(module)

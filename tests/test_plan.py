@@ -10,7 +10,7 @@ import pytest
 
 from helpers import plan_of, sources
 from models import MODELS
-from seedbed import _match, _native, _plan, _trace
+from seedbed import _build, _match, _native, _plan, _trace
 from seedbed._draw import MEMBER, Draw, KeyPath, Kind, Level, key_path, node
 
 normal, uniform = jax.random.normal, jax.random.uniform
@@ -125,7 +125,7 @@ def test_what_is_not_recognised_is_named():
 
 def test_reference_plans_say_why():
     graph = _trace.trace(init, jax.eval_shape(jax.random.key, 0), ())
-    plan = _plan.reference_plan(graph, "a test")
+    plan = _build.reference_plan(graph, "a test")
     assert plan.summary() == "reference: a test" and not plan.draws and not plan.native
     assert set(sources(plan).values()) == {"reference: a test"}
     assert plan.explain().count("reference: a test") == 4
@@ -139,7 +139,7 @@ def test_kernels_decide_what_is_native():
         (_plan.ALL_KERNELS - {"normal32"}, {"UNIFORM"}),
         (frozenset(["bits"]), {"BITS"}),
     ]:
-        plan = _plan.build(graph, meanings, kernels)
+        plan = _build.build(graph, meanings, kernels)
         assert {draw.kind.name for draw in plan.draws} == kinds
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits
-from seedbed import _cases, _golden, _match, _native, _plan, _selfcheck, _trace
+from seedbed import _build, _cases, _golden, _match, _native, _plan, _selfcheck, _trace
 from seedbed._draw import Kind
 
 UNKNOWN = {"jaxlib": "99.0.0", "jax": "99.0.0"}
@@ -86,7 +86,7 @@ def test_known_answers_hold_and_a_wrong_cipher_is_noticed(module):
 def planned(sample, x64=False):
     with jax.enable_x64(x64):
         graph = _trace.trace(sample, jax.eval_shape(lambda: jax.random.key(0)), ())
-        (draw,) = _plan.build(graph, _match.match(graph)).draws
+        (draw,) = _build.build(graph, _match.match(graph)).draws
     return draw
 
 

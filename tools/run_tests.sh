@@ -5,8 +5,8 @@
 #
 # The two ends of the supported versions share work: with "oldest" the native run leaves out what
 # works alike with every jax, and the reference run is that of the core, the one of "newest" that of
-# the adapters. Of the cases for which jax compiles longest, each end has every second one (see
-# tests/conftest.py). "all" leaves out nothing.
+# the adapters. Of the cases that have jax compile something, the native run of each end has every
+# second one (see tests/conftest.py). "all" leaves out nothing.
 set -eu
 environment=$1
 # What jax itself computes is compiled once for both runs.
@@ -32,10 +32,9 @@ case "${2:-all}" in
     *) share=1/1 native="" reference="" ;;
 esac
 
-export SEEDBED_SHARE="$share"
 echo "== $environment: native"
 # shellcheck disable=SC2086
-"$environment/bin/python" -m pytest -q $native
+SEEDBED_SHARE="$share" "$environment/bin/python" -m pytest -q $native
 echo "== $environment: reference"
 # shellcheck disable=SC2086
 SEEDBED_BACKEND=reference "$environment/bin/python" -m pytest -q $reference

@@ -7,8 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 
-from . import _backends, _check, _compat, _donate, _execute, _match, _native, _plan, _same, _trace
+from . import (
+    _backends,
+    _build,
+    _check,
+    _compat,
+    _donate,
+    _execute,
+    _match,
+    _native,
+    _plan,
+    _same,
+    _trace,
+)
 
 Plan = _plan.Plan
 
@@ -107,6 +120,8 @@ class Ensemble:
         if (
             direct is not None
             and type(key) is direct.key_type
+            # To jax a NumPy array of wider integers is one of uint32.
+            and (direct.key_type is not np.ndarray or getattr(key, "dtype", None) == np.uint32)
             and _backends.requested() == direct.backend
         ):
             prepared = direct.prepared
@@ -225,7 +240,7 @@ class Ensemble:
         given = (prepared.captures, members)
         out = run(given, old, key, *read)
         alike = types is not None and not tracing and len(read) == len(leaves)
-        if alike and isinstance(key, jax.Array) and self._tries:
+        if alike and isinstance(key, (jax.Array, np.ndarray)) and self._tries:
             self._direct = _Direct(run, given, type(key), _backends.requested(), prepared)
         return jax.tree_util.tree_unflatten(plan.out_tree, out)
 
@@ -300,17 +315,22 @@ def _prepared(
     recorded: _trace.Recorded, impls: list[str], axes: tuple[int | None, ...], signature: Any
 ) -> _Prepared:
     """Plans a traced function for keys of these implementations."""
-    graph = _trace.flatten(recorded)
+    graph = _trace.flatten(recorded, sealed=True)
     foreign = [impl for impl in impls if not _compat.is_threefry(impl)]
     impl = _compat.foreign_impl(graph.avals) or (foreign or impls)[0]
     reason = _backends.why_reference(impl, graph.effects)
     if reason is None:
-        plan = _plan.build(graph, _match.match(graph), _backends.kernels())
+        kernels = _backends.kernels()
+        try:
+            plan = _build.build(graph, _match.match(graph), kernels)
+        except _build.Sealed:
+            graph = _trace.flatten(recorded)
+            plan = _build.build(graph, _match.match(graph), kernels)
         captured = tuple(graph.captured.values())
         captures = tuple(captured[position] for position in plan.captures)
         reads, trimmed = plan.args, None
     else:
-        plan = _plan.reference_plan(graph, reason)
+        plan = _build.reference_plan(graph, reason)
         trimmed, captures, reads = _same.trim(recorded.closed, len(impls))
     read_axes = tuple(axes[position] for position in reads)
     key_tree, keys, tree, _, args, *settings = signature

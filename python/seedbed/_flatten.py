@@ -19,13 +19,20 @@ class Equation:
 
     Attributes:
         calls: the opened calls it stands in, outermost first (positions in `Graph.calls`).
+        block: of a call that stays sealed, what it was opened to the first time.
     """
 
-    __slots__ = ("calls", "eqn", "inputs", "name", "outputs")
+    __slots__ = ("block", "calls", "eqn", "inputs", "name", "outputs")
 
     def __init__(
-        self, eqn: Any, inputs: tuple[Atom, ...], outputs: tuple[int, ...], calls: tuple[int, ...]
+        self,
+        eqn: Any,
+        inputs: tuple[Atom, ...],
+        outputs: tuple[int, ...],
+        calls: tuple[int, ...],
+        block: Block | None = None,
     ) -> None:
+        self.block = block
         self.eqn = eqn
         self.inputs = inputs
         self.outputs = outputs
@@ -81,9 +88,14 @@ class Graph:
         self.effects = bool(closed.jaxpr.effects)
 
 
-def flatten(graph: Graph) -> None:
-    """Fills a graph with what its ``closed`` computes."""
-    _Flattening(graph).run()
+def flatten(graph: Graph, sealed: bool = False) -> None:
+    """Fills a graph with what its ``closed`` computes.
+
+    Args:
+        graph: what was traced, empty.
+        sealed: leave a call that draws as one equation where it was opened before.
+    """
+    _Flattening(graph, sealed).run()
 
 
 class _Frame:
@@ -103,12 +115,22 @@ class _Frame:
         self.mark = (0, 0, 0)
 
 
-class _Block:
-    """What opening a call added to the graph, to be added again for an equal call."""
+class Block:
+    """What opening a call added to the graph, to be added again for an equal call.
 
-    __slots__ = ("avals", "calls", "captured", "depth", "equations", "fixed", "mark", "operands")
+    Attributes:
+        operands: of the call, which the block can be told apart from.
+        made: those of its values that it results in.
+    """
 
-    def __init__(self, frame: _Frame, graph: Graph, fixed: set[int]) -> None:
+    __slots__ = (
+        *("avals", "calls", "captured", "depth", "equations", "fixed", "made", "mark", "operands"),
+        *("results", "simple"),
+    )
+
+    def __init__(
+        self, frame: _Frame, graph: Graph, fixed: set[int], results: tuple[Atom, ...]
+    ) -> None:
         self.mark = equations, calls, avals = frame.mark
         self.depth = len(frame.calls) - 1
         self.operands = frame.operands
@@ -117,6 +139,12 @@ class _Block:
         self.avals = graph.avals[avals:]
         self.fixed = [n for n in range(avals, len(graph.avals)) if n in fixed]
         self.captured = [(n, graph.captured[n]) for n in graph.captured if n >= avals]
+        self.results = results
+        made = [atom for atom in results if not isinstance(atom, Const) and atom >= avals]
+        self.made = tuple(dict.fromkeys(made))
+        # What a sealed call would hide is not asked for by anybody but the matcher.
+        random = any(equation.name.startswith("random_") for equation in self.equations)
+        self.simple = random and not self.fixed and not self.captured
 
 
 class _Flattening:
@@ -126,15 +154,17 @@ class _Flattening:
     what a body comes to depends on it, on its constant operands, and on which others are one.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, sealed: bool) -> None:
         self.graph = graph
+        self.sealed = sealed
         # Values computed from constants alone, if not by us.
         self.fixed: set[int] = set()
         self.literals: dict[int, Const] = {}
         self.small: dict[Any, Const] = {}
         # Calls that were opened; None for one that has to stay shut.
-        self.blocks: dict[Any, _Block | None] = {}
-        self.kept: list[Any] = []  # what `blocks` knows by its id
+        self.blocks: dict[Any, Block | None] = {}
+        self.folds: dict[Any, Const | None] = {}
+        self.kept: list[Any] = []  # what `blocks` and `folds` know by its id
 
     def run(self) -> None:
         graph = self.graph
@@ -163,7 +193,8 @@ class _Flattening:
                 key = self.key(inner, operands)
                 block = self.blocks.get(key)
                 if block is not None:
-                    results = self.add(block, eqn, operands, frame.calls)
+                    again = self.seal if self.sealed and block.simple else self.add
+                    results = again(block, eqn, operands, frame.calls)
                     frame.scope.update(zip(eqn.outvars, results, strict=True))
                     frame.position += 1
                     continue
@@ -184,9 +215,9 @@ class _Flattening:
         Raises:
             Unsettled: the call it stands in has to stay shut.
         """
-        folded = fold(eqn, operands, nested=bool(frame.calls))
+        folded = self.folded(eqn, operands, nested=bool(frame.calls))
         if folded is not None:
-            frame.scope[eqn.outvars[0]] = self.shared(folded)
+            frame.scope[eqn.outvars[0]] = folded
             return
         known = all(isinstance(operand, Const) or operand in self.fixed for operand in operands)
         if known and frame.calls and eqn.primitive.name in ROUNDED_BY_PLACE:
@@ -196,6 +227,21 @@ class _Flattening:
             self.fixed.update(outputs)
         frame.scope.update(zip(eqn.outvars, outputs, strict=True))
         self.graph.equations.append(Equation(eqn, operands, outputs, frame.calls))
+
+    def folded(self, eqn: Any, operands: tuple[Atom, ...], nested: bool) -> Const | None:
+        """`fold`, once for equal equations: layers fill their biases with the same numbers."""
+        if not all([isinstance(operand, Const) for operand in operands]):
+            return None
+        key = (eqn.primitive, nested, *eqn.params.items(), None, *map(id, operands))
+        try:
+            if key in self.folds:
+                return self.folds[key]
+        except TypeError:  # parameters that do not hash
+            return fold(eqn, operands, nested)
+        result = fold(eqn, operands, nested)
+        self.kept.append(operands)
+        self.folds[key] = None if result is None else self.shared(result)
+        return self.folds[key]
 
     # --- values ---
 
@@ -263,7 +309,7 @@ class _Flattening:
         call.outputs = results
         caller.scope.update(zip(call.eqn.outvars, results, strict=True))
         caller.position += 1
-        self.blocks[frame.key] = _Block(frame, self.graph, self.fixed)
+        self.blocks[frame.key] = Block(frame, self.graph, self.fixed, results)
 
     def shut(self, frame: _Frame) -> None:
         """Takes back what was done since a call was opened, which has to stay shut."""
@@ -273,10 +319,27 @@ class _Flattening:
             graph.captured.pop(number, None)
             self.fixed.discard(number)
         del graph.equations[equations:], graph.calls[calls:], graph.avals[avals:]
+        # Calls that were first opened in it are to be opened again.
+        self.blocks = {
+            key: block
+            for key, block in self.blocks.items()
+            if block is None or block.mark[2] < avals
+        }
         self.blocks[frame.key] = None
 
+    def seal(
+        self, block: Block, eqn: Any, operands: tuple[Atom, ...], calls: tuple[int, ...]
+    ) -> tuple[Atom, ...]:
+        """Adds a call that was opened before as one equation; returns its results."""
+        first = block.mark[2]
+        number: dict[Atom, Atom] = dict(zip(block.operands, operands, strict=True))
+        outputs = tuple([self.new(block.avals[atom - first]) for atom in block.made])
+        number.update(zip(block.made, outputs, strict=True))
+        self.graph.equations.append(Equation(eqn, operands, outputs, calls, block))
+        return tuple([atom if isinstance(atom, Const) else number[atom] for atom in block.results])
+
     def add(
-        self, block: _Block, eqn: Any, operands: tuple[Atom, ...], calls: tuple[int, ...]
+        self, block: Block, eqn: Any, operands: tuple[Atom, ...], calls: tuple[int, ...]
     ) -> tuple[Atom, ...]:
         """Adds an opened call once more, for other operands; returns its results."""
         graph = self.graph
@@ -301,7 +364,8 @@ class _Flattening:
                 own = [call + call_shift for call in old.calls[block.depth :]]
                 chain = inside[old.calls] = (*calls, *own)
             outputs = tuple([output + shift for output in old.outputs])
-            graph.equations.append(Equation(old.eqn, renamed(old.inputs), outputs, chain))
+            inputs = renamed(old.inputs)
+            graph.equations.append(Equation(old.eqn, inputs, outputs, chain, old.block))
         for call in block.calls:
             graph.calls.append(Call(call.eqn, renamed(call.inputs), renamed(call.outputs)))
         graph.calls[first_call + call_shift].eqn = eqn

@@ -8,13 +8,13 @@ recognises stays a residual equation, so correctness never depends on them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from . import _compat, _match_draws, _match_keys, _match_table
 from ._draw import KeyPath, root
 from ._fold import Const
-from ._meaning import Keys, KeyWords, Meaning, Operand
-from ._trace import Equation, Graph
+from ._meaning import Keys, KeyWords, Meaning, Operand, restarted
+from ._trace import Block, Equation, Graph
 
 
 def match(graph: Graph) -> dict[int, Meaning]:
@@ -25,6 +25,9 @@ def match(graph: Graph) -> dict[int, Meaning]:
         typed = _compat.is_key(graph.avals[number].dtype)
         meanings[number] = Keys(path) if typed else KeyWords(path)
     for equation in graph.equations:
+        if equation.block is not None:
+            meanings.update(_again(equation.block, equation, meanings))
+            continue
         operands: list[Operand] = []
         found, keys = False, False
         for atom in equation.inputs:
@@ -41,6 +44,32 @@ def match(graph: Graph) -> dict[int, Meaning]:
             if meaning is not None:
                 meanings[result] = meaning
     return meanings
+
+
+def _again(
+    block: Block, equation: Equation, meanings: Mapping[int, Meaning]
+) -> Iterator[tuple[int, Meaning]]:
+    """What a sealed call results in: what it did at first, by way of another key.
+
+    To a rule the key of an operand is a place to start from. So where one key is all that is
+    known of the operands, what followed from it then follows from it now.
+    """
+    known: list[tuple[Meaning | None, Meaning | None]] = []
+    for then, now in zip(block.operands, equation.inputs, strict=True):
+        if isinstance(then, Const) or isinstance(now, Const):
+            continue
+        pair = meanings.get(then), meanings.get(now)
+        if pair != (None, None) and pair not in known:
+            known.append(pair)
+    moved = [pair for pair in known if pair[0] != pair[1]]
+    if moved and len(known) > 1:
+        return
+    for made, result in zip(block.made, equation.outputs, strict=True):
+        meaning = meanings.get(made)
+        if meaning is not None and moved:
+            meaning = restarted(meaning, *moved[0])
+        if meaning is not None:
+            yield result, meaning
 
 
 def _apply(

@@ -14,6 +14,7 @@ A meaning whose ``draw()`` is not None can be produced by a backend.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from . import _lookup
-from ._draw import Draw, KeyPath, Kind, Shape
+from ._draw import Draw, KeyPath, Kind, Node, Shape
 from ._fold import Const, splat
 from ._record import Record
 from ._trace import Equation
@@ -192,6 +193,29 @@ class Sample(Record):
 
 
 Meaning = Keys | KeyWords | Word | Real | Lookup | Remainder | Integers | Sample
+
+
+def restarted(meaning: Meaning, then: Meaning | None, now: Meaning | None) -> Meaning | None:
+    """What followed from the key ``then``, following from ``now``; None if that is not sure."""
+    if not isinstance(then, (Keys, KeyWords)) or type(then) is not type(now):
+        return None
+    start, place = then.path, now.path
+    if (start.batch, start.levels) != (place.batch, place.levels):
+        return None
+    path = meaning.made.key if isinstance(meaning, Sample) else meaning.path
+    folds = []
+    node = path.node
+    while node is not start.node:
+        if node.parent is None:
+            return None
+        folds.append(node.index)
+        node = node.parent
+    path = path.replace(node=functools.reduce(Node.fold, reversed(folds), place.node))
+    if isinstance(meaning, Sample):
+        return meaning.replace(made=meaning.made.replace(key=path))
+    return meaning.replace(path=path)
+
+
 # What a rule sees of an operand: its meaning, a constant, or nothing.
 Operand = Meaning | Const | None
 Rule = Callable[[Equation, Shape, Sequence[Operand]], "Meaning | None"]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from . import _backends, _cipher, _compat, _lowering, _match, _plan, _trace, prng
+from . import _backends, _build, _cipher, _compat, _lowering, _match, _trace, prng
 from ._draw import Draw
 from ._sampler_call import ARRAYS, Call, read
 from ._steps import Operand
@@ -146,7 +146,7 @@ def _drawn(closed: Any) -> _Program | None:
         return None
     tree = jax.tree_util.tree_structure(0)
     graph = _trace.flatten(_trace.Recorded(closed, tree, ("result",)))
-    plan = _plan.build(graph, _match.match(graph), _backends.kernels())
+    plan = _build.build(graph, _match.match(graph), _backends.kernels())
     output = plan.outputs[0]
     if not isinstance(output.source, Operand) or output.source.kind != "draw":
         return None

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from . import _compat, _flatten
+from ._flatten import Block as Block
 from ._flatten import Equation as Equation
 from ._flatten import Graph as Graph
 
@@ -91,10 +92,14 @@ def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorde
     return Recorded(closed, out_tree, paths, tuple(jax.tree_util.keystr(path) for path, _ in keys))
 
 
-def flatten(recorded: Recorded) -> Graph:
-    """Opens the calls in a traced function and folds its constants."""
+def flatten(recorded: Recorded, sealed: bool = False) -> Graph:
+    """Opens the calls in a traced function and folds its constants.
+
+    With ``sealed``, a call that draws is opened only where it is met first. That is enough for
+    most functions, and a fraction of the work for one of many equal layers (`_build.Sealed`).
+    """
     graph = Graph(recorded.closed, recorded.out_tree, recorded.paths, recorded.streams)
-    _flatten.flatten(graph)
+    _flatten.flatten(graph, sealed)
     return graph
 
 

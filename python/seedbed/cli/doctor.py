@@ -21,7 +21,7 @@ import numpy as np
 from .. import _cases, _ensemble, _golden, _native, _selfcheck
 from .._draw import Draw, KeyPath, Kind, node
 from .._meaning import words
-from .._plan import Operand
+from .._steps import Operand
 from . import OK, WRONG, _text
 from ._oracle import Oracle, bits
 
