@@ -26,12 +26,15 @@ hypothesis.settings.register_profile("deep", max_examples=500, deadline=None, pr
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-# Files whose cases have a program of jax's compiled, which takes most of the suite's time.
-_COSTLY = (
-    *("test_accelerate", "test_adapter", "test_arithmetic", "test_collective", "test_donate"),
-    *("test_ensemble", "test_equivalence", "test_execute", "test_hostile", "test_layers"),
-    *("test_match", "test_prng", "test_recorded", "test_run", "test_same", "test_sampler"),
-    *("test_sealed", "test_selfcheck", "test_stream", "test_transformations", "test_zoo_"),
+# Files whose cases have a program of jax's compiled, which takes most of the suite's time. Both
+# ends run them (`tools/run_tests.sh`).
+COSTLY = frozenset(
+    "accelerate adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx adapters "
+    "arithmetic collective collective_atomic collective_errors collective_filters "
+    "collective_hostile collective_nested collective_reset collective_states donate ensemble "
+    "equivalence execute hostile match prng recorded run run_hostile run_states "
+    "run_transformations same sampler_functions samplers sealed selfcheck streams transformations "
+    "zoo_brainstate zoo_equinox zoo_haiku zoo_linen zoo_nnx".split()
 )
 
 
@@ -45,7 +48,7 @@ def pytest_collection_modifyitems(config, items):
     kept, left = [], []
     for item in items:
         place = 0
-        if item.path.stem.startswith(_COSTLY):
+        if item.path.stem.removeprefix("test_") in COSTLY:
             case = item.callspec.id if hasattr(item, "callspec") else item.name
             numbers = cases.setdefault(item.path.stem, {})
             place = numbers.setdefault(case, len(numbers)) - (share - 1)
