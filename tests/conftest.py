@@ -29,8 +29,8 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # Files whose cases have a program of jax's compiled, which takes most of the suite's time. Both
 # ends run them (`tools/run_tests.sh`).
 COSTLY = frozenset(
-    "accelerate adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx adapters "
-    "arithmetic collective collective_atomic collective_errors collective_filters "
+    "accelerate adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx "
+    "adapters arithmetic collective collective_atomic collective_errors collective_filters "
     "collective_hostile collective_nested collective_reset collective_states donate ensemble "
     "equivalence execute hostile match prng recorded run run_hostile run_states "
     "run_transformations same sampler_functions samplers sealed selfcheck streams transformations "
