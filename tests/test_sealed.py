@@ -51,6 +51,12 @@ def rounded(key):
 
 
 @jax.jit
+def waiting(key):
+    """Nothing in here is recognised but in the call of a sampler."""
+    return jax.random.exponential(key, (6,)) * 2.0
+
+
+@jax.jit
 def shifted(key, x):
     return normal(key, (6,)), x + 1.0
 
@@ -124,6 +130,7 @@ OPENED = {
     "residual": lambda key: [jax.random.exponential(k, (6,)) for k in split(key, 3)],
     "unsteady": lambda key: [normal(k, (3,)) for k in split(key, 3)],
     "sums": lambda key: [normal(k, (6,)) * 2.0 + jnp.arange(6.0) for k in split(key, 3)],
+    "within": lambda key: (jax.random.exponential(key, (6,)), waiting(fold_in(key, 1))),
     "rounded": lambda key: [rounded(k) for k in split(key, 3)],
     "rows": rows,
     "swapped": swapped,

@@ -92,11 +92,11 @@ class _Builder:
         self.sources: dict[int, Source] = {}
         self.written: dict[int, Source] = {}
         # Calls in which nothing was recognised: they stay calls, since XLA may round the
-        # opened body another way.
+        # opened body another way. What a sealed one hides may have been.
         recognised = {
             call
             for equation in graph.equations
-            if any(number in meanings for number in equation.outputs)
+            if equation.block is not None or any(number in meanings for number in equation.outputs)
             for call in equation.calls
         }
         self.shut = set(range(len(graph.calls))) - recognised

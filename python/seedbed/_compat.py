@@ -303,18 +303,33 @@ def collections_paused() -> Iterator[None]:
         gc.enable()
 
 
+class _NewGarbage:
+    """How many calls, in all threads, are within `only_new_garbage`."""
+
+    lock = threading.Lock()
+    calls = 0
+    frozen = False
+
+
 @contextlib.contextmanager
 def only_new_garbage() -> Iterator[None]:
     """Collections within it, our own too, go through what was made within it and nothing older:
     they cost what a trace made, not what the process holds."""
-    if gc.get_freeze_count():  # by an outer call, or the user, for good
-        yield
-        return
-    gc.freeze()
+    state = _NewGarbage
+    with state.lock:
+        state.calls += 1
+        # What the user froze stays so, for good.
+        if state.calls == 1 and not gc.get_freeze_count():
+            gc.freeze()
+            state.frozen = True
     try:
         yield
     finally:
-        gc.unfreeze()
+        with state.lock:
+            state.calls -= 1
+            if state.frozen and not state.calls:
+                state.frozen = False
+                gc.unfreeze()
 
 
 def compile_time_eval() -> contextlib.AbstractContextManager[None]:

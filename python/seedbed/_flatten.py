@@ -143,7 +143,10 @@ class Block:
         made = [atom for atom in results if not isinstance(atom, Const) and atom >= avals]
         self.made = tuple(dict.fromkeys(made))
         # What a sealed call would hide is not asked for by anybody but the matcher.
-        random = any(equation.name.startswith("random_") for equation in self.equations)
+        random = any(
+            equation.block is not None or equation.name.startswith("random_")
+            for equation in self.equations
+        )
         self.simple = random and not self.fixed and not self.captured
 
 
