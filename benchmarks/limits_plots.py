@@ -12,8 +12,9 @@ from .peers import ISAS, PEERS
 from .summary import output, rows
 
 _COLOURS = {"seedbed": "#d1495b", "jax": "#30638e", "jax_unrolled": "#7c93b0", "zeros": "#9aa0a8"}
-# Whose numbers stand below the line: these two run close to the two above them.
-_BELOW = ("jax_unrolled", "zeros")
+# Lines that run close to each other: the number of the upper one stands above it.
+_CLOSE = {"jax": "jax_unrolled", "seedbed": "zeros"}
+_CLOSE |= {other: name for name, other in _CLOSE.items()}
 # Shades of one colour for one thread and for all, by instruction set.
 _ONE, _ALL = "#e8a5ad", "#d1495b"
 
@@ -53,19 +54,27 @@ def _lines(axis: Any, cases: list[dict[str, Any]], sizes: list[int], attribute: 
         x, y = zip(*line, strict=True)
         axis.plot(x, y, "o-", color=_COLOURS.get(name), label=PEERS[name].label, markersize=4)
         for place in (0, -1):
+            other = dict(points.get(_CLOSE.get(name, ""), ())).get(x[place], 0.0)
             axis.annotate(
-                f"{y[place]:.2g} s" if y[place] >= 0.01 else f"{y[place] * 1e3:.2g} ms",
+                _seconds(y[place]),
                 (x[place], y[place]),
-                xytext=(0, -11 if name in _BELOW else 5),
+                xytext=(6 if place else -6, -4 if y[place] < other else 3),
                 textcoords="offset points",
                 fontsize=8,
                 color=_COLOURS.get(name),
-                ha="center",
+                ha="left" if place else "right",
+                va="center",
             )
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.margins(0.1, 0.15)
+    axis.margins(0.2, 0.15)
     _plain(axis)
+
+
+def _seconds(value: float) -> str:
+    if value < 0.01:
+        return f"{value * 1e3:.2g} ms"
+    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
 
 
 def isa(run: dict[str, Any]) -> Any:
