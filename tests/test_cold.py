@@ -10,7 +10,7 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, native_problem, run_python
-from seedbed import _build, _check, _match, _trace
+from seedbed import _build, _check, _ensemble, _match, _plan, _trace
 
 # --- import -----------------------------------------------------------------------------
 
@@ -114,12 +114,8 @@ def _planning(init, count, shape, sealed):
     recorded = _trace.record(init(count, shape), _check.member_key_type(jax.random.key(0)), ())
 
     def run():
-        try:
-            graph = _trace.flatten(recorded, sealed)
-            made = _build.build(graph, _match.match(graph))
-        except _build.Sealed:
-            graph = _trace.flatten(recorded)
-            made = _build.build(graph, _match.match(graph))
+        graph = _trace.flatten(recorded, sealed)
+        _, made = _ensemble._planned(recorded, graph, _plan.ALL_KERNELS)
         assert len(made.outputs) == count
         hash(made)
         made.explain()

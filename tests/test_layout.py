@@ -218,6 +218,7 @@ def test_every_test_file_runs_on_one_end_at_least():
         for name in ("newest_only", "oldest_only", "core", "models")
     }
     shared = conftest.COSTLY
+    assert shared and all(listed.values())
     for name in (*(name for names in listed.values() for name in names), *shared):
         assert (ROOT / "tests" / f"test_{name}.py").is_file(), name
     # Of what is shared each end has a part, so that both have to run it.

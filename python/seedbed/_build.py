@@ -16,7 +16,7 @@ from ._fold import Atom, Const
 from ._meaning import Keys, Lookup, Meaning, Real
 from ._plan import ALL_KERNELS, NATIVE_DTYPES, Output, Plan, can_fill
 from ._record import Record
-from ._steps import Computation, Operand, Source, Splat, Step, constant
+from ._steps import Computation, Operand, Source, Step, constant
 from ._trace import Graph
 
 
@@ -236,8 +236,7 @@ class _Builder:
     def reason(self, atom: Atom) -> str:
         source = self.result(atom)
         if isinstance(atom, Const):
-            filled = isinstance(source, Splat) and self.draws and can_fill(source)
-            return "native: constant" if filled else "XLA: constant"
+            return "native: constant" if self.draws and can_fill(source) else "XLA: constant"
         assert isinstance(source, Operand)
         if source.kind in ("draw", "key"):
             return "native"

@@ -12,7 +12,7 @@ import gc
 import importlib
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy
@@ -304,10 +304,10 @@ def collections_paused() -> Iterator[None]:
 
 
 class _NewGarbage:
-    """How many calls, in all threads, are within `only_new_garbage`."""
+    """Which calls, in all threads, are within `only_new_garbage`."""
 
     lock = threading.Lock()
-    calls = 0
+    calls: ClassVar[set[object]] = set()
     frozen = False
 
 
@@ -315,18 +315,18 @@ class _NewGarbage:
 def only_new_garbage() -> Iterator[None]:
     """Collections within it, our own too, go through what was made within it and nothing older:
     they cost what a trace made, not what the process holds."""
-    state = _NewGarbage
-    with state.lock:
-        state.calls += 1
-        # What the user froze stays so, for good.
-        if state.calls == 1 and not gc.get_freeze_count():
-            gc.freeze()
-            state.frozen = True
-    try:
+    state, call = _NewGarbage, object()
+    try:  # an interrupt may come between any two lines
+        with state.lock:
+            # What the user froze stays so, for good.
+            if not state.calls and not gc.get_freeze_count():
+                state.frozen = True
+                gc.freeze()
+            state.calls.add(call)
         yield
     finally:
         with state.lock:
-            state.calls -= 1
+            state.calls.discard(call)
             if state.frozen and not state.calls:
                 state.frozen = False
                 gc.unfreeze()

@@ -320,12 +320,7 @@ def _prepared(
     impl = _compat.foreign_impl(graph.avals) or (foreign or impls)[0]
     reason = _backends.why_reference(impl, graph.effects)
     if reason is None:
-        kernels = _backends.kernels()
-        try:
-            plan = _build.build(graph, _match.match(graph), kernels)
-        except _build.Sealed:
-            graph = _trace.flatten(recorded)
-            plan = _build.build(graph, _match.match(graph), kernels)
+        graph, plan = _planned(recorded, graph, _backends.kernels())
         captured = tuple(graph.captured.values())
         captures = tuple(captured[position] for position in plan.captures)
         reads, trimmed = plan.args, None
@@ -336,6 +331,17 @@ def _prepared(
     key_tree, keys, tree, _, args, *settings = signature
     types = (key_tree, keys, tuple(args[position] for position in reads), *settings)
     return _Prepared(plan, captures, reads, read_axes, plan.total_bytes, tree, types, trimmed)
+
+
+def _planned(
+    recorded: _trace.Recorded, graph: _trace.Graph, kernels: frozenset[str]
+) -> tuple[_trace.Graph, Plan]:
+    """The plan of a graph, which is made again, whole, where too much of it is sealed."""
+    try:
+        return graph, _build.build(graph, _match.match(graph), kernels)
+    except _build.Sealed:
+        graph = _trace.flatten(recorded)
+        return graph, _build.build(graph, _match.match(graph), kernels)
 
 
 def _member_words(chosen: _check.Chosen | None, stacked: list[bool]) -> tuple[tuple[int, ...], Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -100,7 +100,7 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
         return {
             position: _fill(output.source, key)
             for position, output in enumerate(self.outputs)
-            if isinstance(output.source, Splat) and can_fill(output.source)
+            if can_fill(output.source)
         }
 
     def explain(self) -> str:
@@ -154,9 +154,9 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
         return (output.path, kind, str(output.shape), output.dtype, path, made_by)
 
 
-def can_fill(splat: Splat) -> bool:
+def can_fill(source: Source) -> TypeGuard[Splat]:
     """Whether a custom call that runs anyway may write this output too."""
-    return splat.dtype in NATIVE_DTYPES and 0 not in splat.shape
+    return isinstance(source, Splat) and source.dtype in NATIVE_DTYPES and 0 not in source.shape
 
 
 def _fill(splat: Splat, key: KeyPath) -> Draw:
