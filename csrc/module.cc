@@ -19,6 +19,7 @@
 #include "cpu/ffi.h"
 #include "cpu/schedule.h"
 #include "plan.h"
+#include "registrations.h"
 
 static_assert(sizeof(void*) == 8, "seedbed supports 64-bit hosts only");
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
@@ -147,29 +148,15 @@ void threefry(Input<uint32_t> keys, Input<uint32_t> counters, Output<uint32_t> o
   }
 }
 
-template <class Function>
-nb::capsule handler(Function* function) {
-  return nb::capsule(reinterpret_cast<void*>(function));
-}
-
 nb::dict registrations() {
-  nb::dict stages;
-  stages["instantiate"] = handler(fill_instantiate);
-  stages["execute"] = handler(fill_execute);
   nb::dict targets;
-  targets["seedbed_fill_v1"] = stages;
+  targets["seedbed_fill_v1"] = fill_stages(fill_instantiate, fill_execute);
   targets["seedbed_threefry_v1"] = handler(threefry_execute);
   return targets;
 }
 
 nb::dict type_registrations() {
-  nb::dict type;
-  type["type_id"] = nb::capsule(static_cast<void*>(fill_state_type_id()));
-  type["type_info"] =
-      nb::capsule(const_cast<void*>(static_cast<const void*>(fill_state_type_info())));
-  nb::dict types;
-  types["seedbed_fill_state_v1"] = type;
-  return types;
+  return fill_state_types(fill_state_type_id(), fill_state_type_info());
 }
 
 std::vector<std::string> isas() {

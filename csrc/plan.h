@@ -21,7 +21,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "cpu/kernels.h"
+#include "kinds.h"
 
 namespace seedbed {
 

@@ -3,13 +3,15 @@
 // the text. `L` supplies
 //   F, U             float32 and uint32
 //   f(x), u(x)       broadcasts
-//   fma, sqrt        fused multiply-add with ONE rounding; correctly rounded square root
+//   fma, sqrt        fused multiply-add with ONE rounding; square root
+//   mul_add(a, b, c) a * b + c as XLA evaluates it there: with one rounding on CPUs, two on GPUs
 //   select(m, a, b)  m ? a : b, lane by lane
 //   not_above(x, y)  the lanes where x > y does not hold, a bit each
 //   max(bound, x)    IEEE maximum of a bound that is no NaN; NaN if x is
 //   to_float(i)      exact for |i| < 2^24
 //   as_float, as_uint, as_int   reinterpretations of 32-bit lanes
-// Every fused multiply-add is written out; compile with contraction off.
+// Every fused multiply-add is written out; compile with contraction off. The sequences were read
+// off what XLA makes: object code for the CPU, PTX for the GPU.
 #ifndef SEEDBED_SAMPLERS_H_
 #define SEEDBED_SAMPLERS_H_
 
@@ -27,7 +29,7 @@ SEEDBED_HD typename L::F unit_float(typename L::U word) {
 // and lo + span can be reached by rounding (as in XLA). A NaN in span or lo gives NaN.
 template <class L>
 SEEDBED_HD typename L::F affine_uniform(typename L::F unit, typename L::F span, typename L::F lo) {
-  return L::max(lo, L::fma(unit, span, lo));
+  return L::max(lo, L::mul_add(unit, span, lo));
 }
 
 // log(x) for a positive normal x, by Cephes' logf as XLA:CPU evaluates it.
@@ -77,27 +79,27 @@ SEEDBED_HD typename L::F log1p_small(typename L::F y) {
 // Giles' central polynomial for erf_inv(x)/x in t = w - 2.5, w = -log(1 - x^2) < 5.
 template <class L>
 SEEDBED_HD typename L::F erf_inv_centre(typename L::F t) {
-  typename L::F p = L::fma(t, L::f(2.81022636e-8f), L::f(3.43273939e-7f));
-  p = L::fma(t, p, L::f(-3.52338770e-6f));
-  p = L::fma(t, p, L::f(-4.39150654e-6f));
-  p = L::fma(t, p, L::f(2.18580870e-4f));
-  p = L::fma(t, p, L::f(-1.25372503e-3f));
-  p = L::fma(t, p, L::f(-4.17768164e-3f));
-  p = L::fma(t, p, L::f(2.46640727e-1f));
-  return L::fma(t, p, L::f(1.50140941f));
+  typename L::F p = L::mul_add(t, L::f(2.81022636e-8f), L::f(3.43273939e-7f));
+  p = L::mul_add(t, p, L::f(-3.52338770e-6f));
+  p = L::mul_add(t, p, L::f(-4.39150654e-6f));
+  p = L::mul_add(t, p, L::f(2.18580870e-4f));
+  p = L::mul_add(t, p, L::f(-1.25372503e-3f));
+  p = L::mul_add(t, p, L::f(-4.17768164e-3f));
+  p = L::mul_add(t, p, L::f(2.46640727e-1f));
+  return L::mul_add(t, p, L::f(1.50140941f));
 }
 
 // Giles' tail polynomial for erf_inv(x)/x in t = sqrt(w) - 3, w >= 5.
 template <class L>
 SEEDBED_HD typename L::F erf_inv_tail(typename L::F t) {
-  typename L::F p = L::fma(t, L::f(-2.00214257e-4f), L::f(1.00950558e-4f));
-  p = L::fma(t, p, L::f(1.34934322e-3f));
-  p = L::fma(t, p, L::f(-3.67342844e-3f));
-  p = L::fma(t, p, L::f(5.73950773e-3f));
-  p = L::fma(t, p, L::f(-7.62246130e-3f));
-  p = L::fma(t, p, L::f(9.43887047e-3f));
-  p = L::fma(t, p, L::f(1.00167406f));
-  return L::fma(t, p, L::f(2.83297682f));
+  typename L::F p = L::mul_add(t, L::f(-2.00214257e-4f), L::f(1.00950558e-4f));
+  p = L::mul_add(t, p, L::f(1.34934322e-3f));
+  p = L::mul_add(t, p, L::f(-3.67342844e-3f));
+  p = L::mul_add(t, p, L::f(5.73950773e-3f));
+  p = L::mul_add(t, p, L::f(-7.62246130e-3f));
+  p = L::mul_add(t, p, L::f(9.43887047e-3f));
+  p = L::mul_add(t, p, L::f(1.00167406f));
+  return L::mul_add(t, p, L::f(2.83297682f));
 }
 
 // erf_inv(x) in the lanes where w < 5, all but about 1 in 300; the others are set in `tails`, with
@@ -126,6 +128,37 @@ SEEDBED_HD typename L::F erf_inv(typename L::F x) {
   const F p = L::select(l > -5.0f, centre, tail);
   const F value = x * L::select((x == 1.0f) | (x == -1.0f), L::f(__builtin_inff()), p);
   return L::select(x == x, value, x);  // the product of two NaNs may be either
+}
+
+// log(1 + x) for -1 <= x < 0 as CUDA's libdevice computes it, and by way of it XLA:GPU. (For zeros
+// the sign of the result is lost, which `erf_inv_gpu` does not use.) `L` supplies besides
+//   add_toward_zero(a, b)   the sum rounded toward zero
+template <class L>
+SEEDBED_HD typename L::F log1p_gpu(typename L::F x) {
+  using F = typename L::F;
+  // 1 + x = (1 + m) * 2^e with m in [-1/4, 1/2), and m = x * 2^-e + (2^-e - 1).
+  const auto shift = (L::as_uint(L::add_toward_zero(x, L::f(1.0f))) - 0x3F400000u) & 0xFF800000u;
+  const F power = L::as_float(0x40800000u - shift);
+  const F m = L::fma(L::f(0.25f), power, L::f(-1.0f)) + L::as_float(L::as_uint(x) - shift);
+  const F e = L::to_float(L::as_int(shift)) * 1.1920929e-7f;
+  F p = L::fma(L::f(-4.53486145e-2f), m, L::f(1.05468884e-1f));
+  p = L::fma(p, m, L::f(-1.32297039e-1f));
+  p = L::fma(p, m, L::f(1.44914463e-1f));
+  p = L::fma(p, m, L::f(-1.66415647e-1f));
+  p = L::fma(p, m, L::f(1.99888676e-1f));
+  p = L::fma(p, m, L::f(-2.50001967e-1f));
+  p = L::fma(p, m, L::f(3.33335102e-1f));
+  p = L::fma(p, m, L::f(-0.5f));
+  return L::fma(e, L::f(6.93147182e-1f), L::fma(m * p, m, m));
+}
+
+// erf_inv(x) as XLA:GPU evaluates it, one lane at a time: 1 in 300 takes the tail.
+template <class L>
+SEEDBED_HD typename L::F erf_inv_gpu(typename L::F x) {
+  using F = typename L::F;
+  const F w = -log1p_gpu<L>(x * -x);
+  const F p = w < 5.0f ? erf_inv_centre<L>(w - 2.5f) : erf_inv_tail<L>(L::sqrt(w) - 3.0f);
+  return x * (x == 1.0f || x == -1.0f ? __builtin_inff() : p);
 }
 
 }  // namespace

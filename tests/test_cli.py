@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from seedbed import __version__, _ensemble, _native, _selfcheck
 from seedbed.__main__ import main
 from seedbed.cli import _measure, _model, _oracle, _text, demo, doctor, info
 
+CUDA_BUILT = importlib.util.find_spec("seedbed._cuda") is not None
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -92,7 +94,7 @@ def test_info_shows_one_screen(extension, capsys, monkeypatch):
         f"available: {', '.join(extension.isas())}",
         "seedbed_fill_v1, runs",
         "cores",
-        "no (CPU-only build)",
+        "built, not loaded: jax computes on 'cpu'" if CUDA_BUILT else "no (CPU-only build)",
         "native (SEEDBED_BACKEND=auto, and the extension is usable)",
         "all 6 kernels agree with XLA",
     ):
@@ -150,7 +152,7 @@ def test_info_reports_an_unknown_instruction_set(extension):
 
 def test_info_shows_a_mismatch(extension, capsys, monkeypatch):
     verdict = _selfcheck.Report(frozenset(["bits"]), ("normal32",), "a test")
-    monkeypatch.setattr(_selfcheck, "_report", verdict)
+    monkeypatch.setattr(_selfcheck, "_reports", {"cpu": verdict})
     assert main(["info"]) == 1
     assert "differ from XLA, so not used: normal32: a test" in capsys.readouterr().out
 

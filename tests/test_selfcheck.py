@@ -37,7 +37,7 @@ def module():
 @pytest.fixture
 def fresh(module, monkeypatch, tmp_path):
     """A process that has not checked itself yet, with a cache directory of its own."""
-    monkeypatch.setattr(_selfcheck, "_report", None)
+    monkeypatch.setattr(_selfcheck, "_reports", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return module
 
@@ -48,7 +48,9 @@ def unknown_release(fresh, monkeypatch):
     monkeypatch.setattr(_golden, "versions", lambda: UNKNOWN)
     calls = []
     values = _selfcheck.digests(_selfcheck.native_values(fresh, _cases.CASES))
-    monkeypatch.setattr(_selfcheck, "measure", lambda module: calls.append(1) or dict(values))
+    monkeypatch.setattr(
+        _selfcheck, "measure", lambda module, platform: calls.append(1) or dict(values)
+    )
     return calls
 
 
@@ -147,7 +149,7 @@ def test_a_known_release_compiles_nothing(fresh, monkeypatch):
 
 
 def again(monkeypatch):
-    monkeypatch.setattr(_selfcheck, "_report", None)
+    monkeypatch.setattr(_selfcheck, "_reports", {})
     return _selfcheck.report()
 
 
@@ -305,7 +307,7 @@ def test_a_wrong_cipher_switches_everything_off(fresh, monkeypatch):
 
 
 def test_xla_that_cannot_be_asked(unknown_release, monkeypatch):
-    def broken(module):
+    def broken(module, platform):
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(_selfcheck, "measure", broken)
@@ -340,7 +342,7 @@ def test_threads_check_once(unknown_release):
 
 
 def test_no_extension_is_an_error_to_report(monkeypatch):
-    monkeypatch.setattr(_selfcheck, "_report", None)
+    monkeypatch.setattr(_selfcheck, "_reports", {})
     monkeypatch.setattr(_native, "load", lambda: (None, "the extension is not built"))
     with pytest.raises(RuntimeError, match="not built"):
         _selfcheck.report()

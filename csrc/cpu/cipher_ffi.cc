@@ -4,6 +4,7 @@
 #include "dispatch.h"
 #include "ffi_common.h"
 #include "plan.h"
+#include "pool.h"
 
 namespace ffi = xla::ffi;
 

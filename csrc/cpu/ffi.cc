@@ -1,132 +1,31 @@
 #include "ffi.h"
 
 #include <memory>
-#include <sstream>
-#include <string>
 
 #include "dispatch.h"
 #include "ffi_common.h"
-#include "plan.h"
+#include "pool.h"
 #include "schedule.h"
 
 namespace ffi = xla::ffi;
 
 namespace seedbed {
-
-std::string type_of(const ffi::AnyBuffer& buffer) {
-  std::ostringstream text;
-  text << static_cast<XLA_FFI_DataType>(buffer.element_type()) << "[";
-  const char* separator = "";
-  for (const int64_t dim : buffer.dimensions()) {
-    text << separator << dim;
-    separator = ",";
-  }
-  text << "]";
-  return text.str();
-}
-
 namespace {
 
 constexpr const char* kTarget = "seedbed_fill_v1";
 
-// A compiled program's copy of the attributes, decoded.
-struct FillState {
+struct FillState : DecodedCall {
   static ffi::TypeId id;
   const KernelTable* kernels;
-  KeyMode mode;
-  uint64_t size;
-  Plan plan;
 };
 
 ffi::TypeId FillState::id = {};
 
-// The batch dims in front of the dims that an operand must end with.
-uint64_t leading(const ffi::AnyBuffer& operand, const char* name,
-                 const std::vector<uint64_t>& suffix) {
-  std::string expected = "[...";
-  for (const uint64_t dim : suffix) expected += "," + std::to_string(dim);
-  const auto dims = operand.dimensions();
-  bool ok = operand.element_type() == ffi::DataType::U32 && dims.size() >= suffix.size();
-  const size_t n_leading = ok ? dims.size() - suffix.size() : 0;
-  for (size_t d = 0; ok && d < suffix.size(); ++d) {
-    ok = static_cast<uint64_t>(dims[n_leading + d]) == suffix[d];
-  }
-  if (!ok) {
-    throw InvalidPlan("operand `" + std::string(name) + "` must be U32" + expected + "], got " +
-                      type_of(operand));
-  }
-  uint64_t product = 1;
-  for (size_t d = 0; d < n_leading; ++d) {
-    product = checked_product(product, static_cast<uint64_t>(dims[d]), "batch dims");
-  }
-  return product;
-}
-
-// Bytes of an element, 0 for a type that no draw can have.
-uint64_t item_bytes(ffi::DataType type) {
-  switch (type) {
-    case ffi::DataType::PRED:
-    case ffi::DataType::U8:
-    case ffi::DataType::S8:
-      return 1;
-    case ffi::DataType::U16:
-    case ffi::DataType::S16:
-    case ffi::DataType::F16:
-    case ffi::DataType::BF16:
-      return 2;
-    case ffi::DataType::U32:
-    case ffi::DataType::S32:
-    case ffi::DataType::F32:
-      return 4;
-    case ffi::DataType::U64:
-    case ffi::DataType::S64:
-    case ffi::DataType::F64:
-      return 8;
-    default:
-      return 0;
-  }
-}
-
-void* check_result(const ffi::AnyBuffer& buffer, const Draw& draw, size_t index, uint64_t groups,
-                   uint64_t size) {
-  const uint64_t elements = output_elements(draw, groups, size);
-  const auto itemsize = static_cast<uint64_t>(draw.sampler.itemsize);
-  if (buffer.element_count() != elements || item_bytes(buffer.element_type()) != itemsize) {
-    throw InvalidPlan("result " + std::to_string(index) + " must have " + std::to_string(elements) +
-                      " elements of " + std::to_string(itemsize) + " bytes, got " +
-                      type_of(buffer));
-  }
-  return buffer.untyped_data();
-}
-
 ffi::Error execute_checked(ffi::ThreadPool threads, const FillState& state, ffi::AnyBuffer keys,
                            ffi::AnyBuffer members, ffi::RemainingRets results) {
-  const bool key_each = state.mode == KeyMode::kMemberKeys;
-  const bool index_each = state.mode == KeyMode::kIndices;
-  const std::vector<uint64_t> each = {state.size, 2}, shared = {2};
-  Call call = {state.mode,
-               leading(keys, "keys", key_each ? each : shared),
-               state.size,
-               keys.untyped_data(),
-               members.untyped_data(),
-               {}};
-  const uint64_t groups = leading(members, "members", index_each ? each : shared);
-  if (groups != call.groups) {
-    throw InvalidPlan("operands `keys` and `members` must have the same batch dims, got " +
-                      type_of(keys) + " and " + type_of(members));
-  }
-  const Plan& plan = state.plan;
-  if (results.size() != plan.draws.size()) {
-    throw InvalidPlan("the plan has " + std::to_string(plan.draws.size()) + " draws, the call " +
-                      std::to_string(results.size()) + " results");
-  }
-  for (size_t d = 0; d < plan.draws.size(); ++d) {
-    auto result = results.get<ffi::AnyBuffer>(d);
-    if (!result.has_value()) return result.error();
-    call.outputs.push_back(check_result(**result, plan.draws[d], d, call.groups, call.size));
-  }
+  const Call call = checked_call(state, keys, members, results);
   XlaPool pool(threads);
-  run(*state.kernels, plan, call, pool);
+  run(*state.kernels, state.plan, call, pool);
   return ffi::Error::Success();
 }
 
@@ -134,11 +33,8 @@ ffi::ErrorOr<std::unique_ptr<FillState>> instantiate(int64_t mode, ffi::Span<con
                                                      int64_t size) {
   auto state = std::make_unique<FillState>();
   const ffi::Error error = error_of(kTarget, [&] {
-    if (size < 0) throw InvalidPlan("size must be >= 0, got " + std::to_string(size));
     state->kernels = &active_table();
-    state->mode = key_mode(mode);
-    state->size = static_cast<uint64_t>(size);
-    state->plan = decode_plan(plan.begin(), plan.size());
+    state->decode(mode, plan, size);
     return ffi::Error::Success();
   });
   if (error.failure()) return ffi::Unexpected(error);

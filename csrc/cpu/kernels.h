@@ -2,32 +2,9 @@
 #ifndef SEEDBED_CPU_KERNELS_H_
 #define SEEDBED_CPU_KERNELS_H_
 
-#include <stdint.h>
+#include "kinds.h"
 
 namespace seedbed {
-
-// What a draw makes of its random words; the numbers are part of the encoded plan.
-enum class Kind : int64_t {
-  kKey = 0,
-  kBits = 1,
-  kUniform = 2,
-  kNormal = 3,
-  kBernoulli = 4,
-  kRandint = 5,
-  kTable = 6,
-  kConstant = 7,  // one value, params[0], throughout: no words are drawn
-};
-constexpr int64_t kKinds = 8;
-constexpr int kMaxParams = 7;
-
-// How one draw turns words into values: a plan's draw without its shape and its keys.
-struct Sampler {
-  Kind kind;
-  int32_t word_bits;
-  int32_t itemsize;  // bytes of an output element; a key has two elements
-  uint64_t params[kMaxParams];
-  const void* table;
-};
 
 // `rows` rows of `count` elements, written one after another to `out`, of any alignment. Row r has
 // the key (k0[r], k1[r]), its first element the counter `counter`. A kRandint row takes its high

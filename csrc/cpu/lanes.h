@@ -20,6 +20,7 @@ struct Lanes {
   static F f(float x) { return broadcast(x); }
   static U u(uint32_t x) { return broadcast(x); }
   static F fma(F a, F b, F c) { return ::fma(a, b, c); }
+  static F mul_add(F a, F b, F c) { return ::fma(a, b, c); }
   static F sqrt(F x) { return square_root(x); }
   static F select(I32 m, F a, F b) { return m ? a : b; }
   static uint64_t not_above(F x, F y) { return ::not_above(x, y); }
@@ -149,6 +150,7 @@ struct TwinOf {
   static SEEDBED_INLINE F fma(F a, F b, F c) {
     return {L::fma(a.x, b.x, c.x), L::fma(a.y, b.y, c.y)};
   }
+  static SEEDBED_INLINE F mul_add(F a, F b, F c) { return fma(a, b, c); }
   static SEEDBED_INLINE F sqrt(F a) { return {L::sqrt(a.x), L::sqrt(a.y)}; }
   static SEEDBED_INLINE F select(I m, F a, F b) {
     return {L::select(m.x, a.x, b.x), L::select(m.y, a.y, b.y)};

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-import jax
-
 from . import _compat, _native, _selfcheck
+from ._plan import Plan
 
 CHOICES = ("auto", "native", "reference")
 
@@ -34,24 +33,54 @@ def why_reference(key_impl: str, effects: bool) -> str | None:
     choice = requested()
     if choice == "reference":
         return "SEEDBED_BACKEND=reference"
-    module, problem = _native.load()
+    platform = _compat.platform()
+    module, problem = _native.load_cuda() if platform == "cuda" else _native.load()
     if module is None:
         if choice == "native":
+            compiler = "nvcc 12.1 or newer" if platform == "cuda" else "a C++17 compiler"
             raise RuntimeError(
                 f"SEEDBED_BACKEND=native, but {problem}. Install a wheel with the extension, "
-                "build one with a C++17 compiler, or set SEEDBED_BACKEND=auto."
+                f"build one with {compiler}, or set SEEDBED_BACKEND=auto."
             )
         return problem
     if not _compat.is_threefry(key_impl):
         return f"the key is of type {key_impl!r}, the native cipher is 'threefry2x32'"
-    if jax.default_backend() != "cpu":
-        return f"jax computes on {jax.default_backend()!r}, the native kernels are for 'cpu'"
+    if platform not in ("cpu", "cuda"):
+        return f"jax computes on {platform!r}, the native kernels are for 'cpu' and 'cuda'"
     if not _compat.partitionable():
         return "jax_threefry_partitionable is off"
     if effects:
         return "init has side effects (printing or callbacks), which run as JAX runs them"
     if "bits" not in kernels():
         return "the native cipher does not give this jax's bits (`seedbed info` says more)"
+    return None
+
+
+def why_jaxs_cipher() -> str | None:
+    """Why calls of the cipher alone, outside of ensembles, are jax's, or None if they are native.
+
+    Raises:
+        RuntimeError: as `why_reference` does.
+    """
+    platform = _compat.platform()
+    if platform != "cpu" and requested() != "reference":
+        return f"jax computes on {platform!r}, native calls of the cipher are for 'cpu'"
+    return why_reference("threefry2x32", effects=False)
+
+
+def why_unscheduled(plan: Plan) -> str | None:
+    """Why the device cannot make a plan's draws, or None if it can."""
+    if _compat.platform() != "cuda":
+        return None
+    cuda, problem = _native.load_cuda()
+    if cuda is None:
+        return problem
+    draws = (*plan.draws, *plan.fills.values())
+    try:
+        for chosen in plan.by_stream.values():
+            cuda.launches(_native.encode(tuple(draws[i] for i in chosen)), 1)
+    except ValueError as error:
+        return str(error)
     return None
 
 

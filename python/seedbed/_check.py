@@ -331,12 +331,19 @@ def memory(
     message = f"{count} members of {member_bytes:,} bytes are {asked:,} bytes"
     if asked >= 1 << 63:
         raise OverflowError(f"`{name}` is too large: {message}. Largest results: {leaves}")
-    available = _available_memory() if concrete else None
+    available = _free_memory() if concrete else None
     if available is not None and asked - reused > available:
         raise MemoryError(
             f"`{name}` is too large for this machine: {message}, and {available:,} bytes are free. "
             f"Largest results: {leaves}. `stream` and `members` make the ensemble in parts."
         )
+
+
+def _free_memory() -> int | None:
+    """Bytes that the device has left, or this machine where the device has no memory of its own."""
+    if (platform := _compat.platform()) == "cuda":
+        return _compat.free_memory(_compat.first_device(platform))
+    return _available_memory()
 
 
 def _available_memory() -> int | None:

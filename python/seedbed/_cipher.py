@@ -63,7 +63,7 @@ def fill(draw: Draw, words: Any, shape: Shape) -> Any:
 
 def why_not() -> str | None:
     """Why jax's own cipher runs, or None. Raises where the native one was demanded."""
-    return _backends.why_reference("threefry2x32", effects=False)
+    return _backends.why_jaxs_cipher()
 
 
 # A call costs about a microsecond: fewer words are made sooner inside of XLA's loops.

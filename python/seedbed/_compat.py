@@ -337,18 +337,53 @@ def compile_time_eval() -> contextlib.AbstractContextManager[None]:
     return jax.ensure_compile_time_eval()
 
 
+def platform() -> str:
+    """What jax computes on unless told otherwise: ``cpu``, ``cuda``, or another platform's name."""
+    config: Any = jax.config
+    device = config.jax_default_device
+    name = jax.default_backend() if device is None else str(getattr(device, "platform", device))
+    return "cuda" if name == "gpu" and _has_cuda() else name
+
+
+@functools.cache
+def _has_cuda() -> bool:
+    """Whether the GPUs are NVIDIA's; jax calls those of other makers ``gpu`` too."""
+    try:
+        return bool(jax.local_devices(backend="cuda"))
+    except RuntimeError:
+        return False
+
+
+def first_device(platform: str) -> Any:
+    """This process's first device of a platform, one of those that `platform` names."""
+    return jax.local_devices(backend=platform)[0]
+
+
+def free_memory(device: Any) -> int | None:
+    """Bytes of a device's own memory that jax may still allocate, or None if it does not say."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" not in stats:
+        return None
+    return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+
+
 def register_ffi_target(
     name: str, target: Any, *, platform: str, types: Callable[[], dict[str, Any]] | None = None
 ) -> None:
-    """Registers one custom-call target and the state types it needs."""
+    """Registers one custom-call target and the state types it needs.
+
+    Args:
+        platform: ``cpu`` or ``cuda``.
+    """
     # A client that starts later would register the waiting targets before their state types,
     # and fail to start at all.
     with contextlib.suppress(RuntimeError):  # jax was told to do without this platform
         jax.local_devices(backend=platform)
+    name_of_platform = {"cuda": "CUDA"}.get(platform, platform)
     if types is not None:
         for type_name, type_info in types().items():
-            jax.ffi.register_ffi_type(type_name, type_info, platform=platform)
-    jax.ffi.register_ffi_target(name, target, platform=platform)
+            jax.ffi.register_ffi_type(type_name, type_info, platform=name_of_platform)
+    jax.ffi.register_ffi_target(name, target, platform=name_of_platform)
 
 
 @contextlib.contextmanager

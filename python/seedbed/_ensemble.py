@@ -321,6 +321,8 @@ def _prepared(
     reason = _backends.why_reference(impl, graph.effects)
     if reason is None:
         graph, plan = _planned(recorded, graph, _backends.kernels())
+        reason = _backends.why_unscheduled(plan)
+    if reason is None:
         captured = tuple(graph.captured.values())
         captures = tuple(captured[position] for position in plan.captures)
         reads, trimmed = plan.args, None

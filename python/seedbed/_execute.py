@@ -140,8 +140,9 @@ def _draws(
     fills = plan.fills
     draws = (*plan.draws, *fills.values())
     made: dict[int, Any] = {}
+    by_stream = plan.by_stream
     for stream, (key, mode) in enumerate(zip(keys, modes, strict=True)):
-        chosen = [i for i, draw in enumerate(draws) if draw.key.stream == stream]
+        chosen = by_stream.get(stream)
         if not chosen:
             continue
         words = _compat.key_words(key)

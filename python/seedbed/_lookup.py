@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,15 +17,16 @@ _tables: dict[Any, bytes] = {}
 
 def table(bits: int, drop: int, steps: tuple[Any, ...]) -> bytes:
     """All values of a chain, by ``word >> drop``, as XLA computes them."""
+    key = (_compat.platform(), bits, drop, steps)
     try:
-        cached = _tables.get((bits, drop, steps))
+        cached = _tables.get(key)
     except TypeError:  # a parameter that cannot be hashed
         cached = None
     if cached is not None:
         return cached
     table = _evaluate_chain(bits, drop, steps)
     try:
-        _tables[(bits, drop, steps)] = table
+        _tables[key] = table
     except TypeError:
         pass
     return table
@@ -49,30 +51,41 @@ def _evaluate_chain(bits: int, drop: int, steps: tuple[Any, ...]) -> bytes:
         return value
 
     words = (np.arange(1 << (bits - drop), dtype=np.uint32) << drop).astype(f"uint{bits}")
-    with _compat.compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with _compat.compile_time_eval(), jax.default_device(_device()):
         return np.asarray(jax.jit(chain)(words)).tobytes()
+
+
+def _device() -> Any:
+    """Whose XLA is asked: the one that makes everything else."""
+    return _compat.first_device("cuda" if _compat.platform() == "cuda" else "cpu")
 
 
 def _on_scalar(function: Any, x: Any) -> Any:
     """A function of one number as XLA compiles it."""
-    with _compat.compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with _compat.compile_time_eval(), jax.default_device(_device()):
         return np.asarray(jax.jit(function)(x))
 
 
-@functools.cache
+def _once(question: Callable[..., bool]) -> Callable[..., bool]:
+    """Asked once for each platform and the same operands."""
+    cached = functools.cache(lambda platform, *operands: question(*operands))
+    return functools.wraps(question)(lambda *operands: cached(_compat.platform(), *operands))
+
+
+@_once
 def merges_factors() -> bool:
     """Whether XLA turns ``(x * a) * b`` into ``x * (a * b)``, which rounds differently.
 
     jaxlib 0.10 does, jaxlib 0.12 does not.
     """
-    known = _golden.merges_factors()
+    known = _golden.merges_factors() if _compat.platform() == "cpu" else None
     if known is not None:
         return known
     x, a, b = np.float32(0.7), np.float32(0.3), np.float32(1.1)
     return bool(_on_scalar(lambda x: (x * a) * b, x) == x * (a * b))
 
 
-@functools.cache
+@_once
 def divides_by_reciprocals() -> bool:
     """Whether XLA turns ``x / a`` into ``x * (1 / a)``, which rounds differently."""
     x, a = np.float32(0.9), np.float32(3.0)
@@ -84,7 +97,7 @@ def divides_by_reciprocals() -> bool:
 _SETTLED = (0x3FB504F3, 0xBFB504F3)
 
 
-@functools.cache
+@_once
 def erf_is_settled(x: Any) -> bool:
     """Whether XLA has one value for ``erf`` of a constant, however it comes by it.
 

@@ -26,24 +26,52 @@ KEYS, CONSECUTIVE, CHOSEN = 0, 1, 2
 @functools.cache
 def load() -> tuple[ModuleType | None, str]:
     """The extension module, or None and the reason why there is none."""
-    from . import __version__
-
     try:
         module = importlib.import_module("seedbed._cpu")
     except ImportError as error:
         return None, f"the extension is not built ({error})"
-    built = (module.version(), module.plan_version())
-    if built != (__version__, PLAN_VERSION):
-        return None, (
-            f"the extension is of version {built[0]} (plan {built[1]}), the package of "
-            f"{__version__} (plan {PLAN_VERSION}): reinstall seedbed"
-        )
+    if problem := _stale(module):
+        return None, problem
     handlers = module.registrations()
     _compat.register_ffi_target(
         TARGET, handlers[TARGET], platform="cpu", types=getattr(module, "type_registrations", None)
     )
     _compat.register_ffi_target(CIPHER_TARGET, handlers[CIPHER_TARGET], platform="cpu")
     return module, ""
+
+
+@functools.cache
+def load_cuda() -> tuple[ModuleType | None, str]:
+    """The module with the CUDA kernels, or None and the reason why there is none.
+
+    To be called where jax has a CUDA device only: nobody else needs to load it.
+    """
+    module, problem = load()
+    if module is None:
+        return None, problem
+    try:
+        cuda = importlib.import_module("seedbed._cuda")
+    except ImportError as error:
+        return None, f"the CUDA part of the extension is not built ({error})"
+    if problem := _stale(cuda):
+        return None, problem
+    _compat.register_ffi_target(
+        TARGET, cuda.registrations()[TARGET], platform="cuda", types=cuda.type_registrations
+    )
+    return cuda, ""
+
+
+def _stale(module: ModuleType) -> str:
+    """What is wrong with a module that was built for another version of the package, or nothing."""
+    from . import __version__
+
+    built = (module.version(), module.plan_version())
+    if built == (__version__, PLAN_VERSION):
+        return ""
+    return (
+        f"the extension is of version {built[0]} (plan {built[1]}), the package of "
+        f"{__version__} (plan {PLAN_VERSION}): reinstall seedbed"
+    )
 
 
 def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:

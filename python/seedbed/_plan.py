@@ -103,6 +103,14 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
             if can_fill(output.source)
         }
 
+    @property
+    def by_stream(self) -> dict[int, list[int]]:
+        """Which draws, and after them fills, start from each of the member's keys."""
+        found: dict[int, list[int]] = {}
+        for i, draw in enumerate((*self.draws, *self.fills.values())):
+            found.setdefault(draw.key.stream, []).append(i)
+        return found
+
     def explain(self) -> str:
         """A table of the output leaves: what each is, where its key comes from, who makes it."""
         rows: list[tuple[str, ...]] = [("output", "draw", "shape", "dtype", "key path", "made by")]

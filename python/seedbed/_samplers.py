@@ -136,7 +136,7 @@ def _native_key(key: Any) -> bool:
         single, impl = key.shape == (2,) and key.dtype == np.uint32, _compat.default_impl()
         if config.jax_enable_custom_prng or config.jax_legacy_prng_key != "allow":
             return False
-    return single and _backends.why_reference(impl, effects=False) is None
+    return single and _compat.is_threefry(impl) and _backends.why_jaxs_cipher() is None
 
 
 def _drawn(closed: Any) -> _Program | None:

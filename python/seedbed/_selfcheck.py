@@ -17,6 +17,7 @@ top of an earlier step that is trusted, so numbers stay right and only time is l
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ import platform
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,14 @@ def native_values(
     return out
 
 
+def cuda_values(draws: tuple[Draw, ...]) -> list[np.ndarray[Any, Any]]:
+    """What the CUDA kernels make of ``draws`` for one member with a fixed key."""
+    key, members = np.array([_KEY], np.uint32), np.zeros(2, np.uint32)
+    with xla_on("cuda"):
+        made = jax.jit(functools.partial(_native.call, draws, _native.KEYS, 1))(key, members)
+        return [np.asarray(array)[0] for array in made]
+
+
 def digests(values: list[np.ndarray[Any, Any]]) -> Digests:
     """One digest for each kernel over the values of its `CASES`."""
     sums = {kernel: hashlib.blake2b(digest_size=16) for kernel in sorted(ALL_KERNELS)}
@@ -94,8 +103,8 @@ def digests(values: list[np.ndarray[Any, Any]]) -> Digests:
 # --- XLA's values -------------------------------------------------------------------------
 
 
-def measure(module: Any) -> Digests:
-    """XLA's digests on this machine: compiles and runs every case on the CPU."""
+def measure(module: Any, platform: str = "cpu") -> Digests:
+    """XLA's digests on this machine: compiles and runs every case on a device of the platform."""
     floats = [draw for draw in CASES if draw.needs != "bits"]
     plain = tuple(
         Draw(Kind.BITS, draw.key, COUNT, draw.word_bits, f"uint{draw.word_bits}", draw.shape)
@@ -110,7 +119,7 @@ def measure(module: Any) -> Digests:
             for draw in CASES
         ]
 
-    with xla_on_cpu():
+    with xla_on(platform):
         root = jax.random.wrap_key_data(jnp.array(_KEY, jnp.uint32), impl="threefry2x32")
         made = jax.jit(every_case)(root, from_words)
         return digests([np.asarray(array) for array in made])
@@ -125,12 +134,13 @@ def _random(draw: Draw, root: jax.Array) -> jax.Array:
 
 
 @contextlib.contextmanager
-def xla_on_cpu() -> Iterator[None]:
-    """Runs jax at once, compiled, on the CPU, whatever is being traced or configured outside."""
+def xla_on(platform: str) -> Iterator[None]:
+    """Runs jax at once, compiled, on a device of the platform, whatever is being traced or
+    configured outside."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_compat.compile_time_eval())
         stack.enter_context(_lowering.jax_alone())
-        stack.enter_context(jax.default_device(jax.local_devices(backend="cpu")[0]))
+        stack.enter_context(jax.default_device(_compat.first_device(platform)))
         for setting in (
             jax.enable_x64(True),
             jax.disable_jit(False),
@@ -169,11 +179,31 @@ def _expected(module: Any) -> tuple[Digests, str]:
         "processor": _processor(),
         **_golden.situation(),
     }
+    return _measured(module, "cpu", situation, reason)
+
+
+def _expected_of_cuda(module: Any) -> tuple[Digests, str]:
+    """Those of XLA on this machine's first CUDA device, and how they were come by."""
+    device = _compat.first_device("cuda")
+    situation = {
+        "format": _FORMAT,
+        "seedbed": module.version(),
+        "device": device.device_kind,
+        "platform": device.client.platform_version,
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        **_golden.situation(),
+    }
+    return _measured(module, "cuda", situation, "no golden values for GPUs")
+
+
+def _measured(
+    module: Any, platform: str, situation: Mapping[str, Any], reason: str
+) -> tuple[Digests, str]:
     path = _cache_path(situation)
     cached = _read_cache(path, situation)
     if cached is not None:
         return cached, f"measured earlier on this machine ({reason}), kept in {path}"
-    measured = measure(module)
+    measured = measure(module, platform)
     kept = _write_cache(path, situation, measured)
     return measured, f"measured now ({reason}), {f'kept in {path}' if kept else 'not kept'}"
 
@@ -258,24 +288,26 @@ class Report(Record):
 
 
 _lock = threading.Lock()
-_report: Report | None = None
+_reports: dict[str, Report] = {}
 
 
-def report() -> Report:
-    """The outcome of the self-check, which runs once a process.
+def report(platform: str = "cpu") -> Report:
+    """The outcome of the self-check of the kernels for ``cpu`` or ``cuda``, once a process.
 
     Raises:
-        RuntimeError: there is no extension to check.
+        RuntimeError: there are no kernels to check.
         ValueError: ``SEEDBED_ISA`` names no instruction set of this machine.
     """
-    global _report
     with _lock:
-        if _report is not None:
-            return _report
+        if platform in _reports:
+            return _reports[platform]
         module, problem = _native.load()
-        if module is None:
+        if platform == "cuda":
+            problem = _native.load_cuda()[1]
+        if module is None or problem:
             raise RuntimeError(problem)
-        found = _report = _compare(module)
+        compare = _compare_cuda if platform == "cuda" else _compare
+        found = _reports[platform] = compare(module)
     # After the verdict is kept, and outside the lock: a filter may turn the warning into an error.
     if found.differing:
         warnings.warn(_message(found), SelfCheckWarning, stacklevel=2)
@@ -283,17 +315,31 @@ def report() -> Report:
 
 
 def trusted() -> frozenset[str]:
-    """Names of the kernels (`_plan.ALL_KERNELS`) that give the installed XLA's bits."""
-    return report().trusted
+    """Names of the kernels (`_plan.ALL_KERNELS`) that give the installed XLA's bits, on every
+    platform that a program planned now may run on."""
+    found = report().trusted
+    return found & report("cuda").trusted if _compat.platform() == "cuda" else found
 
 
 def _compare(module: Any) -> Report:
     module.isa()  # An unknown SEEDBED_ISA is the user's mistake, not a kernel's.
     if known_answers(module):
         return Report(frozenset(), tuple(sorted(ALL_KERNELS)), "known answers of the cipher")
-    mine = digests(native_values(module, CASES))
+    return _verdict(digests(native_values(module, CASES)), lambda: _expected(module))
+
+
+def _compare_cuda(module: Any) -> Report:
     try:
-        expected, source = _expected(module)
+        mine = digests(cuda_values(CASES))
+    except jax.errors.JaxRuntimeError as error:  # a driver that is too old, say
+        problem = f"the kernels do not run ({error})"
+        return Report(frozenset(), tuple(sorted(ALL_KERNELS)), problem)
+    return _verdict(mine, lambda: _expected_of_cuda(module))
+
+
+def _verdict(mine: Digests, ask: Callable[[], tuple[Digests, str]]) -> Report:
+    try:
+        expected, source = ask()
     except Exception as error:  # whatever stops XLA here must not stop the program
         bits = frozenset(["bits"])
         problem = f"XLA could not be asked ({type(error).__name__}: {error})"

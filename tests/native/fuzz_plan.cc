@@ -1,6 +1,7 @@
-// Random and damaged plans through the decoder, the scheduler and every kernel table, for builds
-// with sanitizers; tools/sanitize.sh builds and runs it. Outputs are exact heap blocks, so that a
-// write outside is an error of its own, and every run is compared with a run on one thread.
+// Random and damaged plans through the decoder, the schedulers, every kernel table and the text of
+// the CUDA kernel, for builds with sanitizers; tools/sanitize.sh builds and runs it. Outputs are
+// exact heap blocks, so that a write outside is an error of its own, and every run is compared with
+// a run on one thread.
 //
 // Usage: fuzz_plan [rounds] [seed]
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include "cpu/cipher.h"
 #include "cpu/dispatch.h"
 #include "cpu/schedule.h"
+#include "cuda_host.h"
 #include "plan.h"
 
 namespace {
@@ -117,6 +119,39 @@ Outputs run(const Plan& plan, const seedbed::KernelTable& table, seedbed::KeyMod
   return outputs;
 }
 
+// Whether all backends make the same of a draw: not of floats, which GPUs round otherwise.
+bool is_exact(const Draw& draw) {
+  using seedbed::Kind;
+  const Kind kind = draw.sampler.kind;
+  return kind != Kind::kUniform && kind != Kind::kNormal && kind != Kind::kBernoulli;
+}
+
+// The CUDA kernel on the host, in a random order.
+void check_cuda(const Plan& plan, seedbed::KeyMode mode, uint64_t groups, uint64_t size,
+                const std::vector<uint32_t>& operand, const Outputs& expected) {
+  std::vector<std::vector<uint64_t>> outputs;
+  Call call = {mode, groups, size, operand.data(), operand.data(), {}};
+  for (const std::vector<char>& bytes : expected) {
+    outputs.emplace_back((bytes.size() + 7) / 8);
+    call.outputs.push_back(outputs.back().data());
+  }
+  try {
+    seedbed_host::run(plan, call, 1 + below(2000), below(3));
+  } catch (const seedbed::InvalidPlan& error) {
+    if (std::strstr(error.what(), "cannot be made on a GPU") != nullptr) return;
+    throw;
+  } catch (const std::exception& error) {
+    std::printf("FAILED: %s\n", error.what());
+    std::abort();
+  }
+  for (size_t d = 0; d < outputs.size(); ++d) {
+    if (!is_exact(plan.draws[d]) || expected[d].empty()) continue;
+    if (std::memcmp(outputs[d].data(), expected[d].data(), expected[d].size()) == 0) continue;
+    std::printf("FAILED: draw %zu of the CUDA kernel differs\n", d);
+    std::abort();
+  }
+}
+
 void check_round() {
   std::vector<int64_t> words = random_plan();
   const bool damaged = below(2) == 0;
@@ -144,6 +179,7 @@ void check_round() {
       std::printf("FAILED: %s differs from %s\n", table->name, tables.back()->name);
       std::abort();
     }
+    if (bytes < (1 << 20)) check_cuda(plan, mode, groups, size, operand, expected);
   } catch (const seedbed::InvalidPlan&) {
     if (damaged) return;
     std::printf("FAILED: a good plan was refused\n");

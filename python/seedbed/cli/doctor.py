@@ -2,7 +2,8 @@
 
 Known answers of the cipher; then all 2^23 words that a float32 normal can be made from, one
 by one; then uniforms, booleans, and an ensemble from end to end. Every number counts values
-whose bits differ.
+whose bits differ. Where jax computes on an NVIDIA GPU, its kernels are compared with XLA there,
+on random words.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _cases, _ensemble, _golden, _native, _selfcheck
+from .. import _cases, _compat, _ensemble, _golden, _native, _selfcheck
 from .._draw import Draw, KeyPath, Kind, node
 from .._meaning import words
 from .._steps import Operand
@@ -31,6 +32,8 @@ _CHUNK = 1 << 19
 _DRAWN = 1 << 21
 _QUICK = 16  # a quick run does a 16th
 _MEMBERS = 64
+# A GPU draws words instead of taking them: in so many rounds all mantissas but one or two.
+_CUDA_ROUNDS = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,9 +66,11 @@ def _examine(args: argparse.Namespace) -> int:
     checks = _checks(args.quick)
     results = [_known_answers(module, isas)]
     total = sum(check.count for check in checks)
-    with _text.Progress(total) as progress, _selfcheck.xla_on_cpu():
+    with _text.Progress(total) as progress, _selfcheck.xla_on("cpu"):
         for check in checks:
             results.append(_compare(module, isas, check, progress))
+    if _compat.platform() == "cuda":
+        results += _cuda_results(checks)
     results += _ensemble_results(module)
     header = ["values whose bits differ", *isas]
     print("\n" + _text.table([header, *(result.row(isas) for result in results if result.wrong)]))
@@ -80,6 +85,7 @@ class _Result:
     count: int
     wrong: dict[str, int] = field(default_factory=dict)
     total_wrong: int | None = None
+    by_kernel: bool = False  # of a kernel, which is not used where it differs
 
     def row(self, isas: list[str]) -> list[str]:
         cells = [f"{self.wrong[isa]:,} of {self.count:,}" for isa in isas]
@@ -101,7 +107,7 @@ def _finish(results: list[_Result], started: float) -> int:
         print(f"\nNo difference found. {took}")
         return OK
     print(f"\nDIFFERENT: {'; '.join(failed)}. {took}")
-    if all(result.total_wrong is None for result in results if result.failed):
+    if all(result.wrong or result.by_kernel for result in results if result.failed):
         print("Kernels that differ from XLA are not used (see `seedbed info`): ensembles are")
         print("right all the same, as the last lines of the table's checks show, but slower.")
     return WRONG
@@ -181,6 +187,43 @@ def _compare(module: Any, isas: list[str], check: _Check, progress: _text.Progre
             result.wrong[isa] += int(np.count_nonzero(bits(made) != bits(expected)))
         progress.advance(word.size, check.name.strip())
     return result
+
+
+def _cuda_results(checks: list[_Check]) -> list[_Result]:
+    """The CUDA kernels against XLA on the same device, on random words."""
+    module, problem = _native.load_cuda()
+    if module is None:
+        print(f"\nThe CUDA kernels were NOT checked: {problem}.")
+        return []
+    results = []
+    rounds = {check.name: _CUDA_ROUNDS if check.exhaustive else 1 for check in checks}
+    with _text.Progress(sum(check.count * rounds[check.name] for check in checks)) as progress:
+        for check in checks:
+            name, count, different = f"{check.name.strip()}, CUDA", 0, 0
+            seen = np.zeros(_MANTISSAS, bool)
+            for index in range(rounds[check.name]):
+                word, wrong = _cuda_round(check, index)
+                count += word.size
+                different += wrong
+                if check.exhaustive:
+                    seen[word >> np.uint32(9)] = True
+                progress.advance(word.size, name)
+            if check.exhaustive:
+                name += f" ({int(seen.sum()):,} of {_MANTISSAS:,} mantissas)"
+            results.append(_Result(name, count, total_wrong=different, by_kernel=True))
+    return results
+
+
+def _cuda_round(check: _Check, index: int) -> tuple[np.ndarray[Any, Any], int]:
+    """Random words and how many of their values differ."""
+    path = KeyPath(node=node(1 + index))
+    draw = check.draw.replace(key=path, inner=check.count, shape=(check.count,))
+    plain = f"uint{draw.word_bits}"
+    drawn = Draw(Kind.BITS, path, draw.inner, draw.word_bits, plain, draw.shape)
+    word, made = _selfcheck.cuda_values((drawn, draw))
+    with _selfcheck.xla_on("cuda"):
+        expected = np.asarray(jax.jit(_cases.chain(draw))(word))
+    return word, int(np.count_nonzero(bits(made) != bits(expected)))
 
 
 def _words(module: Any, check: _Check) -> Iterator[np.ndarray[Any, Any]]:

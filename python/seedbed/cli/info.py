@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -45,7 +46,6 @@ def collect() -> tuple[dict[str, Any], int]:
         "environment": {
             name: os.environ.get(name) for name in ("SEEDBED_BACKEND", "SEEDBED_ISA", "XLA_FLAGS")
         },
-        "cuda": "no (CPU-only build)",
         "errors": [],
     }
     code = OK
@@ -55,6 +55,7 @@ def collect() -> tuple[dict[str, Any], int]:
         found["errors"].append(f"jax cannot start: {error}")
         return found, WRONG
     found["cores"], found["xla_threads"] = _cores(), _xla_threads()
+    found["cuda"] = _cuda()
     module, problem = _native.load()
     found["extension"] = None if module is None else module.__file__
     found["extension_problem"] = problem or None
@@ -69,9 +70,23 @@ def collect() -> tuple[dict[str, Any], int]:
         except RuntimeError as error:
             code = max(code, WRONG)
             found["errors"] += [] if str(error) in found["errors"] else [str(error)]
-    if found.get("target_runs") is False or (found.get("self_check") or {}).get("differing"):
+    checks = [found.get(name) or {} for name in ("self_check", "self_check_cuda")]
+    if found.get("target_runs") is False or any(check.get("differing") for check in checks):
         code = max(code, WRONG)
     return found, code
+
+
+def _cuda() -> str:
+    """Whether the CUDA kernels are there and may be used."""
+    if importlib.util.find_spec("seedbed._cuda") is None:
+        return "no (CPU-only build)"
+    platform = _compat.platform()
+    if platform != "cuda":
+        return f"built, not loaded: jax computes on {platform!r}"
+    module, problem = _native.load_cuda()
+    if module is None:
+        return f"not usable: {problem}"
+    return f"built with CUDA {module.toolkit()} for {module.architectures()}"
 
 
 def _isa(module: Any) -> dict[str, Any]:
@@ -100,14 +115,19 @@ def _resolve() -> tuple[str, str]:
 def _self_check(module: Any) -> dict[str, Any]:
     if module is None:
         return {"self_check": None}
-    found = _selfcheck.report()
+    found = {"self_check": _verdict("cpu")}
+    if _compat.platform() == "cuda" and _native.load_cuda()[0] is not None:
+        found["self_check_cuda"] = _verdict("cuda")
+    return found
+
+
+def _verdict(platform: str) -> dict[str, Any]:
+    found = _selfcheck.report(platform)
     return {
-        "self_check": {
-            "trusted": sorted(found.trusted),
-            "differing": list(found.differing),
-            "source": found.source,
-            "verdict": str(found),
-        }
+        "trusted": sorted(found.trusted),
+        "differing": list(found.differing),
+        "source": found.source,
+        "verdict": str(found),
     }
 
 
@@ -174,4 +194,6 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("XLA_FLAGS", environment["XLA_FLAGS"]))
     check = found.get("self_check")
     lines.append(("self-check", check["verdict"] if check else "nothing to check"))
+    if check := found.get("self_check_cuda"):
+        lines.append(("on CUDA", check["verdict"]))
     return lines

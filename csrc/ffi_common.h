@@ -1,27 +1,28 @@
-// What the handlers share: XLA's threads as a pool, types as text, exceptions as errors.
-#ifndef SEEDBED_CPU_FFI_COMMON_H_
-#define SEEDBED_CPU_FFI_COMMON_H_
+// What the handlers share: the plan and the buffers of a call, types as text, exceptions as errors.
+#ifndef SEEDBED_FFI_COMMON_H_
+#define SEEDBED_FFI_COMMON_H_
 
-#include <functional>
 #include <new>
 #include <stdexcept>
 #include <string>
-#include <utility>
 
-#include "tasks.h"
+#include "call.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace seedbed {
 
-class XlaPool : public Pool {
- public:
-  explicit XlaPool(xla::ffi::ThreadPool pool) : pool_(pool) {}
-  int64_t helpers() const override { return pool_.num_threads() - 1; }
-  void schedule(std::function<void()> function) override { pool_.Schedule(std::move(function)); }
+// A compiled program's copy of the attributes, decoded.
+struct DecodedCall {
+  KeyMode mode;
+  uint64_t size;
+  Plan plan;
 
- private:
-  xla::ffi::ThreadPool pool_;
+  void decode(int64_t mode, xla::ffi::Span<const int64_t> plan, int64_t size);
 };
+
+// The buffers of one execution, checked against the plan; throws InvalidPlan.
+Call checked_call(const DecodedCall& decoded, const xla::ffi::AnyBuffer& keys,
+                  const xla::ffi::AnyBuffer& members, const xla::ffi::RemainingRets& results);
 
 // Such as "F32[4,2]".
 std::string type_of(const xla::ffi::AnyBuffer& buffer);
@@ -43,4 +44,4 @@ xla::ffi::Error error_of(const char* target, const Function& function) {
 
 }  // namespace seedbed
 
-#endif  // SEEDBED_CPU_FFI_COMMON_H_
+#endif  // SEEDBED_FFI_COMMON_H_

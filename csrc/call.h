@@ -1,0 +1,39 @@
+// One execution of a plan: where the members' keys come from, and the buffers.
+#ifndef SEEDBED_CALL_H_
+#define SEEDBED_CALL_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "plan.h"
+
+namespace seedbed {
+
+// Where a member's key comes from.
+enum class KeyMode : int64_t {
+  kMemberKeys = 0,  // keys[groups, size, 2]: given
+  kRange = 1,       // keys[groups, 2], members[groups, 2]: fold(key, first + i)
+  kIndices = 2,     // keys[groups, 2], members[groups, size, 2]: fold(key, index)
+};
+
+// Members are numbered group * size + i; `outputs` has a buffer for each draw, of groups * size *
+// batch * elements_per_row() items in that order. Buffers may have any alignment (on a GPU, that of
+// their items), those without elements may be null.
+struct Call {
+  KeyMode mode;
+  uint64_t groups;
+  uint64_t size;
+  const void* keys;
+  const void* members;
+  std::vector<void*> outputs;
+};
+
+// KeyMode from an attribute; InvalidPlan for an unknown value.
+KeyMode key_mode(int64_t value);
+
+// Elements that the output of `draw` must have for so many members; InvalidPlan on overflow.
+uint64_t output_elements(const Draw& draw, uint64_t groups, uint64_t size);
+
+}  // namespace seedbed
+
+#endif  // SEEDBED_CALL_H_

@@ -1,0 +1,99 @@
+"""Draws of every variant, random plans and known answers, for the tests of each backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+
+import plan_reference as ref
+from plan_reference import Draw
+
+KAT = Path(__file__).parent / "kat" / "threefry2x32_20.txt"
+
+UNIFORM32 = ref.float_bits(3.0, -1.25, 1.0, -0.0)
+BELOW = float(np.nextafter(np.float32(-1), np.float32(0)))
+NORMAL = ref.float_bits(2.0, BELOW, 2**0.5, -np.inf, np.inf, 1.0, -0.0)
+TRUNCATED = ref.float_bits(1.9089994, -0.9544997, 2**0.5, -1.9999999, 1.9999999, 0.02, 0.5)
+
+
+def table(entries: int, itemsize: int) -> bytes:
+    return np.random.default_rng(entries).bytes(entries * itemsize)
+
+
+# name -> a draw of each variant; `inner` and the rest are filled in by the tests.
+VARIANTS = {
+    "bits8": dict(kind=ref.BITS, word_bits=8, itemsize=1),
+    "bits16": dict(kind=ref.BITS, word_bits=16, itemsize=2),
+    "bits32": dict(kind=ref.BITS, word_bits=32, itemsize=4),
+    "bits64": dict(kind=ref.BITS, word_bits=64, itemsize=8),
+    "uniform32": dict(kind=ref.UNIFORM, word_bits=32, itemsize=4, params=UNIFORM32),
+    "uniform32_affine": dict(
+        kind=ref.UNIFORM, word_bits=32, itemsize=4, params=ref.float_bits(0.1, 0.7, -1.3, 0.2)
+    ),
+    "uniform64": dict(
+        kind=ref.UNIFORM, word_bits=64, itemsize=8, params=ref.double_bits(0.3, -0.1, 1.0, -0.0)
+    ),
+    "uniform64_affine": dict(
+        kind=ref.UNIFORM, word_bits=64, itemsize=8, params=ref.double_bits(0.3, -0.1, 1.7, 0.4)
+    ),
+    "bernoulli32": dict(
+        kind=ref.BERNOULLI, word_bits=32, itemsize=1, params=ref.float_bits(1.0, 0.0, 0.3)
+    ),
+    "bernoulli64": dict(
+        kind=ref.BERNOULLI, word_bits=64, itemsize=1, params=ref.double_bits(1.0, 0.0, 0.7)
+    ),
+    "table8_1": dict(kind=ref.TABLE, word_bits=8, itemsize=1, params=(0,), table=table(256, 1)),
+    "table8_2": dict(kind=ref.TABLE, word_bits=8, itemsize=2, params=(1,), table=table(128, 2)),
+    "table8_4": dict(kind=ref.TABLE, word_bits=8, itemsize=4, params=(8,), table=table(1, 4)),
+    "table16_2": dict(kind=ref.TABLE, word_bits=16, itemsize=2, params=(5,), table=table(2048, 2)),
+    "constant_0": dict(kind=ref.CONSTANT, word_bits=32, itemsize=4, params=(0,)),
+}
+for _item in (1, 2, 4, 8):
+    VARIANTS[f"constant{_item}"] = dict(
+        kind=ref.CONSTANT, word_bits=8 * _item, itemsize=_item, params=(0x8123456789ABCDEF,)
+    )
+SPANS = {32: (0, 1, 7, 2**16, 2**31 + 1, 2**32 - 1), 64: (0, 1, 2**33 + 5, 2**64 - 1)}
+for _bits in SPANS:
+    for _span in SPANS[_bits]:
+        for _item in (1, 2, 4, 8)[: 3 + _bits // 64]:
+            _mult = 2 ** (_bits // 2) % _span if _span else 1
+            _params = (_span, _mult**2 % _span if _span else 1, 2**_bits - 3)
+            VARIANTS[f"randint{_bits}_{_span}_{_item}"] = dict(
+                kind=ref.RANDINT, word_bits=_bits, itemsize=_item, params=_params
+            )
+SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 100)
+
+
+def keys_of(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2**32, (n, 2), np.uint32)
+
+
+def known_answers() -> np.ndarray:
+    """Rows of key, counter and result, two words each."""
+    rows = [line.split() for line in KAT.read_text().splitlines() if line[0] != "#"]
+    return np.array([[int(word, 16) for word in row] for row in rows], np.uint32)
+
+
+@st.composite
+def random_draws(draw):
+    names = sorted(VARIANTS)
+    index = st.integers(-(2**63), 2**63 - 1)
+    draws = []
+    for _ in range(draw(st.integers(1, 4))):
+        dims = tuple(draw(st.lists(st.integers(0, 4), max_size=2)))
+        levels = tuple(
+            (draw(index), tuple(draw(st.sampled_from([0, 1, 3, 2**35])) for _ in dims))
+            for _ in range(draw(st.integers(0, 3)))
+        )
+        variant = draw(st.sampled_from([*names, "normal", "key"]))
+        options = VARIANTS.get(variant, {})
+        if variant == "normal":
+            options = dict(kind=ref.NORMAL, word_bits=32, itemsize=4, params=TRUNCATED)
+        if variant == "key":
+            draws.append(Draw(ref.KEY, 32, 4, dims=dims, levels=levels))
+            continue
+        inner, offset = draw(st.integers(0, 40)), draw(st.sampled_from([0, 0, 2**32 - 7]))
+        draws.append(Draw(**options, inner=inner, offset=offset, dims=dims, levels=levels))
+    return draws
