@@ -28,18 +28,18 @@ lint: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cc' -o -name '*.cu')
+	.venv/bin/clang-format --dry-run --Werror $$(find csrc tests/native -name '*.h' -o -name '*.cc' -o -name '*.cu')
 
 format: .venv/installed
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
-	.venv/bin/clang-format -i $$(find csrc -name '*.h' -o -name '*.cc' -o -name '*.cu')
+	.venv/bin/clang-format -i $$(find csrc tests/native -name '*.h' -o -name '*.cc' -o -name '*.cu')
 
 bench: .venv/installed
 	.venv/bin/python -m benchmarks
 
 SOURCES := $(shell find csrc python -name '*.py' -o -name '*.pyi' -o -name '*.h' -o -name '*.cc' \
-             -o -name '*.json') CMakeLists.txt pyproject.toml tools/make_env.sh
+             -o -name '*.cu' -o -name '*.json') CMakeLists.txt cmake/cuda.cmake pyproject.toml tools/make_env.sh
 
 .venv/installed: $(SOURCES)
 	sh tools/make_env.sh $(NEWEST) .venv

@@ -37,7 +37,7 @@ def library() -> ctypes.CDLL:
         flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-w", "-Icsrc"]
         subprocess.run([compiler, *flags, *SOURCES, "-o", str(path)], cwd=ROOT, check=True)
         loaded = ctypes.CDLL(str(path))
-    loaded.cuda_host_run.restype = ctypes.c_int64
+    loaded.cuda_host_run.restype = loaded.cuda_host_launches.restype = ctypes.c_int64
     return loaded
 
 
@@ -91,6 +91,18 @@ def run(
         output.view(f"u{d.itemsize}").reshape(groups * size * d.batch, d.row_items)
         for d, output in zip(draws, outputs, strict=True)
     ], launches
+
+
+def launches(draws: list[Draw], size: int) -> int:
+    """How many launches make the draws; nothing is allocated."""
+    words, message = ref.encode(draws), ctypes.create_string_buffer(500)
+    found = library().cuda_host_launches(
+        *(_pointer(words), ctypes.c_uint64(len(words)), ctypes.c_uint64(size)),
+        *(message, ctypes.c_uint64(len(message))),
+    )
+    if found < 0:
+        raise ValueError(message.value.decode())
+    return found
 
 
 def threefry(keys: np.ndarray, counters: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Checks an installed package from outside the repository: `python smoke.py native|reference`."""
 
+import os
 import sys
 
 import jax
@@ -29,4 +30,10 @@ for name in theirs:
     a, b = np.asarray(ours[name]), np.asarray(theirs[name])
     assert a.shape == b.shape and a.dtype == b.dtype, name
     assert (a.view(np.uint32) == b.view(np.uint32)).all(), name
+if os.environ.get("SEEDBED_REQUIRE_CUDA") == "1":
+    from seedbed import _cuda, _native
+
+    launches = _cuda.launches(_native.encode(plan.draws), 7)
+    assert launches == 1, launches
+    print(f"CUDA part: toolkit {_cuda.toolkit()}, for {_cuda.architectures()}")
 print(f"smoke test on jax {jax.__version__}: 7 members, {expected}, 0 differing bits")

@@ -165,6 +165,13 @@ def test_large_plans_are_several_launches():
     assert 2 < check(draws, 3, keys_of(3)) < 20
 
 
+def test_huge_plans():
+    """Of numbers that 32 bits do not hold; the scheduler allocates nothing for them."""
+    long = Draw(ref.BITS, 8, 1, 2**40)
+    rows = Draw(ref.BITS, 8, 1, 8, dims=(2**31,), levels=((0, (1,)),))
+    assert cuda_host.launches([long, rows, Draw(ref.BITS, 8, 1, 3)], 2**20) == 1
+
+
 def test_tables_are_shared_and_kept_apart():
     tables = [np.random.default_rng(i).bytes(256) for i in range(30)]
     options = dict(kind=ref.TABLE, word_bits=8, itemsize=2, params=(1,), inner=40)
@@ -176,6 +183,9 @@ def test_what_cannot_be_made():
     long = Draw(ref.BITS, 32, 4, 3, prefix=tuple(range(4000)))
     with pytest.raises(ValueError, match="plan draw 0 cannot be made on a GPU: its key path"):
         cuda_host.run([long], 1, keys_of(1))
+    rows = Draw(ref.BITS, 8, 1, 1, dims=(2**20, 2**12), levels=((0, (1, 1)),))
+    with pytest.raises(ValueError, match="it has 4294967296 rows a member, more than 2"):
+        cuda_host.launches([rows], 1)
     table = Draw(ref.TABLE, 16, 4, 3, params=(4,), table=bytes(4 << 12))
     message = "plan draw 1 cannot be made on a GPU: its lookup table has 16384 bytes, a block holds"
     with pytest.raises(ValueError, match=message):

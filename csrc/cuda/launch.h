@@ -24,6 +24,7 @@ constexpr uint32_t kRowKeys = 512;      // keys, or pairs of keys, of rows in sh
 constexpr uint32_t kTableBytes = 4096;  // of lookup tables in shared memory
 constexpr uint32_t kNoRows = 0xFFFF;    // a draw whose rows have the keys of their members
 constexpr uint32_t kMaxColumns = 1u << 20;
+constexpr uint64_t kMaxBatch = 1u << 31;  // rows of a member
 
 // The variants of draws, one loop of the kernel each; constants and bits by the size of an item.
 enum class Op : uint32_t {

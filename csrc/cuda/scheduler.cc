@@ -310,6 +310,9 @@ class Scheduler {
         fail(d, "its lookup table has " + std::to_string(draw.table.size()) +
                     " bytes, a block holds " + std::to_string(kTableBytes));
       }
+      if (draw.batch > kMaxBatch) {
+        fail(d, "it has " + std::to_string(draw.batch) + " rows a member, more than 2^31");
+      }
       if (draw.inner > tile_) {
         const uint64_t parts = divide_up(draw.inner, tile_);
         emit({d}, {1, 1, round_up(divide_up(draw.inner, parts), 4 * kThreads)});

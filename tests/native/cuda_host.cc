@@ -34,6 +34,17 @@ int64_t cuda_host_run(const int64_t* words, uint64_t n_words, int64_t mode, uint
   });
 }
 
+// How many launches make a plan for `size` members, or -1 and a message.
+int64_t cuda_host_launches(const int64_t* words, uint64_t n_words, uint64_t size, char* message,
+                           uint64_t length) {
+  return guarded(message, length, [&]() -> int64_t {
+    const Plan plan = seedbed::decode_plan(words, n_words);
+    const Call call = {seedbed::KeyMode::kMemberKeys,        1, size, nullptr, nullptr,
+                       std::vector<void*>(plan.draws.size())};
+    return static_cast<int64_t>(seedbed::cuda::schedule(plan, call, 8).size());
+  });
+}
+
 // The transform of normals on given words, as `seedbed._cpu.transform` is.
 void cuda_host_transform(const float* params, uint64_t n, const uint32_t* words, float* out) {
   seedbed::cuda::Task task = {};
