@@ -5,8 +5,8 @@
 namespace seedbed {
 
 KeyMode key_mode(int64_t value) {
-  if (value < 0 || value > 2) {
-    throw InvalidPlan("mode must be 0 (member keys), 1 (range) or 2 (indices), got " +
+  if (value < 0 || value > 3) {
+    throw InvalidPlan("mode must be 0 (member keys), 1 (range), 2 (indices) or 3 (all), got " +
                       std::to_string(value));
   }
   return static_cast<KeyMode>(value);

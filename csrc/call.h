@@ -14,6 +14,7 @@ enum class KeyMode : int64_t {
   kMemberKeys = 0,  // keys[groups, size, 2]: given
   kRange = 1,       // keys[groups, 2], members[groups, 2]: fold(key, first + i)
   kIndices = 2,     // keys[groups, 2], members[groups, size, 2]: fold(key, index)
+  kAll = 3,         // keys[groups, 2]: fold(key, i); `members` is not read, as with given keys
 };
 
 // Members are numbered group * size + i; `outputs` has a buffer for each draw, of groups * size *

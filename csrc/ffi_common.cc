@@ -96,8 +96,8 @@ Call checked_call(const DecodedCall& decoded, const ffi::AnyBuffer& keys,
   Call call = {decoded.mode,           leading(keys, "keys", key_each ? each : shared),
                decoded.size,           keys.untyped_data(),
                members.untyped_data(), {}};
-  const uint64_t groups = leading(members, "members", index_each ? each : shared);
-  if (groups != call.groups) {
+  const bool reads_members = index_each || decoded.mode == KeyMode::kRange;
+  if (reads_members && leading(members, "members", index_each ? each : shared) != call.groups) {
     throw InvalidPlan("operands `keys` and `members` must have the same batch dims, got " +
                       type_of(keys) + " and " + type_of(members));
   }

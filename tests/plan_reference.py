@@ -10,7 +10,7 @@ import numpy as np
 
 MAGIC, VERSION = 0x5EEDBED0, 2
 KEY, BITS, UNIFORM, NORMAL, BERNOULLI, RANDINT, TABLE, CONSTANT = range(8)
-MEMBER_KEYS, RANGE, INDICES = range(3)
+MEMBER_KEYS, RANGE, INDICES, ALL = range(4)
 MASK32, MASK64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
 
@@ -93,6 +93,8 @@ def member_keys(mode: int, size: int, keys: np.ndarray, members: np.ndarray) -> 
     keys = keys.reshape(-1, 2)
     if mode == MEMBER_KEYS:
         return keys
+    if mode == ALL:
+        return fold(np.repeat(keys, size, axis=0), [*range(size)] * len(keys))
     index = [(int(high) << 32) + int(low) for high, low in members.reshape(-1, 2)]
     if mode == RANGE:
         index = [first + i for first in index for i in range(size)]

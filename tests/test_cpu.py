@@ -130,6 +130,7 @@ def test_range_and_indices():
     check(draws, 300, roots, first, mode=ref.RANGE)
     index = np.random.default_rng(1).integers(0, 2**32, (2, 37, 2), np.uint32)
     check(draws, 37, roots, index, mode=ref.INDICES)
+    check(draws, 300, roots, mode=ref.ALL)
     check(draws, 5, keys_of(15))
 
 
@@ -231,7 +232,7 @@ def test_messages_name_what_is_wrong():
     cases = {
         "magic number": (words + (np.arange(len(words)) == 0), 0, 2, keys, none, out),
         "version 2": (words + (np.arange(len(words)) == 1), 0, 2, keys, none, out),
-        "mode must be .* got 3": (words, 3, 2, keys, none, out),
+        "mode must be .* got 4": (words, 4, 2, keys, none, out),
         "size must be >= 0, got -1": (words, 0, -1, keys, none, out),
         "keys must have 6 elements, got 4": (words, 0, 3, keys, none, out),
         "members must have 4 elements, got 2": (words, 1, 2, keys, none, out),

@@ -119,6 +119,7 @@ def test_range_and_indices():
     check(draws, 300, roots, first, mode=ref.RANGE)
     index = np.random.default_rng(1).integers(0, 2**32, (2, 37, 2), np.uint32)
     check(draws, 37, roots, index, mode=ref.INDICES)
+    check(draws, 300, roots, mode=ref.ALL)
     check(draws, 5, keys_of(15))
 
 

@@ -86,8 +86,9 @@ void Worker::derive_members() {
     const Words key = load_pair(call_.keys, group);
     std::fill_n(k0 + i, n, key.hi);
     std::fill_n(k1 + i, n, key.lo);
-    if (call_.mode == KeyMode::kRange) {
-      const Words first = load_pair(call_.members, group);
+    if (call_.mode != KeyMode::kIndices) {
+      const bool from_zero = call_.mode == KeyMode::kAll;
+      const Words first = from_zero ? Words{0, 0} : load_pair(call_.members, group);
       fill_range(index_, i, n, ((uint64_t{first.hi} << 32) | first.lo) + in_group, 1);
     } else {
       for (uint64_t j = i; j < i + n; ++j) {

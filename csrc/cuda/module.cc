@@ -22,7 +22,7 @@ size_t launches(Words encoded, int64_t size, uint64_t blocks) {
   if (encoded.ndim() != 1) throw InvalidPlan("plan must be a one-dimensional int64 array");
   if (size < 0) throw InvalidPlan("size must be >= 0, got " + std::to_string(size));
   const Plan plan = decode_plan(encoded.data(), encoded.size());
-  Call call = {KeyMode::kRange, 1, static_cast<uint64_t>(size), nullptr, nullptr, {}};
+  Call call = {KeyMode::kAll, 1, static_cast<uint64_t>(size), nullptr, nullptr, {}};
   for (const Draw& draw : plan.draws) {
     output_elements(draw, call.groups, call.size);
     call.outputs.push_back(nullptr);

@@ -125,12 +125,13 @@ SEEDBED_HD Words load_pair(const uint32_t* from, uint64_t i) {
 }
 
 SEEDBED_HD Words member_key(const Launch& launch, uint64_t member) {
-  constexpr uint32_t kMemberKeys = 0, kRange = 1;  // seedbed::KeyMode
+  constexpr uint32_t kMemberKeys = 0, kIndices = 2, kAll = 3;  // seedbed::KeyMode
   if (launch.mode == kMemberKeys) return load_pair(launch.keys, member);
   const uint64_t group = member / launch.size;
   const Words key = load_pair(launch.keys, group);
-  if (launch.mode != kRange) return fold(key, wide(load_pair(launch.members_index, member)));
-  return fold(key, wide(load_pair(launch.members_index, group)) + member % launch.size);
+  if (launch.mode == kIndices) return fold(key, wide(load_pair(launch.members_index, member)));
+  const uint64_t first = launch.mode == kAll ? 0 : wide(load_pair(launch.members_index, group));
+  return fold(key, first + member % launch.size);
 }
 
 // The key of a row from that of its member: folded with each level's index.

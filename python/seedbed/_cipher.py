@@ -53,8 +53,7 @@ def _native_cipher(*operands: Any) -> list[Any]:
 def fill(draw: Draw, words: Any, shape: Shape) -> Any:
     """One draw for every key of ``words``, by a native call; shape ``shape``, not empty."""
     keys = math.prod(words.shape[:-1])
-    flat, no_members = words.reshape(keys, 2), jnp.zeros(2, np.uint32)
-    (out,) = _native.call((draw,), _native.KEYS, keys, flat, no_members)
+    (out,) = _native.call((draw,), _native.KEYS, keys, words.reshape(keys, 2))
     return out.reshape(shape)
 
 

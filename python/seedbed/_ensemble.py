@@ -351,10 +351,12 @@ def _member_words(chosen: _check.Chosen | None, stacked: list[bool]) -> tuple[tu
 
     No indices mean all members: then nothing has to be sent to the device.
     """
-    consecutive = chosen is None or chosen.start is not None
+    if chosen is None:
+        return tuple(_native.KEYS if each else _native.ALL for each in stacked), None
+    consecutive = chosen.start is not None
     mode = _native.CONSECUTIVE if consecutive else _native.CHOSEN
     modes = tuple(_native.KEYS if each else mode for each in stacked)
-    if chosen is None or all(stacked):
+    if all(stacked):
         return modes, None
     return modes, _check.words(chosen.start if consecutive else chosen.indices())
 

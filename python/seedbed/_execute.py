@@ -146,12 +146,9 @@ def _draws(
         if not chosen:
             continue
         words = _compat.key_words(key)
-        if mode == _native.KEYS or members is None:
-            indices = jnp.zeros(2, jnp.uint32)
-        else:
-            indices = members
+        read = members if mode in (_native.CONSECUTIVE, _native.CHOSEN) else None
         wanted = tuple(draws[i] for i in chosen)
-        made.update(zip(chosen, _native.call(wanted, mode, size, words, indices), strict=True))
+        made.update(zip(chosen, _native.call(wanted, mode, size, words, read), strict=True))
     results = [made[i] for i in range(len(draws))]
     count = len(plan.draws)
     return results[:count], dict(zip(fills, results[count:], strict=True))

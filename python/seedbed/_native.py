@@ -20,7 +20,7 @@ CIPHER_TARGET = "seedbed_threefry_v1"
 _MAGIC = 0x5EEDBED0
 
 # Where the member keys come from (the `mode` attribute of the custom call).
-KEYS, CONSECUTIVE, CHOSEN = 0, 1, 2
+KEYS, CONSECUTIVE, CHOSEN, ALL = 0, 1, 2, 3
 
 
 @functools.cache
@@ -119,7 +119,11 @@ def _number_nodes(draws: tuple[Draw, ...]) -> dict[Node, int]:
 
 
 def call(
-    draws: tuple[Draw, ...], mode: int, size: int, keys: jax.Array, members: jax.Array
+    draws: tuple[Draw, ...],
+    mode: int,
+    size: int,
+    keys: jax.Array,
+    members: jax.Array | None = None,
 ) -> list[jax.Array]:
     """All draws of all members: one array of shape ``(size, *draw.shape)`` each.
 
@@ -127,8 +131,10 @@ def call(
         draws: what to make; all from the same key of a member.
         keys: ``uint32[size, 2]`` member keys (mode `KEYS`) or ``uint32[2]`` root key.
         members: ``uint32[2]`` the first member (`CONSECUTIVE`), ``uint32[size, 2]`` every
-            member (`CHOSEN`), high word first; not read in mode `KEYS`.
+            member (`CHOSEN`), high word first; None in the modes `KEYS` and `ALL`.
     """
     results = [_compat.abstract((size, *draw.shape), draw.dtype) for draw in draws]
     fill = jax.ffi.ffi_call(TARGET, results, vmap_method="broadcast_all")
+    # The call has two operands in every mode; one made for the purpose would have to be filled.
+    members = keys if members is None else members
     return list(fill(keys, members, mode=np.int64(mode), size=np.int64(size), plan=encode(draws)))

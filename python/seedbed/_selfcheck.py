@@ -86,9 +86,9 @@ def native_values(
 
 def cuda_values(draws: tuple[Draw, ...]) -> list[np.ndarray[Any, Any]]:
     """What the CUDA kernels make of ``draws`` for one member with a fixed key."""
-    key, members = np.array([_KEY], np.uint32), np.zeros(2, np.uint32)
     with xla_on("cuda"):
-        made = jax.jit(functools.partial(_native.call, draws, _native.KEYS, 1))(key, members)
+        call = functools.partial(_native.call, draws, _native.KEYS, 1)
+        made = jax.jit(call)(np.array([_KEY], np.uint32))
         return [np.asarray(array)[0] for array in made]
 
 
