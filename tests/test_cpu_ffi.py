@@ -129,17 +129,20 @@ def test_bad_calls(message):
 
 
 @pytest.mark.parametrize(
-    ("keys", "members", "message"),
+    ("mode", "keys", "members", "message"),
     [
-        (keys_of(3), NONE, r"`keys` must be U32\[...,4,2\], got U32\[3,2\]"),
-        (keys_of(4).astype(jnp.int32), NONE, "`keys` must be U32"),
-        (keys_of(4), np.zeros(3, np.uint32), "`members` must be U32"),
-        (keys_of(2, 4), NONE, "must have the same batch dims"),
+        (ref.MEMBER_KEYS, keys_of(3), NONE, r"`keys` must be U32\[...,4,2\], got U32\[3,2\]"),
+        (ref.MEMBER_KEYS, keys_of(4).astype(jnp.int32), NONE, "`keys` must be U32"),
+        (ref.RANGE, keys_of(), np.zeros(3, np.uint32), "`members` must be U32"),
+        (ref.INDICES, keys_of(), NONE, r"`members` must be U32\[...,4,2\], got U32\[2\]"),
+        (ref.RANGE, keys_of(2), NONE, "must have the same batch dims"),
+        (ref.ALL, keys_of().astype(jnp.float32), NONE, "`keys` must be U32"),
     ],
 )
-def test_bad_operands(keys, members, message):
+def test_bad_operands(mode, keys, members, message):
     with pytest.raises(jax.errors.JaxRuntimeError, match=f"INVALID_ARGUMENT(.|\n)*{message}"):
-        jax.block_until_ready(jax.jit(fill(DRAWS, DTYPES, 4))(keys, members))
+        call = fill(DRAWS, DTYPES, 4, attributes={"mode": np.int64(mode)})
+        jax.block_until_ready(jax.jit(call)(keys, members))
 
 
 @pytest.mark.parametrize("dtype", [jnp.uint16, jnp.complex64])

@@ -48,7 +48,9 @@ BAD = {
     "expected S64 but got S32": dict(size=np.int32(4)),
     "result 1 must have 200 elements of 4 bytes": dict(shapes=[(4, 1, 33), (4, 51), (4, 2, 3)]),
     "`keys` must be U32": dict(keys=keys_of(3)),
-    "`members` must be U32": dict(members=np.zeros(3, np.uint32)),
+    "`members` must be U32": dict(
+        mode=np.int64(ref.RANGE), keys=keys_of(1)[0], members=np.zeros(3, np.uint32)
+    ),
 }
 
 

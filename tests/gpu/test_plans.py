@@ -68,6 +68,7 @@ def test_range_and_indices():
     device.check(draws, 300, roots, first, mode=ref.RANGE)
     index = np.random.default_rng(1).integers(0, 2**32, (2, 37, 2), np.uint32)
     device.check(draws, 37, roots, index, mode=ref.INDICES)
+    device.check(draws, 300, roots, mode=ref.ALL)
     device.check(draws, 5, keys_of(15))
 
 
@@ -91,7 +92,7 @@ def test_deep_chain_of_keys():
 def test_nothing_to_do():
     empty = [made("bits32", inner=0), made("bits32", inner=3), made("bits32", inner=3, dims=(0, 9))]
     device.check(empty, 3, keys_of(3))
-    for mode in (ref.MEMBER_KEYS, ref.RANGE, ref.INDICES):
+    for mode in (ref.MEMBER_KEYS, ref.RANGE, ref.INDICES, ref.ALL):
         none = np.zeros((0, 2), np.uint32)
         device.check([made("bits32", inner=3)], 0, none, none, mode=mode)
 
