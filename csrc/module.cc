@@ -156,7 +156,7 @@ nb::dict registrations() {
 }
 
 nb::dict type_registrations() {
-  return fill_state_types(fill_state_type_id(), fill_state_type_info());
+  return fill_state_types("seedbed_fill_state_v1", fill_state_type_id(), fill_state_type_info());
 }
 
 std::vector<std::string> isas() {

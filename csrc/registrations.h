@@ -21,11 +21,13 @@ inline nanobind::dict fill_stages(Handler instantiate, Handler execute) {
   return stages;
 }
 
-inline nanobind::dict fill_state_types(XLA_FFI_TypeId* id, const XLA_FFI_TypeInfo* info) {
+// `name` must be another one in each module: XLA has one table of types for all platforms.
+inline nanobind::dict fill_state_types(const char* name, XLA_FFI_TypeId* id,
+                                       const XLA_FFI_TypeInfo* info) {
   nanobind::dict type, types;
   type["type_id"] = nanobind::capsule(static_cast<void*>(id));
   type["type_info"] = nanobind::capsule(const_cast<void*>(static_cast<const void*>(info)));
-  types["seedbed_fill_state_v1"] = type;
+  types[name] = type;
   return types;
 }
 

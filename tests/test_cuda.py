@@ -216,7 +216,7 @@ def test_the_module():
         pytest.skip("built without CUDA")
     assert _cuda.version() == sb.__version__ and _cuda.plan_version() == _native.PLAN_VERSION
     assert set(_cuda.registrations()) == {_native.TARGET}
-    assert set(_cuda.type_registrations()) == {"seedbed_fill_state_v1"}
+    assert set(_cuda.type_registrations()) == {"seedbed_cuda_fill_state_v1"}
     assert "90" in _cuda.architectures().split()
     make = sb.ensemble(init, 3)
     draws = make.plan(jax.random.key(0)).draws

@@ -49,8 +49,9 @@ namespace seedbed::cuda {
 cudaError_t enqueue(const Launch& launch, cudaStream_t stream) {
   constexpr uint64_t kMaxGrid = 0x7FFFFFFF;
   const auto grid = static_cast<unsigned>(launch.tiles < kMaxGrid ? launch.tiles : kMaxGrid);
-  seedbed_fill<<<grid, kThreads, 0, stream>>>(launch);
-  return cudaGetLastError();
+  void* arguments[] = {const_cast<Launch*>(&launch)};
+  return cudaLaunchKernel(reinterpret_cast<const void*>(seedbed_fill), dim3(grid), dim3(kThreads),
+                          arguments, 0, stream);
 }
 
 cudaError_t resident_blocks(int device, uint64_t* blocks) {

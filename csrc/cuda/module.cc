@@ -37,7 +37,8 @@ nb::dict registrations() {
 }
 
 nb::dict type_registrations() {
-  return fill_state_types(cuda::fill_state_type_id(), cuda::fill_state_type_info());
+  return fill_state_types("seedbed_cuda_fill_state_v1", cuda::fill_state_type_id(),
+                          cuda::fill_state_type_info());
 }
 
 }  // namespace
