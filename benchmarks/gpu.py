@@ -63,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     ops = json.loads(options.ops.read_text()) if options.ops else {}
+    # Of tools/sass.py, which counts for each architecture.
+    ops = ops.get(f"sm_{described['compute_capability']}".replace(".", ""), ops)
     run: dict[str, Any] = {
         "environment": environment.describe() | {"packages_gpu": _versions()},
         "device": described,

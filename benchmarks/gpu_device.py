@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 # Operations that one multiprocessor issues in a clock, by pipe (compute capabilities 8.6 to 9.0):
-# integer and logic; floating point; both together.
-RATES = {"alu": 64, "fma": 128, "issue": 128}
+# integer logic and additions; integer multiplications; floating point with these; all together.
+RATES = {"alu": 64, "imad": 64, "fma": 128, "issue": 128}
 # The cipher of one element and its xor: 73 integer operations, counted in its definition.
 DEFAULT_OPS = {"alu": 73}
 

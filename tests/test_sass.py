@@ -31,8 +31,12 @@ def loop(rounds: int, floats: int = 0) -> str:
 
 
 def test_what_a_loop_costs():
-    assert sass.main_loops(loop(80)) == {"bits": {"alu": 40.0, "fma": 0.0, "issue": 40.5}}
-    assert sass.main_loops(loop(80, 4)) == {"uniform": {"alu": 40.0, "fma": 1.0, "issue": 41.5}}
+    assert sass.main_loops(loop(80)) == {
+        "bits": {"alu": 40.0, "imad": 0.0, "fma": 0.0, "issue": 40.5}
+    }
+    assert sass.main_loops(loop(80, 4)) == {
+        "uniform": {"alu": 40.0, "imad": 0.0, "fma": 1.0, "issue": 41.5}
+    }
     assert set(sass.main_loops(loop(80, 50))) == {"normal"}
     assert sass.main_loops(loop(40)) == {}  # of two ciphers: not four elements
 

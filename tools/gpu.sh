@@ -110,9 +110,13 @@ sanitize() {
 }
 
 bench() {
+  library=$(cd / && "$python" -c 'from seedbed import _cuda; print(_cuda.__file__)')
+  run counts bench 60 "$python" tools/sass.py "$library" --json "$out/ops.json"
+  counts=
+  [ ! -s "$out/ops.json" ] || counts="--ops $out/ops.json"
   budget=$(($(left) - 25))
   # shellcheck disable=SC2086
-  run bench bench 600 "$python" -m benchmarks.gpu ${SEEDBED_BENCH_ARGS:---quick} \
+  run bench bench 600 "$python" -m benchmarks.gpu ${SEEDBED_BENCH_ARGS:---quick} $counts \
     --budget "$budget" --out "$out"
 }
 

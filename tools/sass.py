@@ -3,10 +3,10 @@
     python tools/sass.py PATH/_cuda*.so [--json FILE] [--cuobjdump PROGRAM]
 
 Fails if any architecture's code has more than 64 registers (four blocks of a multiprocessor would
-no longer fit), keeps registers in memory, or does not store 16 bytes at a time. For each loop that
-draws, prints the instructions an element by pipe: `alu` is the pipe of integer logic, shifts and
-comparisons, `fma` that of multiplications, which does additions too; an integer lane of either
-takes a clock. A multiprocessor has 64 lanes of each.
+no longer fit), keeps registers in memory, or does not store 16 bytes at a time. For each of the
+main loops, prints the instructions of an element by pipe: `alu` is the pipe of integer logic, shifts
+and comparisons, `imad` that of integer multiplications, which does additions too, `fma` all of
+floating point and `imad` with it, `issue` everything. benchmarks/gpu_device.py has their rates.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def _cost(body: list[str]) -> dict[str, Any]:
         "instructions": len(body),
         "ciphers": names["LOP3"] // 20,  # every round has one exclusive or
         "alu": sum(names[name] for name in _ALU),
+        "imad": names["IMAD"],
         "fma": sum(names[name] for name in _FMA),
         "float": sum(names[name] for name in ("FADD", "FMUL", "FFMA")),
         "double": sum(names[name] for name in ("DADD", "DMUL", "DFMA")),
@@ -92,6 +93,7 @@ def main_loops(sass: str) -> dict[str, dict[str, float]]:
         if kind and kind not in named:
             named[kind] = {
                 "alu": loop["alu"] / elements,
+                "imad": loop["imad"] / elements,
                 "fma": loop["fma"] / elements,
                 "issue": loop["instructions"] / elements,
             }
@@ -148,9 +150,7 @@ def main() -> int:
     for arch, used in resources.items():
         print(f"{arch}: {used['registers']} registers, {used['memory']} bytes in memory")
         for name, cost in costs.get(arch, {}).items():
-            print(
-                f"  {name}: alu {cost['alu']:.1f}, fma {cost['fma']:.1f}, all {cost['issue']:.1f}"
-            )
+            print(f"  {name}: {', '.join(f'{pipe} {n:.1f}' for pipe, n in cost.items())}")
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump(costs, file, indent=1)
