@@ -1,6 +1,6 @@
 # Builds _cuda if SEEDBED_CUDA asks for it and a compiler is there. Included by CMakeLists.txt.
 
-# nvcc from $CUDACXX, the PATH, a toolkit's folder, or the wheels nvidia-cuda-nvcc and friends. Sets
+# nvcc from $CUDACXX, the wheels nvidia-cuda-nvcc and friends, a toolkit's folder or the PATH. Sets
 # seedbed_nvcc, seedbed_nvcc_version, and seedbed_nvcc_problem if there is none that will do.
 function(seedbed_find_nvcc)
   execute_process(
@@ -15,6 +15,7 @@ function(seedbed_find_nvcc)
     find_program(SEEDBED_NVCC nvcc HINTS ${wheels} ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda
                  PATH_SUFFIXES bin)
     set(nvcc "${SEEDBED_NVCC}")
+    unset(SEEDBED_NVCC CACHE)  # the next build may have others
   endif()
   set(version "")
   set(problem "")
@@ -36,7 +37,9 @@ function(seedbed_find_nvcc)
 endfunction()
 
 string(TOUPPER "${SEEDBED_CUDA}" seedbed_cuda)
-if(seedbed_cuda MATCHES "^(1|TRUE|YES)$")
+if(seedbed_cuda STREQUAL "")
+  set(seedbed_cuda AUTO)
+elseif(seedbed_cuda MATCHES "^(1|TRUE|YES)$")
   set(seedbed_cuda ON)
 elseif(seedbed_cuda MATCHES "^(0|FALSE|NO)$")
   set(seedbed_cuda OFF)
@@ -50,7 +53,8 @@ endif()
 seedbed_find_nvcc()
 if(NOT seedbed_nvcc_problem AND seedbed_cuda STREQUAL AUTO)
   # A compiler that cannot be used must not take the CPU's kernels away.
-  set(CMAKE_CUDA_COMPILER "${seedbed_nvcc}")
+  unset(CMAKE_CUDA_COMPILER)  # or nothing is checked
+  set(ENV{CUDACXX} "${seedbed_nvcc}")
   include(CheckLanguage)
   check_language(CUDA)
   if(NOT CMAKE_CUDA_COMPILER)
@@ -80,6 +84,7 @@ set(CMAKE_CUDA_COMPILER "${seedbed_nvcc}")
 set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 enable_language(CUDA)
 message(STATUS "seedbed: with CUDA ${seedbed_nvcc_version} for ${CMAKE_CUDA_ARCHITECTURES}")
 

@@ -19,7 +19,7 @@ enum class KeyMode : int64_t {
 
 // Members are numbered group * size + i; `outputs` has a buffer for each draw, of groups * size *
 // batch * elements_per_row() items in that order. Buffers may have any alignment (on a GPU, that of
-// their items), those without elements may be null.
+// their items, and of the pair of words of a key), those without elements may be null.
 struct Call {
   KeyMode mode;
   uint64_t groups;

@@ -231,7 +231,7 @@ def test_messages_name_what_is_wrong():
     wide = [np.zeros((2, 3), np.uint64)]
     cases = {
         "magic number": (words + (np.arange(len(words)) == 0), 0, 2, keys, none, out),
-        "version 2": (words + (np.arange(len(words)) == 1), 0, 2, keys, none, out),
+        "version 3": (words + (np.arange(len(words)) == 1), 0, 2, keys, none, out),
         "mode must be .* got 4": (words, 4, 2, keys, none, out),
         "size must be >= 0, got -1": (words, 0, -1, keys, none, out),
         "keys must have 6 elements, got 4": (words, 0, 3, keys, none, out),

@@ -75,7 +75,7 @@ def test_plans_are_native(gpu, key):
     make = sb.ensemble(init, 3)
     assert_same_bits(make(key), oracle(init, 3, key))
     assert make.plan(key).reference is None
-    assert len(gpu.encoded) == 1  # the device was asked whether it can make the plan
+    assert gpu.encoded  # the device was asked whether it can make the plan
 
 
 def test_kernels_must_agree_on_both_platforms(gpu, monkeypatch):
@@ -166,14 +166,46 @@ def test_free_memory():
     assert _compat.free_memory(device(None)) is None
 
 
+def test_arguments_on_another_platform(native, monkeypatch, key):
+    """What is bound to a GPU is made there, where the default is the CPU; and the reverse."""
+    make = sb.ensemble(init, 3)
+    bound = jax.device_put(key, jax.local_devices(backend="cpu")[0])
+    free = make(key)
+    monkeypatch.setattr(_compat, "_alone", lambda: False)
+    assert _compat.elsewhere((key, bound)) is None
+    make(bound)
+    assert make.plan(bound).reference is None
+    monkeypatch.setattr(_compat, "platform", lambda: "cuda")
+    monkeypatch.setattr(_backends, "why_reference", lambda impl, effects: None)
+    assert _compat.elsewhere((1.0, np.ones(2), key)) is None  # these go where jax computes
+    assert _compat.elsewhere((key, bound)) == "cpu"
+    assert_same_bits(make(bound), free)
+    reason = "arguments are on 'cpu', and kernels were chosen for 'cuda'"
+    assert make.plan(bound).reference == reason
+
+
+def test_first_device():
+    cpus = jax.local_devices(backend="cpu")
+    assert _compat.first_device("cpu") == cpus[0]
+    with jax.default_device(cpus[-1]):
+        assert _compat.first_device("cpu") == cpus[-1]
+    assert _compat.has_platform("cpu") and not _compat.has_platform("tpu")
+
+
+def test_without_the_cpu(gpu, monkeypatch, capsys):
+    monkeypatch.setattr(_compat, "has_platform", lambda platform: platform != "cpu")
+    assert _backends.kernels() == _selfcheck.ALL_KERNELS
+    assert set(_selfcheck._reports) == {"cuda"}
+
+
 def test_which_platform_it_is(monkeypatch):
     assert _compat.platform() == "cpu"
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         assert _compat.platform() == "cpu"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(_compat, "_has_cuda", lambda: True)
+    monkeypatch.setattr(_compat, "has_platform", lambda platform: True)
     assert _compat.platform() == "cuda"
-    monkeypatch.setattr(_compat, "_has_cuda", lambda: False)
+    monkeypatch.setattr(_compat, "has_platform", lambda platform: False)
     assert _compat.platform() == "gpu"
 
 
@@ -198,6 +230,16 @@ def test_doctor_without_the_cuda_part(gpu, monkeypatch, capsys):
     monkeypatch.setattr(_native, "load_cuda", lambda: (None, "it is not built (test)"))
     assert doctor._cuda_results([]) == []
     assert "The CUDA kernels were NOT checked: it is not built (test)." in capsys.readouterr().out
+
+
+def test_doctor_where_the_kernels_do_not_run(gpu, monkeypatch, capsys):
+    def broken(check, index):
+        raise jax.errors.JaxRuntimeError("INTERNAL: no kernel image")
+
+    monkeypatch.setattr(doctor, "_cuda_round", broken)
+    (result,) = doctor._cuda_results(doctor._checks(quick=True))
+    assert result.failed
+    assert "The CUDA kernels do not run: INTERNAL: no kernel image" in capsys.readouterr().out
 
 
 def test_the_module_is_not_loaded_without_a_gpu():

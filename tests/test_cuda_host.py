@@ -131,6 +131,17 @@ def test_counters_beyond_32_bits(name):
     check(draws, 4, keys_of(4))
 
 
+def test_units_longer_than_their_draw():
+    """A small draw beside a large one: no keys are read of rows that it has not."""
+    draws = [
+        Draw(**VARIANTS["randint32_7_4"], inner=4, prefix=(1,)),
+        Draw(ref.BITS, 32, 4, 992, prefix=(2,)),
+        Draw(ref.KEY, 32, 4, prefix=(3,)),
+    ]
+    for size in (100, 700):
+        check(draws, size, keys_of(size), blocks=1)
+
+
 def test_nothing_to_do():
     some = Draw(ref.BITS, 32, 4, 3)
     empty = [Draw(ref.BITS, 32, 4, 0), some, Draw(ref.BITS, 32, 4, 3, dims=(0, 2**40))]

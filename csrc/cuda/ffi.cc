@@ -37,7 +37,12 @@ uint64_t blocks_of_device() {
   const bool keeps = device >= 0 && device < kDevices;
   uint64_t blocks = keeps ? known[device].load(std::memory_order_relaxed) : 0;
   if (blocks > 0) return blocks;
-  check(resident_blocks(device, &blocks), "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  // Loads the kernel, which a stream that is being captured would not allow otherwise.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  check(cudaThreadExchangeStreamCaptureMode(&mode), "cudaThreadExchangeStreamCaptureMode");
+  const cudaError_t error = resident_blocks(device, &blocks);
+  check(cudaThreadExchangeStreamCaptureMode(&mode), "cudaThreadExchangeStreamCaptureMode");
+  check(error, "loading the kernel");
   if (keeps) known[device].store(blocks, std::memory_order_relaxed);
   return blocks;
 }

@@ -17,6 +17,7 @@ class DeviceBlock {
     for (uint32_t i = threadIdx.x / kWarp; i < n; i += kThreads / kWarp) f(i, threadIdx.x % kWarp);
   }
   __device__ __forceinline__ void barrier() { __syncthreads(); }
+  __device__ __forceinline__ void expect(bool) {}
   template <class T>
   __device__ __forceinline__ void store(unsigned char* to, T x) {
     *reinterpret_cast<T*>(to) = x;
@@ -56,7 +57,10 @@ cudaError_t enqueue(const Launch& launch, cudaStream_t stream) {
 
 cudaError_t resident_blocks(int device, uint64_t* blocks) {
   int processors = 0, each = 0;
-  cudaError_t error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  cudaFuncAttributes attributes;  // asked for because that loads the kernel
+  cudaError_t error = cudaFuncGetAttributes(&attributes, seedbed_fill);
+  if (error != cudaSuccess) return error;
+  error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   if (error != cudaSuccess) return error;
   error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, seedbed_fill, kThreads, 0);
   *blocks = static_cast<uint64_t>(processors) * static_cast<uint64_t>(each);

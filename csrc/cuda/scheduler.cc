@@ -339,7 +339,8 @@ class Scheduler {
     }
     if (draws.size() == 1) {
       fail(draws[0], "its key path has " + std::to_string(part.folds.size()) +
-                         " folds, more than a launch can hold");
+                         " folds and its rows " + std::to_string(part.words.size()) +
+                         " numbers, more than a launch can hold");
     }
     const auto middle = draws.begin() + static_cast<std::ptrdiff_t>(draws.size() / 2);
     emit({draws.begin(), middle}, cut);

@@ -4,6 +4,7 @@
 //   each_unit(n, f)    f(0, lane) ... f(n - 1, lane) for each of kWarp lanes, a warp to each
 //   barrier()          what was written before it can be read after it
 //   store<T>(to, x)    x to its place in an output
+//   expect(condition)  nothing on a GPU; on the host, whether the kernel reads what it may
 //   store_vector(to, v)  a whole Vector: 4, 8 or 16 bytes, aligned
 #ifndef SEEDBED_CUDA_TILE_H_
 #define SEEDBED_CUDA_TILE_H_
@@ -221,7 +222,9 @@ SEEDBED_HD Stretch stretch_of(const Segment& s, const Tile& tile, const Task& ta
   return x;
 }
 
-SEEDBED_HD RowKey key_of(const Stretch& x, uint32_t row) {
+template <class Block>
+SEEDBED_HD RowKey key_of(Block& block, const Stretch& x, uint32_t row) {
+  block.expect(row < x.rows);
   if (x.row_keys == nullptr) return {x.member_keys[row], {0, 0}};
   return x.row_keys[row];
 }
@@ -264,21 +267,22 @@ SEEDBED_HD void write(Block& block, const Stretch& x, const OpT& op, uint32_t be
   if (rows_of_vectors && static_cast<uint32_t>(last >> 32) == high) {
     // Vectors start where addresses are aligned: `lead` elements before the stretch does.
     unsigned char* const out = x.out - lead * sizeof(T);
-    const uint32_t stop = x.count + lead, low = static_cast<uint32_t>(x.counter) - lead;
+    const uint32_t all = x.count + lead, stop = end < all ? end : all,
+                   low = static_cast<uint32_t>(x.counter) - lead;
 #pragma unroll 1  // a vector's ciphers fill the pipeline; more would not fit into the registers
-    for (uint32_t i = begin + lane * kItems; i < end; i += kWarp * kItems) {
+    for (uint32_t i = begin + lane * kItems; i < stop; i += kWarp * kItems) {
       const uint32_t row = x.rows == 1 ? 0 : quotient(i, x.task->by_inner);
-      const RowKey key = key_of(x, row);
+      const RowKey key = key_of(block, x, row);
       const uint32_t first = low + (i - row * x.inner);
       V v;
 #pragma unroll
       for (uint32_t j = 0; j < kItems; ++j) v.items[j] = value_of(op, key, high, opaque(first + j));
-      if (i >= lead && i + kItems <= stop) {
+      if (i >= lead && i + kItems <= all) {
         block.store_vector(out + i * sizeof(T), v);
       } else {
 #pragma unroll
         for (uint32_t j = 0; j < kItems; ++j) {
-          if (i + j >= lead && i + j < stop) block.store(out + (i + j) * sizeof(T), v.items[j]);
+          if (i + j >= lead && i + j < all) block.store(out + (i + j) * sizeof(T), v.items[j]);
         }
       }
     }
@@ -289,7 +293,7 @@ SEEDBED_HD void write(Block& block, const Stretch& x, const OpT& op, uint32_t be
   for (uint32_t i = begin + lane; i < stop; i += kWarp) {
     const uint32_t row = x.rows == 1 ? 0 : quotient(i, x.task->by_inner);
     const uint64_t counter = x.counter + (i - row * x.inner);
-    const T value = value_of(op, key_of(x, row), static_cast<uint32_t>(counter >> 32),
+    const T value = value_of(op, key_of(block, x, row), static_cast<uint32_t>(counter >> 32),
                              static_cast<uint32_t>(counter));
     block.store(x.out + i * sizeof(T), value);
   }

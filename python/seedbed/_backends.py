@@ -56,6 +56,13 @@ def why_reference(key_impl: str, effects: bool) -> str | None:
     return None
 
 
+def why_elsewhere(platform: str | None) -> str | None:
+    """Why arguments that are bound to a device of another platform are jax's, or None."""
+    if platform is None:
+        return None
+    return f"arguments are on {platform!r}, and kernels were chosen for {_compat.platform()!r}"
+
+
 def why_jaxs_cipher() -> str | None:
     """Why calls of the cipher alone, outside of ensembles, are jax's, or None if they are native.
 

@@ -65,6 +65,12 @@ try:
 except ImportError:  # pragma: no cover - only a future jax without it
     _jax_trace_context = None
 
+_xla_bridge: Any
+try:
+    from jax._src import xla_bridge as _xla_bridge
+except ImportError:  # pragma: no cover - only a future jax without it
+    _xla_bridge = None
+
 try:
     from jax._src.lax.lax import _convert_element_type as _jax_convert_element_type
 
@@ -341,22 +347,57 @@ def platform() -> str:
     """What jax computes on unless told otherwise: ``cpu``, ``cuda``, or another platform's name."""
     config: Any = jax.config
     device = config.jax_default_device
-    name = jax.default_backend() if device is None else str(getattr(device, "platform", device))
-    return "cuda" if name == "gpu" and _has_cuda() else name
+    return _platform_of(jax.default_backend() if device is None else device)
+
+
+def first_device(platform: str) -> Any:
+    """The device of a platform (one that `platform` names) that jax computes on: its default
+    device if that is one, else the first of this process.
+
+    Raises:
+        RuntimeError: jax was told to do without this platform.
+    """
+    config: Any = jax.config
+    device = config.jax_default_device
+    if hasattr(device, "platform") and _platform_of(device) == platform:
+        return device
+    return jax.local_devices(backend=platform)[0]
 
 
 @functools.cache
-def _has_cuda() -> bool:
-    """Whether the GPUs are NVIDIA's; jax calls those of other makers ``gpu`` too."""
+def has_platform(platform: str) -> bool:
+    """Whether jax computes on this platform too, if told to (GPUs of other makers are no cuda)."""
     try:
-        return bool(jax.local_devices(backend="cuda"))
+        return bool(jax.local_devices(backend=platform))
     except RuntimeError:
         return False
 
 
-def first_device(platform: str) -> Any:
-    """This process's first device of a platform, one of those that `platform` names."""
-    return jax.local_devices(backend=platform)[0]
+def _platform_of(device: Any) -> str:
+    name = str(getattr(device, "platform", device))
+    return "cuda" if name == "gpu" and has_platform("cuda") else name
+
+
+@functools.cache
+def _alone() -> bool:
+    """Whether jax has one platform, so that everything is there."""
+    return _xla_bridge is not None and len(_xla_bridge.backends()) == 1
+
+
+def elsewhere(values: Sequence[Any]) -> str | None:
+    """The platform that arrays among ``values`` are bound to, if it is not the one that plans are
+    made for."""
+    if _alone():
+        return None
+    here = platform()
+    for value in values:
+        array = getattr(value, "_base_array", value)
+        if isinstance(array, jax.Array) and not is_tracer(array):
+            if getattr(array, "committed", True):
+                there = _platform_of(next(iter(array.devices())))
+                if there != here:
+                    return there
+    return None
 
 
 def free_memory(device: Any) -> int | None:

@@ -130,7 +130,7 @@ class Ensemble:
             concrete = not _compat.under_trace(leaves)
             _check.memory(plan, prepared.member_bytes, self.size, concrete, self._size_name)
             try:
-                if tree == prepared.tree:
+                if tree == prepared.tree and _compat.elsewhere((key, *leaves)) is None:
                     read = [leaves[position] for position in prepared.reads]
                     out = direct.run(direct.given, None, key, *read)
                     return jax.tree_util.tree_unflatten(plan.out_tree, out)
@@ -214,6 +214,8 @@ class Ensemble:
         size = self.size if chosen is None else chosen.count
         read = [leaves[position] for position in prepared.reads]
         tracing = _compat.under_trace([*keys, *read, *prepared.captures])
+        # What memory another platform's device has left is not known here.
+        concrete = not tracing and _compat.elsewhere((*keys, *leaves)) is None
         old = None if give_up is None else give_up(plan)
         # Within a trace there is no memory yet, or what runs now is only noted down.
         if old is not None and (tracing or _compat.under_trace(old) or not _compat.at_top()):
@@ -221,7 +223,7 @@ class Ensemble:
         if old is not None:
             old = _donate.free(old, (*keys, *read, *prepared.captures))
         reused = sum(leaf.nbytes for leaf in old or ())
-        _check.memory(plan, prepared.member_bytes, size, not tracing, self._size_name, reused)
+        _check.memory(plan, prepared.member_bytes, size, concrete, self._size_name, reused)
         stacked = [_check.is_stack(one) for one in keys]
         if chosen is not None:
             read = [
@@ -294,6 +296,7 @@ class Ensemble:
             tuple((leaf.shape, leaf.dtype, leaf.weak_type) for leaf in abstract),
             _backends.requested(),
             _compat.trace_context(),
+            _compat.elsewhere((*keys, *leaves)),
         )
         prepared = self._prepared.get(signature)
         if prepared is not None:
@@ -318,7 +321,7 @@ def _prepared(
     graph = _trace.flatten(recorded, sealed=True)
     foreign = [impl for impl in impls if not _compat.is_threefry(impl)]
     impl = _compat.foreign_impl(graph.avals) or (foreign or impls)[0]
-    reason = _backends.why_reference(impl, graph.effects)
+    reason = _backends.why_reference(impl, graph.effects) or _backends.why_elsewhere(signature[-1])
     if reason is None:
         graph, plan = _planned(recorded, graph, _backends.kernels())
         reason = _backends.why_unscheduled(plan)

@@ -68,7 +68,7 @@ def _on_scalar(function: Any, x: Any) -> Any:
 
 def _once(question: Callable[..., bool]) -> Callable[..., bool]:
     """Asked once for each platform and the same operands."""
-    cached = functools.cache(lambda platform, *operands: question(*operands))
+    cached = functools.lru_cache(None, typed=True)(lambda platform, *operands: question(*operands))
     return functools.wraps(question)(lambda *operands: cached(_compat.platform(), *operands))
 
 

@@ -14,7 +14,7 @@ from . import _compat
 from ._draw import MEMBER, Draw, Node
 
 # Must equal the version the extension reports: a stale build would misread plans.
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 TARGET = "seedbed_fill_v1"
 CIPHER_TARGET = "seedbed_threefry_v1"
 _MAGIC = 0x5EEDBED0

@@ -317,8 +317,10 @@ def report(platform: str = "cpu") -> Report:
 def trusted() -> frozenset[str]:
     """Names of the kernels (`_plan.ALL_KERNELS`) that give the installed XLA's bits, on every
     platform that a program planned now may run on."""
-    found = report().trusted
-    return found & report("cuda").trusted if _compat.platform() == "cuda" else found
+    if _compat.platform() != "cuda":
+        return report().trusted
+    found = report("cuda").trusted
+    return found & report().trusted if _compat.has_platform("cpu") else found
 
 
 def _compare(module: Any) -> Report:

@@ -64,6 +64,9 @@ class HostBlock {
     for (const uint32_t i : order(n * kWarp)) f(i / kWarp, i % kWarp);
   }
   void barrier() {}
+  void expect(bool condition) {
+    if (!condition) throw std::logic_error("a key is read that the tile has none of");
+  }
   template <class T>
   void store(void* to, T x) {
     writes_.note(to, sizeof x);

@@ -66,9 +66,12 @@ def _examine(args: argparse.Namespace) -> int:
     checks = _checks(args.quick)
     results = [_known_answers(module, isas)]
     total = sum(check.count for check in checks)
-    with _text.Progress(total) as progress, _selfcheck.xla_on("cpu"):
-        for check in checks:
-            results.append(_compare(module, isas, check, progress))
+    if _compat.has_platform("cpu"):
+        with _text.Progress(total) as progress, _selfcheck.xla_on("cpu"):
+            for check in checks:
+                results.append(_compare(module, isas, check, progress))
+    else:
+        print("\njax was told to do without the CPU, whose kernels were NOT compared with XLA.")
     if _compat.platform() == "cuda":
         results += _cuda_results(checks)
     results += _ensemble_results(module)
@@ -202,7 +205,11 @@ def _cuda_results(checks: list[_Check]) -> list[_Result]:
             name, count, different = f"{check.name.strip()}, CUDA", 0, 0
             seen = np.zeros(_MANTISSAS, bool)
             for index in range(rounds[check.name]):
-                word, wrong = _cuda_round(check, index)
+                try:
+                    word, wrong = _cuda_round(check, index)
+                except jax.errors.JaxRuntimeError as error:
+                    print(f"\nThe CUDA kernels do not run: {error}")
+                    return [_Result("CUDA kernels", 1, total_wrong=1, by_kernel=True)]
                 count += word.size
                 different += wrong
                 if check.exhaustive:

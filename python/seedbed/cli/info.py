@@ -78,10 +78,10 @@ def collect() -> tuple[dict[str, Any], int]:
 
 def _cuda() -> str:
     """Whether the CUDA kernels are there and may be used."""
-    if importlib.util.find_spec("seedbed._cuda") is None:
-        return "no (CPU-only build)"
     platform = _compat.platform()
     if platform != "cuda":
+        if importlib.util.find_spec("seedbed._cuda") is None:
+            return "no (CPU-only build)"
         return f"built, not loaded: jax computes on {platform!r}"
     module, problem = _native.load_cuda()
     if module is None:
