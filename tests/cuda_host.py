@@ -130,12 +130,15 @@ def sample(draw: Draw, keys: np.ndarray) -> np.ndarray:
     if draw.kind not in (ref.UNIFORM, ref.NORMAL, ref.BERNOULLI):
         return ref.sample(draw, keys)
     words = ref.integers(draw, keys)
-    wide = draw.word_bits == 64
-    params = np.array(draw.params, np.uint64 if wide else np.uint32)
-    params = params.view(np.float64 if wide else np.float32)
+    return floats(draw, words if draw.word_bits == 64 else words.astype(np.uint32))
+
+
+def floats(draw: Draw, words: np.ndarray) -> np.ndarray:
+    """What a draw of floats, or one that compares them, makes of its words; as `sample`."""
+    params = np.array(draw.params, words.dtype).view(f"f{words.itemsize}")
     if draw.kind == ref.NORMAL:
-        return normal(params, words.astype(np.uint32)).view(np.uint32)
-    made = uniform(params, words if wide else words.astype(np.uint32))
+        return normal(params, words).view(np.uint32)
+    made = uniform(params, words)
     if draw.kind == ref.BERNOULLI:
         return (made < params[2]).astype(np.uint8)
     return (made * params[2] + params[3]).view(f"u{draw.itemsize}")

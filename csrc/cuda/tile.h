@@ -87,17 +87,25 @@ SEEDBED_HD const Segment& segment_of(const Launch& launch, const Tile& tile) {
   return in_pool<Segment>(launch, 0)[tile.segment];
 }
 
-SEEDBED_HD Tile find_tile(const Launch& launch, uint64_t index) {
-  const Segment* const segments = in_pool<Segment>(launch, 0);
-  uint32_t low = 0, high = launch.n_segments;
+// The last of n ascending numbers, `start` by place, that is not above x; the first is not.
+template <class Start>
+SEEDBED_HD uint32_t place_of(uint64_t x, uint32_t n, const Start& start) {
+  uint32_t low = 0, high = n;
   while (high - low > 1) {
     const uint32_t middle = (low + high) / 2;
-    if (segments[middle].first_tile <= index) {
+    if (start(middle) <= x) {
       low = middle;
     } else {
       high = middle;
     }
   }
+  return low;
+}
+
+SEEDBED_HD Tile find_tile(const Launch& launch, uint64_t index) {
+  const Segment* const segments = in_pool<Segment>(launch, 0);
+  const uint32_t low =
+      place_of(index, launch.n_segments, [&](uint32_t i) { return segments[i].first_tile; });
   const Segment& s = segments[low];
   const uint64_t at = index - s.first_tile;
   Tile tile = {low, at * s.members, 0, 0, 0, 0, 0, 0};
@@ -359,16 +367,8 @@ struct WriteUnits {
   SEEDBED_HD void operator()(uint32_t unit, uint32_t lane) const {
     const Segment& s = segment_of(launch, shared.tile);
     const Task* const tasks = in_pool<Task>(launch, launch.tasks) + s.first_task;
-    uint32_t low = 0, high = s.n_tasks;  // the task that the unit is part of
-    while (high - low > 1) {
-      const uint32_t middle = (low + high) / 2;
-      if (tasks[middle].first_unit <= unit) {
-        low = middle;
-      } else {
-        high = middle;
-      }
-    }
-    const Task& task = tasks[low];
+    const Task& task =
+        tasks[place_of(unit, s.n_tasks, [&](uint32_t i) { return tasks[i].first_unit; })];
     write_any(block, s, task, shared, (unit - task.first_unit) * s.unit_elements, lane);
   }
 };

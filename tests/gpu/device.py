@@ -1,7 +1,7 @@
 """Encoded plans on the device, and what they must give: the CPU kernels, or plain numpy.
 
 XLA rounds ``a * b + c`` once on CPUs and twice on GPUs (`mul_add` in csrc/samplers.h). So floats
-drawn from a range, and booleans that compare them, have a model of their own here; normals have
+drawn from a range, and booleans that compare them, have a model in `cuda_host`; normals have
 XLA's own chain of operations. All else is the same on both.
 """
 
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+import cuda_host
 import plan_reference as ref
 from plan_reference import Draw
 from seedbed import _native
@@ -45,32 +46,6 @@ def words_of(draw: Draw) -> Draw:
     return replace(draw, kind=ref.BITS, itemsize=draw.word_bits // 8, params=(), table=b"")
 
 
-def ranged(draw: Draw, words: np.ndarray) -> np.ndarray:
-    """``max(lo, u * span + lo)`` with every operation rounded by itself."""
-    if draw.word_bits == 64:
-        low, number = np.array(0x3FF0000000000000, np.uint64), np.float64
-        unit = ((words >> np.uint64(12)) | low).view(number) - number(1)
-        span, lo = np.array(draw.params[:2], np.uint64).view(number)
-    else:
-        low, number = np.array(0x3F800000, np.uint32), np.float32
-        unit = ((words >> np.uint32(9)) | low).view(number) - number(1)
-        span, lo = np.array(draw.params[:2], np.uint32).view(number)
-    value = unit * span + lo
-    return np.where(value < lo, lo, value)
-
-
-def uniform(draw: Draw, words: np.ndarray) -> np.ndarray:
-    value = ranged(draw, words)
-    mul, add = np.array(draw.params[2:], words.dtype).view(value.dtype)
-    return (value * mul + add).view(words.dtype)
-
-
-def bernoulli(draw: Draw, words: np.ndarray) -> np.ndarray:
-    value = ranged(draw, words)
-    below = np.array(draw.params[2:], words.dtype).view(value.dtype)
-    return (value < below).astype(np.uint8)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _normal(params: tuple[float, ...], words: jax.Array) -> jax.Array:
     span, lo, scale, clip_lo, clip_hi, mul, add = (np.float32(x) for x in params)
@@ -89,7 +64,7 @@ def normal(draw: Draw, words: np.ndarray) -> np.ndarray:
     return np.asarray(_normal(tuple(params), room))[: words.size].reshape(words.shape)
 
 
-MODELS = {ref.UNIFORM: uniform, ref.BERNOULLI: bernoulli, ref.NORMAL: normal}
+MODELS = {ref.UNIFORM: cuda_host.floats, ref.BERNOULLI: cuda_host.floats, ref.NORMAL: normal}
 
 
 def expected(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS) -> list[np.ndarray]:
