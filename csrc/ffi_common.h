@@ -2,6 +2,7 @@
 #ifndef SEEDBED_FFI_COMMON_H_
 #define SEEDBED_FFI_COMMON_H_
 
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -10,6 +11,9 @@
 #include "xla/ffi/api/ffi.h"
 
 namespace seedbed {
+
+// The custom call that fills a plan's outputs: one name on every platform.
+constexpr const char* kFillTarget = "seedbed_fill_v1";
 
 // A compiled program's copy of the attributes, decoded.
 struct DecodedCall {
@@ -40,6 +44,21 @@ xla::ffi::Error error_of(const char* target, const Function& function) {
   } catch (const std::exception& e) {
     return xla::ffi::Error::Internal(prefix + e.what());
   }
+}
+
+// What a program keeps: a State, which is a DecodedCall and more, that `complete` has finished.
+template <class State, class Complete>
+xla::ffi::ErrorOr<std::unique_ptr<State>> make_state(int64_t mode,
+                                                     xla::ffi::Span<const int64_t> plan,
+                                                     int64_t size, const Complete& complete) {
+  auto state = std::make_unique<State>();
+  const xla::ffi::Error error = error_of(kFillTarget, [&] {
+    complete(*state);
+    state->decode(mode, plan, size);
+    return xla::ffi::Error::Success();
+  });
+  if (error.failure()) return xla::ffi::Unexpected(error);
+  return state;
 }
 
 }  // namespace seedbed

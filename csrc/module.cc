@@ -18,6 +18,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/ffi.h"
 #include "cpu/schedule.h"
+#include "ffi_common.h"
 #include "plan.h"
 #include "registrations.h"
 
@@ -150,7 +151,7 @@ void threefry(Input<uint32_t> keys, Input<uint32_t> counters, Output<uint32_t> o
 
 nb::dict registrations() {
   nb::dict targets;
-  targets["seedbed_fill_v1"] = fill_stages(fill_instantiate, fill_execute);
+  targets[kFillTarget] = fill_stages(fill_instantiate, fill_execute);
   targets["seedbed_threefry_v1"] = handler(threefry_execute);
   return targets;
 }

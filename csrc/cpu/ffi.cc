@@ -12,8 +12,6 @@ namespace ffi = xla::ffi;
 namespace seedbed {
 namespace {
 
-constexpr const char* kTarget = "seedbed_fill_v1";
-
 struct FillState : DecodedCall {
   static ffi::TypeId id;
   const KernelTable* kernels;
@@ -31,20 +29,14 @@ ffi::Error execute_checked(ffi::ThreadPool threads, const FillState& state, ffi:
 
 ffi::ErrorOr<std::unique_ptr<FillState>> instantiate(int64_t mode, ffi::Span<const int64_t> plan,
                                                      int64_t size) {
-  auto state = std::make_unique<FillState>();
-  const ffi::Error error = error_of(kTarget, [&] {
-    state->kernels = &active_table();
-    state->decode(mode, plan, size);
-    return ffi::Error::Success();
-  });
-  if (error.failure()) return ffi::Unexpected(error);
-  return state;
+  return make_state<FillState>(mode, plan, size,
+                               [](FillState& state) { state.kernels = &active_table(); });
 }
 
 ffi::Error execute(ffi::ThreadPool threads, FillState* state, ffi::AnyBuffer keys,
                    ffi::AnyBuffer members, ffi::RemainingRets results, int64_t,
                    ffi::Span<const int64_t>, int64_t) {
-  return error_of(kTarget,
+  return error_of(kFillTarget,
                   [&] { return execute_checked(threads, *state, keys, members, results); });
 }
 

@@ -14,8 +14,6 @@ namespace ffi = xla::ffi;
 namespace seedbed::cuda {
 namespace {
 
-constexpr const char* kTarget = "seedbed_fill_v1";
-
 struct FillState : DecodedCall {
   static ffi::TypeId id;
 };
@@ -49,20 +47,14 @@ uint64_t blocks_of_device() {
 
 ffi::ErrorOr<std::unique_ptr<FillState>> instantiate(int64_t mode, ffi::Span<const int64_t> plan,
                                                      int64_t size) {
-  auto state = std::make_unique<FillState>();
-  const ffi::Error error = error_of(kTarget, [&] {
-    state->decode(mode, plan, size);
-    return ffi::Error::Success();
-  });
-  if (error.failure()) return ffi::Unexpected(error);
-  return state;
+  return make_state<FillState>(mode, plan, size, [](FillState&) {});
 }
 
 // Only puts launches into the stream, with everything they need: a CUDA graph may capture them.
 ffi::Error execute(cudaStream_t stream, FillState* state, ffi::AnyBuffer keys,
                    ffi::AnyBuffer members, ffi::RemainingRets results, int64_t,
                    ffi::Span<const int64_t>, int64_t) {
-  return error_of(kTarget, [&] {
+  return error_of(kFillTarget, [&] {
     const Call call = checked_call(*state, keys, members, results);
     for (const auto& launch : schedule(state->plan, call, blocks_of_device())) {
       check(enqueue(*launch, stream), "the launch of the kernel");

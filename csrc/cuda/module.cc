@@ -8,6 +8,7 @@
 
 #include "cuda/ffi.h"
 #include "cuda/scheduler.h"
+#include "ffi_common.h"
 #include "registrations.h"
 
 namespace nb = nanobind;
@@ -32,7 +33,7 @@ size_t launches(Words encoded, int64_t size, uint64_t blocks) {
 
 nb::dict registrations() {
   nb::dict targets;
-  targets["seedbed_fill_v1"] = fill_stages(cuda::fill_instantiate, cuda::fill_execute);
+  targets[kFillTarget] = fill_stages(cuda::fill_instantiate, cuda::fill_execute);
   return targets;
 }
 
