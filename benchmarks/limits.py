@@ -5,11 +5,13 @@ Data only; imported without jax.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .case import Case, Leaf
 from .models import many_leaves, mlp
 from .peers import GROUPS, ISAS
+from .tables import CASES as TABLES
 
 JAX = ("jax", "jax_unrolled")
 _MLP = mlp(64, 128, 128, 128, 10)
@@ -187,6 +189,28 @@ _DONATE = Case(
     quick=_SMALL_MLP | {"members": 128},
 )
 
+# The other ensembles that are measured into fresh memory.
+_DONATE_MORE = tuple(
+    replace(
+        case,
+        name=f"donate-{case.name}",
+        title=f"{case.title}, again",
+        table="donate",
+        peers=("seedbed_donate", "seedbed", "zeros_donate", "zeros"),
+        baselines=("seedbed", "zeros"),
+        ours="seedbed_donate",
+        cold_starts=1,
+        note="",
+        quick={
+            name: f"{value}, again" if name == "title" else value
+            for name, value in case.quick.items()
+            if name != "peers"
+        },
+    )
+    for case in TABLES
+    if case.table == "ensembles" and case.name != "mlp"
+)
+
 _LATENCY = tuple(
     Case(
         name=f"latency-{name}",
@@ -213,4 +237,4 @@ _LATENCY = tuple(
     )
 )
 
-CASES = (*_SCALING, *_ISA, *_COLD, _DONATE, *_LATENCY)
+CASES = (*_SCALING, *_ISA, *_COLD, _DONATE, *_DONATE_MORE, *_LATENCY)

@@ -58,3 +58,11 @@ def test_every_row_of_the_comparison_links_tests_that_exist():
             assert re.search(rf"^def {name}\(", source, re.MULTILINE), f"{file} has no {name}"
         linked += len(links)
     assert linked >= 40
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/gpu.md"])
+def test_a_page_says_at_once_whether_the_cuda_part_has_run_on_a_gpu(page):
+    ran = any((ROOT / "benchmarks/results/gpu").glob("*/*.json"))
+    first = (ROOT / page).read_text(encoding="utf-8").splitlines()[:15]
+    says = [line for line in first if re.search(r"\*\*Nothing .* has run on a GPU yet", line)]
+    assert len(says) == (not ran)
