@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-import conftest  # noqa: F401  (its settings must come before jax is imported)
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,9 +114,13 @@ def draws():
     yield "list", lambda: make.members(KEY, [1, 3]), lambda: rows(KEYS[1::2])
     yield "array", lambda: make.members(KEY, INDEX), lambda: rows(KEYS[1::2])
     yield "stream", lambda: list(make.stream(KEY, chunk_size=4)), lambda: [rows(KEYS)]
-    yield "seeded", seeded, lambda: (
-        jax.random.key_data(jax.random.fold_in(jax.random.key(3), 0)),
-        jax.random.fold_in(LEGACY, 0),
+    yield (
+        "seeded",
+        seeded,
+        lambda: (
+            jax.random.key_data(jax.random.fold_in(jax.random.key(3), 0)),
+            jax.random.fold_in(LEGACY, 0),
+        ),
     )
     yield "module", module, module
 

@@ -1,5 +1,8 @@
-"""What seedbed asks XLA on its own account, whatever the user set: tables of narrow draws, questions
-of rounding, member numbers, seeds. Every question is asked here for the first time."""
+"""What seedbed asks XLA on its own account is answered the same whatever the user set.
+
+Tables of narrow draws, questions of rounding, member numbers, seeds: each is asked for the first
+time here, as only the first one reaches XLA.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,6 @@ from jax.sharding import PartitionSpec as P
 import seedbed as sb
 from first_draws import AUTO, SETTINGS
 from helpers import assert_same_bits, run_python
-
-AUTO = (jax.sharding.AxisType.Auto,)
 
 
 def new_init(*place):
@@ -90,9 +91,15 @@ def test_first_questions_inside_of_a_trace(name):
     ],
 )
 def test_first_draws_of_a_process(names):
-    assert int(run_python(f"""
+    assert (
+        int(
+            run_python(f"""
         import sys
         sys.path.insert(0, "tests")
+        import conftest  # its settings come before jax is imported
         import first_draws
         print(first_draws.compare("{names}".split(",")))
-        """)) > 20
+        """)
+        )
+        > 20
+    )

@@ -60,15 +60,6 @@ except (ImportError, AttributeError):  # pragma: no cover - only a future jax wi
     threefry_2x32 = _random.threefry_2x32
     threefry_prng_impl = _random.threefry_prng_impl
 
-# A gamma variate from one key: ``(key, alpha, log_space) -> value``; and what draws many.
-gamma_one: Any
-random_gamma: Primitive
-try:
-    _module = importlib.import_module(jax.random.gamma.__module__)
-    gamma_one, random_gamma = _module._gamma_one, _module.random_gamma_p
-except (ImportError, AttributeError):  # pragma: no cover - only a future jax without them
-    gamma_one = random_gamma = None
-
 try:
     from jax._src.config import trace_context as _jax_trace_context
 except ImportError:  # pragma: no cover - only a future jax without it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,6 +22,15 @@ _mlir: Any = jax.interpreters.mlir
 _xla: Any = jax.interpreters.xla
 
 Primitive = Any
+
+# A gamma variate from one key: ``(key, alpha, log_space) -> value``; and what draws many.
+gamma_one: Any
+random_gamma: Primitive
+try:
+    _module = importlib.import_module(jax.random.gamma.__module__)
+    gamma_one, random_gamma = _module._gamma_one, _module.random_gamma_p
+except (ImportError, AttributeError):  # pragma: no cover - only a future jax without them
+    gamma_one = random_gamma = None
 
 
 def new_primitive(name: str, result: Callable[..., tuple[tuple[int, ...], str]]) -> Primitive:

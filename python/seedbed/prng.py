@@ -40,13 +40,13 @@ def _lower_gamma(
 
 def _gamma(keys: Any, alpha: Any, *, log_space: bool) -> Any:
     each = math.prod(alpha.shape[keys.ndim :])
-    split = jax.vmap(lambda key: jax.random.split(key, each))(keys.flatten())
-    draw = jax.vmap(lambda key, alpha: _compat.gamma_one(key, alpha, log_space))
-    return draw(split.flatten(), alpha.flatten()).reshape(alpha.shape)
+    split: Any = jax.vmap(lambda key: jax.random.split(key, each))
+    draw: Any = jax.vmap(lambda key, alpha: _lowering.gamma_one(key, alpha, log_space))
+    return draw(split(keys.flatten()).flatten(), alpha.flatten()).reshape(alpha.shape)
 
 
-if _compat.random_gamma is not None:
-    _lowering.extend_lowerings(_compat.random_gamma, _lower_gamma)
+if _lowering.random_gamma is not None:
+    _lowering.extend_lowerings(_lowering.random_gamma, _lower_gamma)
 
 
 def from_threefry(key: Any) -> Any:
