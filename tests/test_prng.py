@@ -184,6 +184,25 @@ def test_gamma_variates(name):
     assert_same_bits(jax.jit(draw)(new()), jax.jit(draw)(jax.random.key(42)))
 
 
+@pytest.mark.parametrize("name", ["cauchy", "truncated_normal"])
+def test_what_xla_rounds_by_its_loop(name):
+    # As docs/keys.md says.
+    keys = jax.random.split(jax.random.key(3), 7)
+
+    def rows(keys):
+        if name == "truncated_normal":
+            return jax.vmap(lambda k: jax.random.truncated_normal(k, -1.5, 2.0, (103, 5)))(keys)
+        return jax.lax.scan(lambda c, k: (c, jax.random.cauchy(k, (600,))), 0, keys)[1]
+
+    got, want = (jax.jit(rows)(each) for each in (prng.from_threefry(keys), keys))
+    if name == "cauchy":
+        alone = jax.vmap(lambda k: jax.random.cauchy(k, (600,)))(keys)
+        assert_same_bits(got, want, either=alone)
+        assert_same_bits(got, want, ulps=2)
+    else:
+        assert_same_bits(got, want, ulps=3)
+
+
 def test_gamma_variates_of_many_keys():
     alpha = np.array([[0.3, 1.0, 2.5], [4.0, 0.7, 9.0]], np.float32)
 

@@ -1,7 +1,8 @@
 """A type of keys with threefry's numbers, whose random words the native cipher makes.
 
 ``jax.random.key(seed, impl=sb.prng.impl)`` is a key for every function of `jax.random`. It gives
-what a threefry2x32 key of the same seed gives, bit for bit.
+what a threefry2x32 key of the same seed gives: random words bit for bit, and numbers as XLA rounds
+them (docs/keys.md names the two places where that is seen).
 """
 
 from __future__ import annotations
