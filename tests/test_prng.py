@@ -184,12 +184,14 @@ def test_gamma_variates(name):
     assert_same_bits(jax.jit(draw)(new()), jax.jit(draw)(jax.random.key(42)))
 
 
-@pytest.mark.parametrize("name", ["cauchy", "truncated_normal"])
+@pytest.mark.parametrize("name", ["cauchy", "truncated_normal", "t"])
 def test_what_xla_rounds_by_its_loop(name):
     # As docs/keys.md says.
     keys = jax.random.split(jax.random.key(3), 7)
 
     def rows(keys):
+        if name == "t":
+            return jax.vmap(lambda k: jax.random.t(k, 3.0, (103, 5)))(keys)
         if name == "truncated_normal":
             return jax.vmap(lambda k: jax.random.truncated_normal(k, -1.5, 2.0, (103, 5)))(keys)
         return jax.lax.scan(lambda c, k: (c, jax.random.cauchy(k, (600,))), 0, keys)[1]
