@@ -33,8 +33,8 @@ COSTLY = frozenset(
     "adapters arithmetic collective collective_atomic collective_errors collective_filters "
     "collective_hostile collective_nested collective_reset collective_states donate ensemble "
     "equivalence execute hostile match prng recorded run run_hostile run_states "
-    "run_transformations same sampler_functions samplers sealed selfcheck streams transformations "
-    "zoo_brainstate zoo_equinox zoo_haiku zoo_linen zoo_nnx".split()
+    "run_transformations same sampler_functions samplers sealed selfcheck settings streams "
+    "transformations zoo_brainstate zoo_equinox zoo_haiku zoo_linen zoo_nnx".split()
 )
 
 

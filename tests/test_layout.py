@@ -19,7 +19,7 @@ STAGES = {
     "_record": set(),
     "_draw": {"_record"},
     "_golden": set(),
-    "_lookup": {"_compat", "_golden"},
+    "_lookup": {"_compat", "_golden", "_lowering"},
     "_fold": {"_compat", "_lookup"},
     "_same": {"_compat", "_record"},
     "_steps": {"_draw", "_fold", "_record", "_same"},
@@ -39,7 +39,7 @@ STAGES = {
     "_lowering": {"_compat"},
     "_cipher": {"_backends", "_compat", "_draw", "_lowering", "_native"},
     "_accelerate": {"_backends", "_cipher", "_compat", "_lowering"},
-    "prng": {"_cipher", "_compat"},
+    "prng": {"_cipher", "_compat", "_lowering"},
     "_sampler_call": {"_backends", "_compat"},
     "_samplers": {
         *("_backends", "_cipher", "_compat", "_draw", "_lowering", "_match"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import pickle
+import re
 
 import hypothesis
 import hypothesis.strategies as st
@@ -146,6 +148,78 @@ def test_every_sampler_is_the_same_program_but_for_the_type_of_its_key(name):
         ours, theirs = (str(jax.make_jaxpr(draw)(key)) for key in (new(), jax.random.key(42)))
     assert "key<sb>" in ours and "random_" in ours
     assert ours.replace("key<sb>", "key<fry>") == theirs
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_is_lowered_to_the_same_operations(name, monkeypatch):
+    # jax asks, where it lowers gamma variates, whether a key is of its own threefry.
+    monkeypatch.setattr(_cipher, "MIN_WORDS", 1 << 40)  # jax's cipher makes all words
+    args, kwargs = CALLS.get(name, ((), {}))
+
+    def operations(key):
+        draw = jax.jit(lambda key: getattr(jax.random, name)(key, *args, **kwargs))
+        return sorted(re.findall(r"(?:stablehlo|chlo|func)\.\w+", draw.lower(key).as_text()))
+
+    with jax.numpy_rank_promotion("allow"):
+        ours, theirs = operations(new()), operations(jax.random.key(42))
+    assert ours == theirs and len(theirs) > 9
+
+
+# Samplers of gamma variates, which jax makes in another way for keys that are not its own: with
+# parameters for which that way rounds otherwise.
+GAMMAS = {
+    "loggamma": (2.0, (600,)),
+    "beta": (1.0, 2.0, (600,)),
+    "f": (3.0, 4.0, (600,)),
+    "generalized_normal": (1.5, (20, 30)),
+    "ball": (3, 2.0, (200,)),
+}
+
+
+@pytest.mark.parametrize("name", GAMMAS)
+def test_gamma_variates(name):
+    def draw(key):
+        return getattr(jax.random, name)(key, *GAMMAS[name])
+
+    assert_same_bits(jax.jit(draw)(new()), jax.jit(draw)(jax.random.key(42)))
+
+
+@pytest.mark.parametrize("name", ["cauchy", "truncated_normal", "t"])
+def test_what_xla_rounds_by_its_loop(name):
+    # As docs/keys.md says.
+    keys = jax.random.split(jax.random.key(3), 7)
+
+    def rows(keys):
+        if name == "t":
+            return jax.vmap(lambda k: jax.random.t(k, 3.0, (103, 5)))(keys)
+        if name == "truncated_normal":
+            return jax.vmap(lambda k: jax.random.truncated_normal(k, -1.5, 2.0, (103, 5)))(keys)
+        return jax.lax.scan(lambda c, k: (c, jax.random.cauchy(k, (600,))), 0, keys)[1]
+
+    got, want = (jax.jit(rows)(each) for each in (prng.from_threefry(keys), keys))
+    if name == "cauchy":
+        alone = jax.vmap(lambda k: jax.random.cauchy(k, (600,)))(keys)
+        assert_same_bits(got, want, either=alone)
+        assert_same_bits(got, want, ulps=2)
+    else:
+        assert_same_bits(got, want, ulps=3)
+
+
+def test_gamma_variates_of_many_keys():
+    alpha = np.array([[0.3, 1.0, 2.5], [4.0, 0.7, 9.0]], np.float32)
+
+    def draw(key):
+        keys = jax.random.split(key, (3, 2))
+        one = functools.partial(jax.random.loggamma, shape=(3,))
+        rows = jax.vmap(jax.vmap(one), (0, None))(keys, alpha)
+        slopes = jax.grad(lambda a: jax.random.gamma(key, a, (7,)).sum())(2.5)
+        return rows, jax.vmap(one, (0, None))(keys[:, 0], 2.0), slopes
+
+    def empty(key):
+        return jax.random.gamma(key, 2.0, (0, 3)), jax.random.gamma(key, 2.0)
+
+    for program in (draw, empty):
+        assert_same_bits(jax.jit(program)(new()), jax.jit(program)(jax.random.key(42)))
 
 
 def test_what_jax_makes_for_threefry_keys_only():

@@ -16,7 +16,7 @@ import sys
 import jax
 import numpy as np
 
-from seedbed import _cases, _golden, _native, _selfcheck
+from seedbed import _cases, _golden, _lowering, _native, _selfcheck
 
 
 def main() -> int:
@@ -48,7 +48,7 @@ def main() -> int:
 
 def _merges_factors() -> bool:
     x, a, b = np.float32(0.7), np.float32(0.3), np.float32(1.1)
-    with _selfcheck.xla_on("cpu"):
+    with _lowering.xla_on("cpu"):
         return bool(np.asarray(jax.jit(lambda x: (x * a) * b)(x)) == x * (a * b))
 
 

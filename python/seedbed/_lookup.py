@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import _compat, _golden
+from . import _compat, _golden, _lowering
 
 _tables: dict[Any, bytes] = {}
 
@@ -51,18 +51,18 @@ def _evaluate_chain(bits: int, drop: int, steps: tuple[Any, ...]) -> bytes:
         return value
 
     words = (np.arange(1 << (bits - drop), dtype=np.uint32) << drop).astype(f"uint{bits}")
-    with _compat.compile_time_eval(), jax.default_device(_device()):
+    with _lowering.xla_on(_asked()):
         return np.asarray(jax.jit(chain)(words)).tobytes()
 
 
-def _device() -> Any:
+def _asked() -> str:
     """Whose XLA is asked: the one that makes everything else."""
-    return _compat.first_device("cuda" if _compat.platform() == "cuda" else "cpu")
+    return "cuda" if _compat.platform() == "cuda" else "cpu"
 
 
 def _on_scalar(function: Any, x: Any) -> Any:
     """A function of one number as XLA compiles it."""
-    with _compat.compile_time_eval(), jax.default_device(_device()):
+    with _lowering.xla_on(_asked()):
         return np.asarray(jax.jit(function)(x))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,6 +22,15 @@ _mlir: Any = jax.interpreters.mlir
 _xla: Any = jax.interpreters.xla
 
 Primitive = Any
+
+# A gamma variate from one key: ``(key, alpha, log_space) -> value``; and what draws many.
+gamma_one: Any
+random_gamma: Primitive
+try:
+    _module = importlib.import_module(jax.random.gamma.__module__)
+    gamma_one, random_gamma = _module._gamma_one, _module.random_gamma_p
+except (ImportError, AttributeError):  # pragma: no cover - only a future jax without them
+    gamma_one = random_gamma = None
 
 
 def new_primitive(name: str, result: Callable[..., tuple[tuple[int, ...], str]]) -> Primitive:
@@ -121,6 +131,16 @@ def swap_cpu_lowering(primitive: Primitive, rule: Callable[..., Any]) -> Callabl
     return put_back
 
 
+def extend_lowerings(primitive: Primitive, rule: Callable[..., Any]) -> None:
+    """Lowers a primitive on every platform by ``rule(rule so far, context, *operands, **params)``,
+    for good."""
+    tables = {None: _mlir._lowerings, **_mlir._platform_specific_lowerings}
+    for platform, table in tables.items():
+        if primitive in table:
+            extended = functools.partial(rule, table[primitive].rule)
+            _mlir.register_lowering(primitive, extended, platform=platform)
+
+
 _paused = threading.local()
 
 
@@ -140,6 +160,29 @@ def jax_alone() -> Iterator[None]:
             yield
     finally:
         _paused.yes = before
+
+
+@contextlib.contextmanager
+def xla_on(platform: str) -> Iterator[None]:
+    """Runs jax at once, compiled, on a device of the platform, whatever is being traced or
+    configured outside: the one door for computations that are no part of the user's program."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_compat.compile_time_eval())
+        stack.enter_context(jax_alone())
+        stack.enter_context(jax.default_device(_compat.first_device(platform)))
+        for setting in (
+            jax.enable_x64(True),
+            jax.disable_jit(False),
+            jax.threefry_partitionable(True),
+            jax.transfer_guard("allow"),
+            jax.debug_key_reuse(False),
+            jax.debug_nans(False),
+            jax.debug_infs(False),
+            jax.numpy_dtype_promotion("standard"),
+            jax.numpy_rank_promotion("allow"),
+        ):
+            stack.enter_context(setting)
+        yield
 
 
 _swapped = False  # since when jax may have native code in its caches

@@ -200,7 +200,7 @@ def _traced(function: Callable[..., Any], *operands: Any) -> Any:
 
 
 def _draws_one_by_one(jaxpr: Any) -> bool:
-    """Whether every number has a loop of its own, with too few words a time for a custom call."""
+    """Whether there are gamma variates, with a loop of their own: left to jax."""
     return any(eqn.primitive.name == "random_gamma" for eqn in _compat.equations(jaxpr))
 
 

@@ -25,7 +25,7 @@ import platform
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def native_values(
 
 def cuda_values(draws: tuple[Draw, ...]) -> list[np.ndarray[Any, Any]]:
     """What the CUDA kernels make of ``draws`` for one member with a fixed key."""
-    with xla_on("cuda"):
+    with _lowering.xla_on("cuda"):
         call = functools.partial(_native.call, draws, _native.KEYS, 1)
         made = jax.jit(call)(np.array([_KEY], np.uint32))
         return [np.asarray(array)[0] for array in made]
@@ -119,7 +119,7 @@ def measure(module: Any, platform: str = "cpu") -> Digests:
             for draw in CASES
         ]
 
-    with xla_on(platform):
+    with _lowering.xla_on(platform):
         root = jax.random.wrap_key_data(jnp.array(_KEY, jnp.uint32), impl="threefry2x32")
         made = jax.jit(every_case)(root, from_words)
         return digests([np.asarray(array) for array in made])
@@ -131,27 +131,6 @@ def _random(draw: Draw, root: jax.Array) -> jax.Array:
     if draw.kind is Kind.RANDINT:
         return jax.random.randint(key, draw.shape, -7, 1000, draw.dtype)
     return jax.random.bits(key, draw.shape, draw.dtype)
-
-
-@contextlib.contextmanager
-def xla_on(platform: str) -> Iterator[None]:
-    """Runs jax at once, compiled, on a device of the platform, whatever is being traced or
-    configured outside."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_compat.compile_time_eval())
-        stack.enter_context(_lowering.jax_alone())
-        stack.enter_context(jax.default_device(_compat.first_device(platform)))
-        for setting in (
-            jax.enable_x64(True),
-            jax.disable_jit(False),
-            jax.threefry_partitionable(True),
-            jax.transfer_guard("allow"),
-            jax.debug_key_reuse(False),
-            jax.numpy_dtype_promotion("standard"),
-            jax.numpy_rank_promotion("allow"),
-        ):
-            stack.enter_context(setting)
-        yield
 
 
 # --- what XLA's values should be ----------------------------------------------------------

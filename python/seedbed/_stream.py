@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import operator
 import threading
 from contextvars import ContextVar
@@ -199,6 +200,10 @@ def _on_device(number: int, key: Any) -> Any:
     return value if _compat.is_tracer(key) else jax.device_put(value)
 
 
+def _seeded(number: Any, impl: str) -> Any:
+    return jax.random.key_data(jax.random.key(number, impl=impl))
+
+
 # --- checks -----------------------------------------------------------------------------
 
 
@@ -245,7 +250,8 @@ def check_state(s: StreamState) -> tuple[Any, int]:
             words = _compat.legacy_key_words()
         else:
             try:
-                words = jax.random.key_data(jax.random.key(0, impl=impl)).size
+                seeded = functools.partial(_seeded, impl=impl)
+                (words,) = jax.eval_shape(seeded, np.uint32(0)).shape
             except (TypeError, ValueError) as error:
                 raise ValueError(f"`s.impl` names no implementation of keys: {impl!r}") from error
         if data.shape != (words,):

@@ -1,16 +1,19 @@
 """A type of keys with threefry's numbers, whose random words the native cipher makes.
 
 ``jax.random.key(seed, impl=sb.prng.impl)`` is a key for every function of `jax.random`. It gives
-what a threefry2x32 key of the same seed gives, bit for bit.
+what a threefry2x32 key of the same seed gives: random words bit for bit, and numbers as XLA rounds
+them (docs/keys.md names the two places where that is seen).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from . import _cipher, _compat
+from . import _cipher, _compat, _lowering
 
 __all__ = ["from_threefry", "impl", "to_threefry"]
 
@@ -24,6 +27,27 @@ impl: Any = _compat.define_prng_impl(
     tag="sb",
 )
 _compat.register_prng(impl)
+
+
+def _lower_gamma(
+    jaxs: Callable[..., Any], context: Any, keys: Any, alpha: Any, *, log_space: bool
+) -> Any:
+    """Gamma variates, of which jax makes all at once from keys of its own threefry, and one after
+    the other from any other keys: by other code, with other last bits."""
+    if _compat.key_impl(context.avals_in[0].dtype) != impl._impl:
+        return jaxs(context, keys, alpha, log_space=log_space)
+    return _lowering.lower(_gamma, context, (keys, alpha), {"log_space": log_space})
+
+
+def _gamma(keys: Any, alpha: Any, *, log_space: bool) -> Any:
+    each = math.prod(alpha.shape[keys.ndim :])
+    split: Any = jax.vmap(lambda key: jax.random.split(key, each))
+    draw: Any = jax.vmap(lambda key, alpha: _lowering.gamma_one(key, alpha, log_space))
+    return draw(split(keys.flatten()).flatten(), alpha.flatten()).reshape(alpha.shape)
+
+
+if _lowering.random_gamma is not None:
+    _lowering.extend_lowerings(_lowering.random_gamma, _lower_gamma)
 
 
 def from_threefry(key: Any) -> Any:

@@ -73,7 +73,8 @@ def seed(n: Any) -> None:
     else:
         number = _integer(n)
         with jax.ensure_compile_time_eval():
-            fresh = _top_stream(jax.random.key(number))
+            # Sent explicitly, for jax's transfer guard.
+            fresh = _top_stream(jax.random.key(jax.device_put(np.int64(number))))
     with _process_lock:
         _process = fresh
 
@@ -220,9 +221,8 @@ def _top_stream(key: Any) -> Stream:
 
 
 def _entropy() -> Any:
+    data = np.frombuffer(os.urandom(4 * _compat.legacy_key_words()), np.uint32)
     with jax.ensure_compile_time_eval():
-        words = jax.random.key_data(jax.random.key(0)).size
-        data = np.frombuffer(os.urandom(4 * words), np.uint32)
         return jax.random.wrap_key_data(jax.device_put(data))
 
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _cases, _compat, _ensemble, _golden, _native, _selfcheck
+from .. import _cases, _compat, _ensemble, _golden, _lowering, _native, _selfcheck
 from .._draw import Draw, KeyPath, Kind, node
 from .._meaning import words
 from .._steps import Operand
@@ -67,7 +67,7 @@ def _examine(args: argparse.Namespace) -> int:
     results = [_known_answers(module, isas)]
     total = sum(check.count for check in checks)
     if _compat.has_platform("cpu"):
-        with _text.Progress(total) as progress, _selfcheck.xla_on("cpu"):
+        with _text.Progress(total) as progress, _lowering.xla_on("cpu"):
             for check in checks:
                 results.append(_compare(module, isas, check, progress))
     else:
@@ -228,7 +228,7 @@ def _cuda_round(check: _Check, index: int) -> tuple[np.ndarray[Any, Any], int]:
     plain = f"uint{draw.word_bits}"
     drawn = Draw(Kind.BITS, path, draw.inner, draw.word_bits, plain, draw.shape)
     word, made = _selfcheck.cuda_values((drawn, draw))
-    with _selfcheck.xla_on("cuda"):
+    with _lowering.xla_on("cuda"):
         expected = np.asarray(jax.jit(_cases.chain(draw))(word))
     return word, int(np.count_nonzero(bits(made) != bits(expected)))
 
