@@ -49,9 +49,10 @@ STAGES = {
     "_execute": {"_compat", "_native", "_plan", "_reference", "_same", "_steps"},
     "_check": {"_compat", "_plan"},
     "_donate": {"_compat", "_plan"},
-    "_stream": {"_compat"},
+    "_undo": set(),
+    "_stream": {"_compat", "_undo"},
     "filters": set(),
-    "random": {"_compat", "_samplers", "_stream"},
+    "random": {"_compat", "_samplers", "_stream", "_undo"},
 }
 
 # The modules of `seedbed.nn`: each imports only from those before it, and from these stages.
@@ -69,6 +70,7 @@ NN_STAGES = {
         "_same",
         "_stream",
         "_trace",
+        "_undo",
         "filters",
         "random",
     ),

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _compat, random
+from .. import _compat, _undo, random
 from . import _describe, _draft, _pickle
 from ._draft import LOCK, UNSET, Content, Declared, MemberAxis, Refused
 from ._state_checks import (
@@ -111,6 +111,10 @@ class State:
 
     @value.setter
     def value(self, value: Any) -> None:
+        _undo.make(self._setting(value))
+
+    def _setting(self, value: Any) -> list[_undo.Step[Any]]:
+        """The steps that set the value, once it is checked."""
         draft = _draft.current()
         # One made in the call may be of a transformation inside of it, which it ends with.
         own = draft is None or id(self) in draft.created
@@ -134,9 +138,8 @@ class State:
         content = content._replace(value=value)
         if draft is None:
             check_traced(home, value)
-            self._content = content
-        else:
-            draft.write(self, content)
+            return [_undo.setting(self, "_content", content)]
+        return draft.writing(self, content)
 
     @property
     def declared(self) -> bool:
@@ -314,12 +317,15 @@ class State:
         declared = _draft.content(self).declared
         if declared is None:
             raise TypeError(f"{self._name()} was not declared with `init` and `shape`")
-        with random._reserve() as key:
-            # Not made canonical here: jax warns of what it truncates.
-            dtype = declared_dtype(declared) if declared.dtype is None else declared.dtype
+        # Not made canonical here: jax warns of what it truncates.
+        dtype = declared_dtype(declared) if declared.dtype is None else declared.dtype
+
+        def draw(key: Any) -> list[_undo.Step[Any]]:
             value = declared.init(key, declared.shape, dtype)
             check_drawn(self, declared, value)
-            self.value = value
+            return self._setting(value)
+
+        random._spend(draw)
 
     # --- copies -------------------------------------------------------------------------
 
