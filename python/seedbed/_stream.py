@@ -110,20 +110,29 @@ class Stream:
         log = Log()
         try:
             try:
-                with self._lock:
-                    at = self._at
-                    if at.free:
-                        number = min(at.free)
-                        take = Step(at.free.remove, number)
-                    else:
-                        number = at.count
-                        take = setting(at, "count", number + 1)
-                    log.change(take, Step(at.free.append, number))
-                key = _fold_in(at.key, number)
+                key, number = self._next(log)
+                key = _fold_in(key, number)
                 make(log.settled(outer))
                 return number, key
             finally:
                 run(log.back)
+        finally:
+            run(log.back)
+
+    def _next(self, outer: Log) -> tuple[Any, int]:
+        """The stream's key and the next number."""
+        log = Log()
+        try:
+            log.hold(self._lock)
+            at = self._at
+            if at.free:
+                number = min(at.free)
+                take = Step(at.free.remove, number)
+            else:
+                number = at.count
+                take = setting(at, "count", number + 1)
+            outer.change(take, Step(at.free.append, number))
+            return at.key, number
         finally:
             run(log.back)
 

@@ -57,16 +57,21 @@ class Log:
     Attributes:
         steps: take changes back, the newest first.
         later: steps of changes that wait for the call's success.
-        back: goes through ``steps`` once, those included that are added until then, and then
-            through ``closing``.
+        closing: what ends the call whether it fails or not.
+        back: goes once through ``steps`` and ``closing``, with what is added to them until then.
     """
 
-    __slots__ = ("back", "later", "steps")
+    __slots__ = ("back", "closing", "later", "steps")
 
     def __init__(self, closing: Iterable[Step[Any]] = ()) -> None:
         self.steps: list[Step[Any]] = []
         self.later: list[Step[Any]] = []
-        self.back: Iterator[Any] = map(operator.call, chain(self.steps, closing))
+        self.closing = list(closing)
+        self.back: Iterator[Any] = map(operator.call, chain(self.steps, self.closing))
+
+    def hold(self, lock: Any) -> None:
+        """Takes a lock until the end of the call."""
+        make((Step(lock.acquire), Step(self.closing.insert, 0, Step(lock.release))))
 
     def change(self, do: Step[Any], undo: Step[Any]) -> None:
         """Makes a change, and knows how to take it back, as one."""

@@ -128,6 +128,7 @@ class Draft:
     owners: dict[int, Any] = field(default_factory=dict)
     containers: list[tuple[Any, Any]] = field(default_factory=list)
     nodes: list[tuple[Any, Any]] = field(default_factory=list)
+    remembered: dict[int, Any] = field(default_factory=dict)
     # Which states' values go through a tap (`_tap`), with the values before it and the states
     # of the taps.
     taps: Callable[[Any], bool] | None = None
@@ -183,12 +184,26 @@ class Draft:
             if not (number in known or number in self.created or number in self.renewed):
                 yield state
 
-    def remember(self, containers: Iterable[Any], nodes: Iterable[Any]) -> None:
+    def remember(self, containers: Iterable[Any], nodes: Iterable[Any] = ()) -> None:
         """Notes what lists, dicts and modules hold, for when the call fails."""
         for container in containers:
-            self.containers.append((container, container.copy()))
-            self.log.steps[:0] = _undo.refilling(container)
-        self.nodes = [(node.__dict__, node.__dict__.copy()) for node in nodes]
+            if id(container) not in self.remembered:
+                self.remembered[id(container)] = container
+                self.containers.append((container, container.copy()))
+                self.log.steps[:0] = _undo.refilling(container)
+        self.nodes += [(node.__dict__, node.__dict__.copy()) for node in nodes]
+
+    def read(self, value: Any) -> None:
+        """Remembers the lists and dicts in an attribute: it may be of a module of another tree."""
+        pending = [value]
+        while pending:
+            item = pending.pop()
+            if isinstance(item, (list, tuple, dict)) and id(item) not in self.remembered:
+                if isinstance(item, tuple):
+                    self.remembered[id(item)] = item
+                else:
+                    self.remember((item,))
+                pending.extend(item.values() if isinstance(item, dict) else item)
 
     def forget_values(self) -> None:
         """Lets go of every traced value, keeping which states were written."""
@@ -230,10 +245,10 @@ class Draft:
         In one step, after which the call is not taken back any more.
         """
         self._check_home()
-        with LOCK:
-            steps = self._into_states() if self.outer is None else self._into(self.outer)
-            steps += self.log.settled(self.around)
-            _undo.make([*steps, _undo.setting(self, "published", True)])
+        self.log.hold(LOCK)
+        steps = self._into_states() if self.outer is None else self._into(self.outer)
+        steps += self.log.settled(self.around)
+        _undo.make([*steps, _undo.setting(self, "published", True)])
 
     def _into_states(self) -> list[_undo.Step[Any]]:
         steps: list[_undo.Step[Any]] = []
