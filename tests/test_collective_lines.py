@@ -6,7 +6,6 @@ what takes a call back after a first exception too.
 
 import contextlib
 import gc
-import sys
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 import seedbed as sb
+from lines import At, Interrupt
 from modules import picture, stream_position, values
 from seedbed import _stream, random
 from seedbed.nn import _draft
@@ -26,59 +26,6 @@ FILES = {str(ROOT / "nn" / f"{name}.py") for name in ("_assign", "_calls", "_col
 FILES |= {str(ROOT / "nn" / f"{name}.py") for name in ("_commit", "_draft", "_keys", "_run")}
 FILES |= {str(ROOT / f"{name}.py") for name in ("_stream", "_undo", "random")}
 FILES |= {contextlib.__file__}
-PACKAGE = str(ROOT)
-
-
-class Interrupt(KeyboardInterrupt):
-    pass
-
-
-class At:
-    """Raises at the ``number``-th line of `FILES`, counted once ``armed``."""
-
-    def __init__(self, number, begin=()):
-        self.left, self.begin = number, begin
-        self.armed = not begin
-        self.where = None
-
-    def __call__(self, frame, event, arg):
-        code = frame.f_code
-        if code.co_filename not in FILES:
-            return None
-        if code.co_name in self.begin and code.co_filename.startswith(PACKAGE):
-            self.armed = True
-        return self.line
-
-    def line(self, frame, event, arg):
-        if self.armed and event == "line":
-            self.left -= 1
-            if not self.left:
-                self.where = f"{frame.f_code.co_name}:{frame.f_lineno}"
-                raise Interrupt
-        return self.line
-
-    def arm(self):
-        """From now on, also in the functions that run already."""
-        self.armed = True
-        frame = sys._getframe(1)
-        while frame is not None:
-            if frame.f_code.co_filename in FILES:
-                frame.f_trace = self.line
-            frame = frame.f_back
-        sys.settrace(self)
-
-    def run(self, call, *, trace=True):
-        """Whether the call was interrupted."""
-        before = sys.gettrace()
-        try:
-            if trace:
-                sys.settrace(self)
-            call()
-        except KeyboardInterrupt:
-            return True
-        finally:
-            sys.settrace(before)
-        return False
 
 
 class Busy(sb.nn.Module):
@@ -206,7 +153,7 @@ def test_an_interrupt_at_every_line_of_the_end(name):
     net, outcomes, before = make(), [], None
     while True:
         before = before or whole(net)
-        at = At(len(outcomes) + 1, END)
+        at = At(FILES, len(outcomes) + 1, END)
         interrupted = at.run(lambda: call(net))
         assert_nothing_left_open()
         new = whole(net) != before
@@ -237,7 +184,7 @@ def test_an_interrupt_at_every_line_of_what_takes_a_call_back(name):
     net.then = first
     before = whole(net)
     for number in range(1, 1000):
-        at = At(number, END)
+        at = At(FILES, number, END)
         assert at.run(lambda: call(net), trace=False)
         assert_nothing_left_open()
         assert whole(net) == before, at.where
@@ -264,7 +211,7 @@ def test_an_interrupt_at_every_line_after_one_that_came_too_late(name, monkeypat
         with monkeypatch.context() as patch:
             patch.setattr(_draft.Draft, "publish", publish)
             net = make()
-        at = At(number, END)
+        at = At(FILES, number, END)
         assert at.run(lambda: call(net), trace=False)  # noqa: B023
         assert_nothing_left_open()
         assert shown(net) == expected, at.where

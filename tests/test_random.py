@@ -142,7 +142,7 @@ def test_without_a_seed_the_operating_system_gives_one():
 
 
 def test_the_unseeded_stream_may_be_made_while_jax_traces(monkeypatch):
-    monkeypatch.setattr(sb.random, "_process", None)
+    monkeypatch.setattr(sb.random._process, "stream", None)
     with pytest.raises(RuntimeError, match="made outside of the function"):
         jax.jit(sb.random.next_key)()
     assert sb.random.next_key().shape == ()

@@ -302,8 +302,8 @@ def collections_paused() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
-    gc.disable()
-    try:
+    try:  # an interrupt may come between any two lines
+        gc.disable()
         yield
     finally:
         gc.enable()

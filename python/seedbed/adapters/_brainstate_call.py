@@ -68,9 +68,12 @@ def _alone() -> Iterator[None]:
     catchers = TRACE_CONTEXT.new_state_catcher
     outer = list(catchers)
     try:
-        catchers.clear()
-        yield
-    finally:
+        try:
+            catchers.clear()
+            yield
+        finally:
+            catchers[:] = outer
+    finally:  # after a second interrupt
         catchers[:] = outer
 
 

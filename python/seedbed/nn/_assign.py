@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _compat
+from .. import _check, _compat
 from . import _draft, _traverse
 from ._draft import UNSET, Draft
 
@@ -65,7 +65,7 @@ def assign_state_values(
                 if known not in states:
                     unexpected.append(path)
                     continue
-                value = jax.tree.map(_array, value)
+                value = jax.tree.map(_array, _check.finite(value, f"state_by_abs_path[{path!r}]"))
                 _check_same(known, states[known], value)
                 states[known].value = value
                 assigned.add(known)

@@ -186,24 +186,28 @@ class Draft:
 
     def remember(self, containers: Iterable[Any], nodes: Iterable[Any] = ()) -> None:
         """Notes what lists, dicts and modules hold, for when the call fails."""
+        steps: list[_undo.Step[Any]] = []
         for container in containers:
             if id(container) not in self.remembered:
                 self.remembered[id(container)] = container
                 self.containers.append((container, container.copy()))
-                self.log.steps[:0] = _undo.refilling(container)
+                steps += _undo.refilling(container)
+        self.log.steps[:0] = steps
         self.nodes += [(node.__dict__, node.__dict__.copy()) for node in nodes]
 
     def read(self, value: Any) -> None:
         """Remembers the lists and dicts in an attribute: it may be of a module of another tree."""
+        if id(value) in self.remembered:
+            return
+        found: dict[int, Any] = {}
         pending = [value]
         while pending:
             item = pending.pop()
-            if isinstance(item, (list, tuple, dict)) and id(item) not in self.remembered:
-                if isinstance(item, tuple):
-                    self.remembered[id(item)] = item
-                else:
-                    self.remember((item,))
+            if isinstance(item, (list, tuple, dict)) and id(item) not in found:
+                found[id(item)] = item
                 pending.extend(item.values() if isinstance(item, dict) else item)
+        self.remember(item for item in found.values() if not isinstance(item, tuple))
+        self.remembered.update(found)
 
     def forget_values(self) -> None:
         """Lets go of every traced value, keeping which states were written."""

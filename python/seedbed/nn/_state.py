@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _compat, _undo, random
+from .. import _check, _compat, _undo, random
 from . import _describe, _draft, _pickle
 from ._draft import LOCK, UNSET, Content, Declared, MemberAxis, Refused
 from ._state_checks import (
@@ -64,6 +64,7 @@ class State:
     ) -> None:
         name = type(self).__name__
         tags = as_tags(tag)
+        _check.finite(value, "value")
         declared = None
         if (value is UNSET) == (init is None):
             what = "neither" if init is None else "both"
@@ -115,6 +116,7 @@ class State:
 
     def _setting(self, value: Any) -> list[_undo.Step[Any]]:
         """The steps that set the value, once it is checked."""
+        _check.finite(value, "value")
         draft = _draft.current()
         # One made in the call may be of a transformation inside of it, which it ends with.
         own = draft is None or id(self) in draft.created
