@@ -1,5 +1,6 @@
 """brainstate's modules: a call that fails or is interrupted leaves nothing behind."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -110,7 +111,7 @@ def test_an_interrupt_at_every_line_of_the_end(name):
     begin = ("settle",) if name == "vmap_init" else ("guard",)
     while True:
         at = At(FILES, len(outcomes) + 1, begin)
-        interrupted = at.run(lambda: call(cell))
+        interrupted = at.run(functools.partial(call, cell))
         new = picture(cell) != before
         if new:
             assert cell.h.value.shape == ((N, 6) if name == "vmap_init" else (6,)), at.where
@@ -200,7 +201,9 @@ FILTERED = {
 def test_a_filter_list_that_contains_itself(name):
     cell = Cell()
     before = picture(cell)
-    with pytest.raises(TypeError, match="^Invalid collection filter: .* more than 64 deep, or in t"):
+    with pytest.raises(
+        TypeError, match="^Invalid collection filter: .* more than 64 deep, or in t"
+    ):
         FILTERED[name](cell, endless())
     assert picture(cell) == before
 

@@ -5,6 +5,7 @@ what takes a call back after a first exception too.
 """
 
 import contextlib
+import functools
 import gc
 import threading
 from collections import OrderedDict
@@ -18,7 +19,7 @@ import pytest
 import seedbed as sb
 from lines import At, Interrupt
 from modules import picture, stream_position, values
-from seedbed import _stream, random
+from seedbed import _compat, _stream, random
 from seedbed.nn import _draft
 
 ROOT = Path(sb.__file__).parent
@@ -154,7 +155,7 @@ def test_an_interrupt_at_every_line_of_the_end(name):
     while True:
         before = before or whole(net)
         at = At(FILES, len(outcomes) + 1, END)
-        interrupted = at.run(lambda: call(net))
+        interrupted = at.run(functools.partial(call, net))
         assert_nothing_left_open()
         new = whole(net) != before
         if new:
@@ -218,3 +219,34 @@ def test_an_interrupt_at_every_line_after_one_that_came_too_late(name, monkeypat
         if at.left:
             break
     assert number >= 4
+
+
+def test_an_interrupt_at_every_line_of_the_first_read_of_a_declared_state():
+    busy()
+    files = FILES - {contextlib.__file__} | {str(ROOT / "nn" / "_state.py")}
+    state, outcomes = None, []
+    while True:
+        if state is None or state.initialized:
+            state = sb.nn.State(init=jax.nn.initializers.normal(), shape=(6,))
+        count = sb.random.get_state().count
+        interrupted = At(files, len(outcomes) + 1).run(functools.partial(getattr, state, "value"))
+        assert_nothing_left_open()
+        assert sb.random.get_state().count == count + state.initialized
+        assert random._innermost()._at.in_use()[1] == []
+        outcomes.append(state.initialized)
+        if not interrupted:
+            break
+    assert outcomes == sorted(outcomes) and outcomes[-1] and not outcomes[0]
+
+
+def test_an_interrupt_at_every_line_leaves_collections_on():
+    def use():
+        with _compat.collections_paused():
+            assert not gc.isenabled()
+
+    for number in range(1, 1000):
+        interrupted = At({_compat.__file__}, number).run(use)
+        assert gc.isenabled()
+        if not interrupted:
+            break
+    assert number > 4

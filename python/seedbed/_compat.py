@@ -302,9 +302,12 @@ def collections_paused() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
-    try:  # an interrupt may come between any two lines
-        gc.disable()
-        yield
+    try:  # an interrupt may come between any two lines, of the first `finally` too
+        try:
+            gc.disable()
+            yield
+        finally:
+            gc.enable()
     finally:
         gc.enable()
 

@@ -21,7 +21,7 @@ Step = functools.partial
 
 # Calls nothing of Python before the first step: for `finally`, where a function of Python could
 # be interrupted before its first line.
-run = functools.partial(deque, maxlen=0)
+run: functools.partial[deque[Any]] = functools.partial(deque, maxlen=0)
 
 
 def make(steps: Iterable[Step[Any]]) -> None:

@@ -15,7 +15,6 @@ from .. import _compat
 from . import _draft
 from ._draft import Declared, MemberAxis
 
-
 # More tags or axes than anyone has: an iterator without an end is refused, not gone through.
 _MOST = 1000
 
