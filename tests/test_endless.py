@@ -85,6 +85,23 @@ def test_a_module_within_a_filter_is_a_slip_wherever_it_is():
             init(module, axis_size=N, node_to_exclude=given)
 
 
+@pytest.mark.parametrize("framework", ["linen", "haiku", "nnx", "nnx only"])
+def test_filters_of_other_frameworks_too(framework):
+    key, x = jax.random.key(0), jnp.ones((2, 3))
+    with pytest.raises(TypeError, match="^Invalid collection filter: .* more than 64 deep, or in"):
+        if framework == "linen":
+            linen = pytest.importorskip("flax.linen")
+            sb.adapters.linen.ensemble(linen.Dense(4), N, shared=own())(key, x)
+        elif framework == "haiku":
+            haiku = pytest.importorskip("haiku")
+            made = haiku.transform(lambda x: haiku.Linear(4)(x))
+            sb.adapters.haiku.ensemble(made, N, shared=own())(key, x)
+        else:
+            nnx = pytest.importorskip("flax.nnx")
+            option = {"only" if "only" in framework else "shared": own()}
+            sb.adapters.nnx.ensemble(nnx.Linear, N, **option)
+
+
 # --- pytrees ----------------------------------------------------------------------------
 
 

@@ -81,6 +81,12 @@ def walk(filter: typing.Any, *, combined: bool = True) -> Iterator[typing.Any]:
             pending.pop()
 
 
+def check_end(filter: typing.Any, *, combined: bool = True) -> None:
+    """Refuses a filter that `walk` refuses; for filters of other libraries too."""
+    for _ in walk(filter, combined=combined):
+        pass
+
+
 class _Filter:
     """A filter that is compared, hashed and printed by the arguments it was made from."""
 
@@ -181,8 +187,7 @@ class _Combination(_Filter):
     __slots__ = ()
 
     def __init__(self, *filters: Filter) -> None:
-        for _ in walk(filters, combined=False):
-            pass
+        check_end(filters, combined=False)
         super().__init__(*map(_frozen, filters))
 
 
@@ -277,8 +282,7 @@ def to_predicate(filter: Filter) -> Predicate:
         >>> keep(("layers", 0, "bias"), "b"), keep(("layers", 0, "weight"), "w")
         (True, False)
     """
-    for _ in walk(filter):
-        pass
+    check_end(filter)
     return _compile(filter)
 
 

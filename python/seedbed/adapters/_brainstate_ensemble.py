@@ -110,8 +110,7 @@ def _batched(module: Any, states: Any) -> dict[tuple[Any, ...], Any]:
         raise TypeError(
             f"`module` must be a brainstate module; got {module!r} of type {type(module).__name__}"
         )
-    for _ in filters.walk(states):  # refuses what has no end
-        pass
+    filters.check_end(states)
     shared = to_predicate((NonBatchState, INIT_NO_BATCHING))
     chosen = to_predicate(... if states is None else states)
     return {

@@ -75,8 +75,7 @@ def _transform(fun: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 def _check_filters(*given: Any) -> None:
     """Refuses a filter without an end, before brainstate goes into it."""
     for one in given:
-        for _ in filters.walk(one):
-            pass
+        filters.check_end(one)
 
 
 _new_states = rebound(_mapping1.vmap_new_states, _vmap_new_states_transform=_transform)
