@@ -302,12 +302,9 @@ def collections_paused() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
-    try:  # an interrupt may come between any two lines, of the first `finally` too
-        try:
-            gc.disable()
-            yield
-        finally:
-            gc.enable()
+    try:
+        gc.disable()  # not before: an interrupt may come right after it
+        yield
     finally:
         gc.enable()
 
