@@ -16,7 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 import keyed
 from helpers import assert_same_bits, native_problem, run_python
-from seedbed import _cipher, _compat, _lowering, _native
+from lines import At
+from seedbed import _accelerate, _cipher, _compat, _lowering, _native
 from seedbed._accelerate import accelerate
 
 KEY = jax.random.key(42)
@@ -186,17 +187,36 @@ def test_an_exception_ends_it():
 def test_a_failure_half_way_changes_nothing(native, monkeypatch):
     swap, swapped = _lowering.swap_cpu_lowering, []
 
-    def fail(primitive, rule):
+    def fail(primitive, rule, undo):
         if len(swapped) == 2:
             raise KeyboardInterrupt
         swapped.append(primitive)
-        return swap(primitive, rule)
+        swap(primitive, rule, undo)
 
     monkeypatch.setattr(_lowering, "swap_cpu_lowering", fail)
     before = table()
     with pytest.raises(KeyboardInterrupt):
         accelerate()
     assert len(swapped) == 2 and table() == before and not accelerate.is_active()
+
+
+def test_an_interrupt_at_every_line_leaves_jax_as_it_was(native):
+    files, made = {_accelerate.__file__, _lowering.__file__}, []
+
+    def use():
+        made.append(accelerate())
+        made[-1].undo()
+
+    before = table()
+    for number in range(1, 1000):
+        at = At(files, number)
+        interrupted = at.run(use)
+        for one in made:  # nobody else can end what was not begun to be ended
+            one.undo()
+        assert table() == before and not accelerate.is_active(), at.where
+        if not interrupted:
+            break
+    assert number > 30
 
 
 def test_a_rule_that_someone_else_set_meanwhile_stays(native):

@@ -1,5 +1,6 @@
 """Collective calls whose methods raise or do what they must not: nothing has changed."""
 
+import contextlib
 import re
 
 import jax
@@ -119,6 +120,157 @@ def test_after_an_exception_the_next_call_gives_what_it_would_have_given():
         sb.nn.vmap_init_all_states([net, busy()], 0, ValueError, axis_size=3)
     sb.nn.vmap_init_all_states(net, axis_size=3)
     assert_values(net, vmapped(net, 3, call_key(number=1)))
+
+
+# --- the random stream --------------------------------------------------------------------
+
+
+class Seeds(sb.nn.Module):
+    """Moves streams in ``init_state``, as ``move`` says, and draws."""
+
+    def __init__(self, move, fails):
+        self.move, self.fails = move, fails
+        self.draws = sb.nn.ParamState(init=jax.nn.initializers.normal(), shape=(6,))
+
+    def init_state(self):
+        super().init_state()
+        self.move()
+        if self.fails:
+            raise RuntimeError("on purpose")
+
+    reset_state = init_state
+
+
+def _seed():
+    sb.random.seed(99)
+
+
+def _opened(stream):
+    def move():
+        with stream:
+            sb.random.set_state(sb.random.StreamState(*sb.random.get_state()[:2], 40))
+            sb.random.seed(98)
+
+    return move
+
+
+def _taken(stream):
+    def move():
+        with stream:
+            sb.random.next_key()
+        jax.random.split(stream.next_key())
+
+    return move
+
+
+ALL_CALLS = {
+    "init": sb.nn.init_all_states,
+    "reset": sb.nn.reset_all_states,
+    "vmap_init": lambda net: sb.nn.vmap_init_all_states(net, axis_size=2),
+    "vmap_reset": lambda net: sb.nn.vmap_reset_all_states(net, axis_size=2),
+    "vmap": lambda net: sb.nn.vmap(lambda net: net.init_state(), axis_size=2, out_states=net.draws)(
+        net
+    ),
+    "new_states": lambda net: sb.nn.vmap_new_states(
+        net.init_state, axis_size=2, out_states=net.draws
+    )(),
+}
+
+
+def _stream_of(call):
+    """One that the call may move: all but the single calls trace, where ours is refused."""
+    return sb.random.stream(jax.random.key(5)), call in ("init", "reset")
+
+
+@pytest.mark.parametrize("call", ALL_CALLS)
+@pytest.mark.parametrize("make", [lambda stream: _seed, _opened, _taken])
+def test_a_stream_that_a_failing_call_moved(call, make):
+    stream, single = _stream_of(call)
+    stream.next_key()
+    if make is _taken and not single:
+        make = lambda stream: _seed  # noqa: E731
+    net = Seeds(make(stream), True)
+    before = picture(net), stream.count, stream.key
+    with pytest.raises(RuntimeError, match="^on purpose"):
+        ALL_CALLS[call](net)
+    assert (picture(net), stream.count, stream.key) == before
+    assert jnp.array_equal(stream.next_key(), jax.random.fold_in(jax.random.key(5), 1))
+
+
+def test_the_ambient_stream_that_a_failing_call_moved():
+    with sb.random.stream(jax.random.key(5)) as stream:
+        sb.random.next_key()
+        for move in (_taken(stream), _opened(stream)):
+            with pytest.raises(RuntimeError, match="^on purpose"):
+                sb.nn.init_all_states(Seeds(move, True))
+            assert stream.count == 1 and stream._at.in_use()[1] == []
+
+
+@pytest.mark.parametrize("call", ALL_CALLS)
+def test_a_seed_takes_effect_when_the_call_has_succeeded(call):
+    net, seen = Seeds(_seed, False), []
+    net.move = lambda: (_seed(), seen.append(int(sb.random._process.stream.count)))
+    ALL_CALLS[call](net)
+    assert seen == [2]  # the stream of before, of which the call has a key
+    assert stream_position() == (0, 99, "threefry2x32", 0)
+    expected = Seeds(lambda: None, False)
+    sb.random.seed(11)
+    sb.random.next_key()
+    ALL_CALLS[call](expected)  # the seed changes no number of the call itself
+    assert_same_bits(net.draws.value, expected.draws.value)
+
+
+def test_the_last_seed_of_nested_calls_wins_and_a_failed_one_is_forgotten():
+    def nested(fails):
+        inner = Seeds(lambda: sb.random.seed(7), fails)
+
+        def move():
+            sb.random.seed(6)
+            with contextlib.suppress(RuntimeError):
+                sb.nn.init_all_states(inner)
+            assert stream_position_of_process() == (0, 11)
+
+        sb.random.seed(11)
+        sb.nn.init_all_states(Seeds(move, False))
+        return stream_position_of_process()
+
+    assert nested(False) == (0, 7) and nested(True) == (0, 6)
+
+
+def stream_position_of_process():
+    key = sb.random._process.stream.key
+    return tuple(map(int, jax.random.key_data(key)))
+
+
+def test_a_nested_call_that_fails_gives_its_key_back_to_its_node():
+    class Tries(sb.nn.Module):
+        def __init__(self, inner):
+            self.inner = inner
+
+        def init_state(self):
+            if self.inner() is not None:
+                with contextlib.suppress(RuntimeError):
+                    sb.nn.init_all_states(self.inner())
+            self.x = sb.nn.State(jax.random.normal(sb.random.next_key(), (6,)))
+
+    made = []
+    for inner in (None, Seeds(_seed, True)):
+        net = Tries(lambda inner=inner: inner)  # not in the tree, whose nodes are called anyway
+        sb.random.seed(11)
+        sb.nn.vmap_init_all_states(net, axis_size=2)
+        made.append(net.x.value)
+    assert_same_bits(made[1], made[0])
+
+
+@pytest.mark.parametrize("plan", [False, True])
+def test_functions_that_change_nothing_seed_nothing(plan):
+    net = Seeds(_seed, False)
+    before = picture(net)
+    if plan:
+        sb.nn.plan_init(net, axis_size=2)
+    else:
+        sb.nn.init_function(net)(jax.random.key(0))
+    assert picture(net) == before
 
 
 # --- values that no call may leave behind -----------------------------------------------

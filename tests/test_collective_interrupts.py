@@ -85,7 +85,7 @@ for i in range(ROUNDS):
     assert new or stopped
     assert (net.round, net.made) == ((others[0] + 1, [*others[1], others[0]]) if new else others)
     assert sb.random.get_state().count == count + new, where
-    assert sb.random._innermost()._free == []
+    assert sb.random._innermost()._at.in_use()[1] == []
     assert _draft.current() is None and free()
     if new:
         numbers = np.asarray(net.layers[0].weight.value).tobytes()[:8]

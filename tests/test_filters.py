@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+import itertools
 import pickle
 from types import SimpleNamespace
 
@@ -214,6 +215,27 @@ def test_nesting():
             to_predicate(absurd)
     with pytest.raises(TypeError, match="more than 64 deep"):
         Any(own)
+
+
+class Endless(list):
+    def __iter__(self):
+        return itertools.repeat(int)
+
+
+def test_a_filter_that_is_never_gone_through():
+    twice = [int]
+    for _ in range(60):
+        twice = [twice, twice]
+    combined = Any(int)
+    for _ in range(60):
+        combined = Any(combined, combined)
+    for absurd in (twice, combined, Endless([int])):
+        with pytest.raises(TypeError, match="^Invalid collection filter: more than 262144 filt"):
+            to_predicate(absurd)
+    for absurd in (twice, Endless([int])):
+        with pytest.raises(TypeError, match="^Invalid collection filter: more than 262144 filt"):
+            Not(absurd)
+    assert to_predicate(["a"] * 200_000 + [int])((), 3)
 
 
 FILTERS = [

@@ -49,9 +49,10 @@ STAGES = {
     "_execute": {"_compat", "_native", "_plan", "_reference", "_same", "_steps"},
     "_check": {"_compat", "_plan"},
     "_donate": {"_compat", "_plan"},
-    "_stream": {"_compat"},
+    "_undo": set(),
+    "_stream": {"_compat", "_undo"},
     "filters": set(),
-    "random": {"_compat", "_samplers", "_stream"},
+    "random": {"_compat", "_samplers", "_stream", "_undo"},
 }
 
 # The modules of `seedbed.nn`: each imports only from those before it, and from these stages.
@@ -69,6 +70,7 @@ NN_STAGES = {
         "_same",
         "_stream",
         "_trace",
+        "_undo",
         "filters",
         "random",
     ),
@@ -117,6 +119,7 @@ def test_nn_imports_one_way():
 def test_adapters_import_the_object_that_joins_the_stages():
     # Never a stage of planning or a backend: an adapter is a caller of `ensemble`.
     allowed = {"_check", "_compat", "_ensemble", "_plan", "_trace", "filters", "nn", "nn._members"}
+    allowed |= {"_stream", "_undo"}
     for path in (PACKAGE / "adapters").glob("*.py"):
         found = {
             name[2:] for name in imports(path.read_text(encoding="utf-8")) if name.startswith("..")

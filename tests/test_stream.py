@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 import seedbed as sb
 from helpers import run_python
-from seedbed import _compat, _stream
+from seedbed import _compat, _stream, _undo
 from seedbed.random import StreamState
 from streams import nth, plain, words
 
@@ -31,32 +31,61 @@ def state(key_data=(3, 4), impl="threefry2x32", count=2):
 # --- transactions -----------------------------------------------------------------------
 
 
+def spend(then=lambda key: None):
+    """The next key; given back if ``then`` raises."""
+    got = []
+
+    def use(key):
+        got.append(key)
+        then(key)
+        return []
+
+    sb.random._spend(use)
+    return got[0]
+
+
+def raises(error):
+    def then(key):
+        raise error
+
+    return then
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_a_failed_call_leaves_the_stream_as_it_was(error):
     sb.random.next_key()
     before = plain(sb.random.get_state())
-    with pytest.raises(error), sb.random._reserve() as key:
-        assert words(key) == nth(jax.random.key(11), 1)
-        raise error
+    got = []
+    with pytest.raises(error):
+        sb.random._spend(lambda key: got.append(key) or raises(error)(key))
+    assert words(got[0]) == nth(jax.random.key(11), 1)
     assert plain(sb.random.get_state()) == before
-    with sb.random._reserve() as again:
-        assert words(again) == words(key)
+    assert words(spend()) == words(got[0])
     assert sb.random.get_state().count == 2
 
 
 def test_nested_reservations_that_fail():
-    with pytest.raises(ValueError), sb.random._reserve():
-        with contextlib.suppress(KeyError), sb.random._reserve():
-            raise KeyError
+    def then(key):
+        with contextlib.suppress(KeyError):
+            spend(raises(KeyError))
         assert sb.random.get_state().count == 1
         raise ValueError
+
+    with pytest.raises(ValueError):
+        spend(then)
     assert sb.random.get_state().count == 0
 
 
 def test_a_key_used_inside_of_a_failed_call_is_not_handed_out_again():
-    with pytest.raises(ValueError), sb.random._reserve() as outer:
-        inner = sb.random.next_key()
+    got = []
+
+    def then(outer):
+        got.extend((outer, sb.random.next_key()))
         raise ValueError
+
+    with pytest.raises(ValueError):
+        spend(then)
+    outer, inner = got
     assert sb.random.get_state().count == 2
     assert words(sb.random.next_key()) == words(outer)
     assert words(sb.random.next_key()) == nth(jax.random.key(11), 2) != words(inner)
@@ -71,10 +100,13 @@ def test_a_key_that_cannot_be_made_is_not_counted():
     assert made.count == 0
 
 
-def test_a_ticket_of_before_set_state_is_void():
-    with pytest.raises(ValueError), sb.random._reserve():
+def test_a_key_of_before_set_state_is_not_given_back():
+    def then(key):
         sb.random.set_state(state(count=0))
         raise ValueError
+
+    with pytest.raises(ValueError):
+        spend(then)
     got = [words(sb.random.next_key()) for _ in range(3)]
     assert len(set(got)) == 3 and sb.random.get_state().count == 3
 
@@ -91,24 +123,29 @@ class Tickets(RuleBasedStateMachine):
 
     @rule(target=out)
     def take(self):
-        ticket, key = self.stream._take()
+        log = _undo.Log()
+        number, key = self.stream._take(log)
         smallest = next(n for n in range(len(self.used) + 1) if n not in self.used)
-        assert ticket.number == smallest and words(key) == nth(self.stream.key, smallest)
+        assert number == smallest and words(key) == nth(self.stream.key, smallest)
         self.used.add(smallest)
-        return ticket
+        return number, log
 
     @rule(ticket=consumes(out))
     def give_back(self, ticket):
-        self.stream._give_back(ticket)
-        self.used.remove(ticket.number)
+        number, log = ticket
+        _undo.run(log.back)
+        self.used.remove(number)
 
     @rule(ticket=consumes(out))
     def keep(self, ticket):
-        assert ticket.number in self.used
+        assert ticket[0] in self.used
 
     @invariant()
     def the_count_is_after_the_last_key_in_use(self):
         assert self.stream.count == max(self.used, default=-1) + 1
+        assert self.stream._at.in_use()[1] == [
+            n for n in range(self.stream.count) if n not in self.used
+        ]
 
 
 TestTickets = Tickets.TestCase
@@ -124,11 +161,12 @@ def test_threads_get_no_key_twice(fails):
             start.wait()
             mine = []
             for turn in range(2_000):
-                ticket, _ = made._take()
+                log = _undo.Log()
+                number, _ = made._take(log)
                 if fails and (turn + which) % 3 == 0:
-                    made._give_back(ticket)
+                    _undo.run(log.back)
                 else:
-                    mine.append(ticket.number)
+                    mine.append(number)
             numbers.extend(mine)
         except BaseException as error:
             failures.append(error)
@@ -143,8 +181,8 @@ def test_threads_get_no_key_twice(fails):
     assert len(numbers) == (10_667 if fails else 16_000)
     # What was given back is handed out before anything new.
     missing = sorted(set(range(made.count)) - set(numbers))
-    assert [made._take()[0].number for _ in missing] == missing
-    assert made._take()[0].number == max(*numbers, *missing) + 1
+    assert [made._take(None)[0] for _ in missing] == missing
+    assert made._take(None)[0] == max(*numbers, *missing) + 1
 
 
 def test_threads_get_keys_of_the_stream():
@@ -196,10 +234,13 @@ def test_a_state_is_of_the_innermost_stream():
 
 def test_set_state_forgets_what_was_given_back():
     made = sb.random._innermost()
-    tickets = [made._take()[0] for _ in range(3)]
-    made._give_back(tickets[0])
+    logs = [_undo.Log() for _ in range(3)]
+    for log in logs:
+        made._take(log)
+    _undo.run(logs[0].back)
     sb.random.set_state(state(count=7))
-    assert made._take()[0].number == 7
+    _undo.run(logs[1].back)
+    assert made._take(None)[0] == 7
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ _RULES: dict[str, Callable[..., Any]] = {
 }
 
 _lock = threading.Lock()
-_active = 0
+_active: set[object] = set()  # tokens of the calls in force
 _undo: list[Callable[[], None]] = []
 
 
@@ -62,28 +62,33 @@ class accelerate:
     def __init__(self, *, clear_caches: bool = False) -> None:
         self._lock = threading.Lock()
         self._undone = False
-        self._counted = False
+        self._token = object()
         reason = _cipher.why_not()
         if reason is not None:
             _refuse(reason)
             return
         if clear_caches:
             jax.clear_caches()  # type: ignore[no-untyped-call]
-        _enter()
-        self._counted = True
+        try:  # an interrupt may come between any two lines, also of what undoes them
+            try:
+                _enter(self._token)
+            except BaseException:
+                _leave(self._token)
+                raise
+        except BaseException:
+            _leave(self._token)
+            raise
 
     def undo(self) -> None:
         """Ends this call's effect. More than once is the same as once."""
         with self._lock:
-            counted, self._counted = self._counted, False
             self._undone = True
-            if counted:
-                _leave()
+            _leave(self._token)
 
     @staticmethod
     def is_active() -> bool:
         """Whether jax compiles threefry into native code now."""
-        return _active > 0
+        return bool(_active)
 
     def __enter__(self) -> accelerate:
         if self._undone:
@@ -91,7 +96,10 @@ class accelerate:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.undo()
+        try:
+            self.undo()
+        finally:
+            self.undo()
 
 
 def _refuse(reason: str) -> None:
@@ -109,27 +117,17 @@ def _refuse(reason: str) -> None:
         )
 
 
-def _enter() -> None:
-    global _active
+def _enter(token: object) -> None:
     with _lock:
         if not _active:
-            try:
-                for name, primitive in _compat.random_primitives.items():
-                    _undo.append(_lowering.swap_cpu_lowering(primitive, _RULES[name]))
-            except BaseException:
-                _put_back()
-                raise
-        _active += 1
+            for name, primitive in _compat.random_primitives.items():
+                _lowering.swap_cpu_lowering(primitive, _RULES[name], _undo)
+        _active.add(token)
 
 
-def _leave() -> None:
-    global _active
+def _leave(token: object) -> None:
     with _lock:
-        _active -= 1
-        if not _active:
-            _put_back()
-
-
-def _put_back() -> None:
-    while _undo:
-        _undo.pop()()
+        _active.discard(token)
+        while not _active and _undo:
+            _undo[-1]()
+            _undo.pop()

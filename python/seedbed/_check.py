@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,28 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
+def finite(value: Any, name: str) -> Any:
+    """A pytree that jax can go through: it does not contain itself.
+
+    Raises:
+        ValueError: it does, or it is nested deeper than Python's limit on recursion.
+    """
+    pending = [iter((value,))]
+    while pending:
+        for item in pending[-1]:
+            if isinstance(item, (list, tuple, dict)):
+                if len(pending) > sys.getrecursionlimit():
+                    raise ValueError(
+                        f"`{name}` must be a pytree that ends; got one that contains itself, or is "
+                        f"nested more than {sys.getrecursionlimit()} deep"
+                    )
+                pending.append(iter(list(item.values()) if isinstance(item, dict) else item))
+                break
+        else:
+            pending.pop()
+    return value
+
+
 def init_call(init: Any, args: tuple[Any, ...]) -> None:
     """Whether ``init(key, *args)`` fits the function's signature, where it has one."""
     try:
@@ -74,7 +97,7 @@ def keys(value: Any, count: int) -> list[Any]:
     """The leaves of a pytree of keys: each one key or ``count`` keys, typed or legacy."""
     if isinstance(value, (jax.Array, np.ndarray)):
         return [_key(value, count, "`key`")]
-    leaves = jax.tree_util.tree_leaves_with_path(value)
+    leaves = jax.tree_util.tree_leaves_with_path(finite(value, "key"))
     if not leaves or not leaves[0][0]:
         _key(value, count, "`key`")
     return [_key(leaf, count, f"`key{jax.tree_util.keystr(path)}`") for path, leaf in leaves]
@@ -121,7 +144,7 @@ def key_impl(value: Any) -> str:
 
 def axes(in_axes: Any, args: tuple[Any, ...], count: int) -> tuple[int | None, ...]:
     """The mapped axis of every argument leaf, with lengths checked."""
-    leaves = jax.tree_util.tree_leaves_with_path(args)
+    leaves = jax.tree_util.tree_leaves_with_path(finite(args, "args"))
     for path, leaf in leaves:
         if not array_like(leaf):
             raise TypeError(
@@ -146,6 +169,7 @@ def axes(in_axes: Any, args: tuple[Any, ...], count: int) -> tuple[int | None, .
 
 def spread(axes: Any, tree: Any, name: str = "in_axes") -> list[Any]:
     """One entry of ``axes``, a prefix of the tree ``tree``, for every leaf of it."""
+    finite(axes, name)
     if isinstance(axes, list):
         axes = tuple(axes)
     if name == "in_axes":

@@ -302,8 +302,8 @@ def collections_paused() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
-    gc.disable()
     try:
+        gc.disable()  # not before: an interrupt may come right after it
         yield
     finally:
         gc.enable()

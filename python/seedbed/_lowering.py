@@ -106,29 +106,31 @@ def for_export(context: Any) -> bool:
     return bool(context.module_context.lowering_parameters.for_export)
 
 
-def swap_cpu_lowering(primitive: Primitive, rule: Callable[..., Any]) -> Callable[[], None]:
+def swap_cpu_lowering(
+    primitive: Primitive, rule: Callable[..., Any], undo: list[Callable[[], None]]
+) -> None:
     """Lowers a primitive for the CPU by ``rule(rule so far, context, *operands, **params)``.
 
-    Returns:
-        A function that puts everything back, unless someone else has changed it since.
+    Args:
+        undo: gets, before anything is changed, a function that puts everything back, unless
+            someone else has changed it since.
     """
     global _swapped
-    _swapped = True
     table = _mlir._platform_specific_lowerings["cpu"]
     before = table.get(primitive)
-    so_far = (before or _mlir._lowerings[primitive]).rule
-    _mlir.register_lowering(primitive, functools.partial(rule, so_far), platform="cpu")
-    ours = table[primitive]
+    ours = functools.partial(rule, (before or _mlir._lowerings[primitive]).rule)
 
     def put_back() -> None:
-        if table.get(primitive) is not ours:
+        if getattr(table.get(primitive), "rule", None) is not ours:
             return
         if before is None:
             del table[primitive]
         else:
             table[primitive] = before
 
-    return put_back
+    undo.append(put_back)
+    _swapped = True
+    _mlir.register_lowering(primitive, ours, platform="cpu")
 
 
 def extend_lowerings(primitive: Primitive, rule: Callable[..., Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import operator
 import threading
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 
 from . import _compat
+from ._undo import Log, Step, make, run, setting
 
 _KEY = "one key (jax.random.key(0), or a legacy jax.random.PRNGKey(0))"
 
@@ -31,9 +31,28 @@ class StreamState(NamedTuple):
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls here
 
 
-class _Ticket(NamedTuple):
-    epoch: int
-    number: int
+class _Position:
+    """Where a stream is; `Stream._set_state` gives it another one.
+
+    Attributes:
+        key: the stream's key.
+        count: above the numbers of all keys in use.
+        free: numbers below ``count`` that were given back, in any order.
+    """
+
+    __slots__ = ("count", "free", "key")
+
+    def __init__(self, key: Any, count: int) -> None:
+        self.key = key
+        self.count = count
+        self.free: list[int] = []
+
+    def in_use(self) -> tuple[int, list[int]]:
+        """The number after the last key in use, and those below it that are free."""
+        count, free = self.count, set(self.free)
+        while count - 1 in free:
+            count -= 1
+        return count, sorted(number for number in free if number < count)
 
 
 class StreamLike(Protocol):
@@ -56,24 +75,20 @@ class Stream:
             # The caller may write to it later.
             with jax.ensure_compile_time_eval():
                 key = jax.device_put(np.array(key))
-        self._key = key
         self._home = _compat.trace_state()
         self._lock = threading.Lock()
-        self._count = 0
-        # Numbers below the count that were given back, ascending.
-        self._free: list[int] = []
-        # Tickets of before a `set_state` must not come back after it.
-        self._epoch = 0
+        self._at = _Position(key, 0)
 
     @property
     def key(self) -> Any:
         """The key that all others are derived from."""
-        return self._key
+        return self._at.key
 
     @property
     def count(self) -> int:
         """How many keys were handed out."""
-        return self._count
+        with self._lock:
+            return self._at.in_use()[0]
 
     def next_key(self) -> Any:
         """The next key of this stream, of the kind (typed or legacy) of the stream's own.
@@ -82,10 +97,10 @@ class Stream:
             RuntimeError: jax is tracing a function in which this stream was not made.
             OverflowError: all 2**32 keys were handed out.
         """
-        return self._take()[1]
+        return self._take(_call.get())[1]
 
-    def _take(self) -> tuple[_Ticket, Any]:
-        """The next key, and the ticket with which a caller that fails gives it back."""
+    def _take(self, outer: Log | None) -> tuple[int, Any]:
+        """The next key and its number, which ``outer`` gives back so that the next taker has it."""
         if _compat.trace_state() != self._home:
             raise RuntimeError(
                 "the ambient random stream was made outside of the function that jax is tracing "
@@ -93,33 +108,34 @@ class Stream:
                 "program, the same at every call. Give the function a key as an argument, and "
                 "inside it open `with seedbed.random.stream(key):`"
             )
-        taken: _Ticket | None = None
+        log = Log()
         try:
-            with self._lock:
-                key = self._key
-                number = self._free[0] if self._free else self._count
-                ticket = _Ticket(self._epoch, number)
-                # Nothing from here on is a call, so that no interrupt comes in between.
-                if self._free:
-                    del self._free[0]
-                else:
-                    self._count = number + 1
-                taken = ticket
-            return ticket, _fold_in(key, number)
-        except BaseException:
-            if taken is not None:
-                self._give_back(taken)
-            raise
+            try:
+                key, number = self._next(log)
+                key = _fold_in(key, number)
+                make(log.settled(outer))
+                return number, key
+            finally:
+                run(log.back)
+        finally:
+            run(log.back)
 
-    def _give_back(self, ticket: _Ticket) -> None:
-        """Returns a key that was not used, so that the next taker gets it."""
-        with self._lock:
-            if ticket.epoch != self._epoch:
-                return
-            bisect.insort(self._free, ticket.number)
-            while self._free and self._free[-1] == self._count - 1:
-                self._free.pop()
-                self._count -= 1
+    def _next(self, outer: Log) -> tuple[Any, int]:
+        """The stream's key and the next number."""
+        log = Log()
+        try:
+            log.hold(self._lock)
+            at = self._at
+            if at.free:
+                number = min(at.free)
+                take = Step(at.free.remove, number)
+            else:
+                number = at.count
+                take = setting(at, "count", number + 1)
+            outer.change(take, Step(at.free.append, number))
+            return at.key, number
+        finally:
+            run(log.back)
 
     def _at_top(self) -> None:
         if self._home != _compat.top_trace_state():
@@ -131,7 +147,7 @@ class Stream:
     def _get_state(self) -> StreamState:
         self._at_top()
         with self._lock:
-            key, count = self._key, self._count
+            key, (count, _) = self._at.key, self._at.in_use()
         with jax.ensure_compile_time_eval():
             words = np.array(jax.random.key_data(key) if is_typed(key) else key, np.uint32)
         return StreamState(
@@ -140,9 +156,9 @@ class Stream:
 
     def _set_state(self, key: Any, count: int) -> None:
         self._at_top()
+        log = _call.get() or Log()
         with self._lock:
-            self._key, self._count, self._free = key, count, []
-            self._epoch += 1
+            log.change(setting(self, "_at", _Position(key, count)), setting(self, "_at", self._at))
 
     def __enter__(self) -> Stream:
         _current.set((*_current.get(), self))
@@ -152,12 +168,15 @@ class Stream:
         _current.set(_current.get()[:-1])
 
     def __repr__(self) -> str:
-        return f"Stream({self._key!r}, count={self._count})"
+        return f"Stream({self.key!r}, count={self.count})"
 
 
 # The streams that are open here, the innermost last. A tuple and not tokens of `ContextVar`:
 # one stream may be open several times, and in several threads.
 _current: ContextVar[tuple[StreamLike, ...]] = ContextVar("seedbed_streams", default=())
+
+# How the innermost call here that is all or nothing takes back what it did to streams.
+_call: ContextVar[Log | None] = ContextVar("seedbed_call", default=None)
 
 
 def _fold_in(key: Any, number: int) -> Any:

@@ -15,7 +15,7 @@ A path is a tuple of attribute names, list indices and dictionary keys; the root
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import EllipsisType
 from typing import Union
 
@@ -40,6 +40,8 @@ _ACCEPTED = (
 
 # Far beyond what anyone writes, and far below Python's own limit on recursion.
 _MAX_DEPTH = 64
+# A list that has one list twice, which has one list twice, and so on, is never gone through.
+_MAX_PARTS = 2**18
 
 
 def _invalid(what: str) -> TypeError:
@@ -48,6 +50,41 @@ def _invalid(what: str) -> TypeError:
 
 def _too_deep() -> TypeError:
     return _invalid(f"filters nested more than {_MAX_DEPTH} deep, or in themselves")
+
+
+def walk(filter: typing.Any, *, combined: bool = True) -> Iterator[typing.Any]:
+    """A filter and all that it consists of, of any filter language that has lists.
+
+    The one door: whatever takes a filter comes by here before anything else goes into one.
+
+    Args:
+        combined: whether to go into `Any`, `All` and `Not` too.
+
+    Raises:
+        TypeError: the filter contains itself, or too much.
+    """
+    count = 0
+    pending = [iter((filter,))]
+    while pending:
+        for part in pending[-1]:
+            count += 1
+            if count > _MAX_PARTS:
+                raise _invalid(f"more than {_MAX_PARTS} filters, counted wherever they occur")
+            yield part
+            inner = part._args if combined and isinstance(part, _Combination) else part
+            if isinstance(inner, (list, tuple)):
+                if len(pending) > _MAX_DEPTH:
+                    raise _too_deep()
+                pending.append(iter(inner))
+                break
+        else:
+            pending.pop()
+
+
+def check_end(filter: typing.Any, *, combined: bool = True) -> None:
+    """Refuses a filter that `walk` refuses; for filters of other libraries too."""
+    for _ in walk(filter, combined=combined):
+        pass
 
 
 class _Filter:
@@ -150,7 +187,8 @@ class _Combination(_Filter):
     __slots__ = ()
 
     def __init__(self, *filters: Filter) -> None:
-        super().__init__(*(_frozen(filter, 0) for filter in filters))
+        check_end(filters, combined=False)
+        super().__init__(*map(_frozen, filters))
 
 
 class Any(_Combination):
@@ -244,12 +282,11 @@ def to_predicate(filter: Filter) -> Predicate:
         >>> keep(("layers", 0, "bias"), "b"), keep(("layers", 0, "weight"), "w")
         (True, False)
     """
-    return _compile(filter, 0)
+    check_end(filter)
+    return _compile(filter)
 
 
-def _compile(filter: typing.Any, depth: int) -> Predicate:
-    if depth > _MAX_DEPTH:
-        raise _too_deep()
+def _compile(filter: typing.Any) -> Predicate:
     # By identity: 1 == True, and an array's == is an array.
     if filter is True or filter is ... or isinstance(filter, Everything):
         return lambda path, obj: True
@@ -259,7 +296,7 @@ def _compile(filter: typing.Any, depth: int) -> Predicate:
         return _with_tag(filter)
     if isinstance(filter, (list, tuple, _Combination)):
         parts = filter._args if isinstance(filter, _Combination) else filter
-        inner = [_compile(part, depth + 1) for part in parts]
+        inner = [_compile(part) for part in parts]
         if isinstance(filter, All):
             return lambda path, obj: all(keep(path, obj) for keep in inner)
         if isinstance(filter, Not):
@@ -318,12 +355,10 @@ def _check_type(value: object) -> None:
         )
 
 
-def _frozen(filter: typing.Any, depth: int) -> typing.Any:
+def _frozen(filter: typing.Any) -> typing.Any:
     """``filter`` with its lists as tuples, so that it has a hash and nobody can change it."""
-    if depth > _MAX_DEPTH:
-        raise _too_deep()
     if isinstance(filter, (list, tuple)):
-        return tuple(_frozen(part, depth + 1) for part in filter)
+        return tuple(map(_frozen, filter))
     return filter
 
 

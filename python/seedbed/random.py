@@ -11,19 +11,29 @@ function here or in `jax.random`.
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import os
 import threading
+import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from . import _compat, _samplers
-from ._stream import Stream, StreamLike, StreamState, _current, check_key, check_state, is_typed
+from ._stream import (
+    Stream,
+    StreamLike,
+    StreamState,
+    _call,
+    _current,
+    check_key,
+    check_state,
+    is_typed,
+)
+from ._undo import Log, Step, make, run, setting
 
 if TYPE_CHECKING:
     from jax.random import *  # noqa: F403
@@ -33,14 +43,15 @@ else:
 __all__ = ["Stream", "StreamState", "get_state", "next_key", "seed", "set_state", "stream"]
 __all__ += list(_samplers.DROP_INS)
 
-_process: Stream | None = None
+_process: Any = types.SimpleNamespace(stream=None)
 _process_lock = threading.Lock()
 
 
 def seed(n: Any) -> None:
     """Starts the process-wide stream anew. Streams that `stream` opened are left alone.
 
-    Until the first call, that stream starts from the operating system's entropy.
+    Until the first call, that stream starts from the operating system's entropy. Inside a call on
+    a module (in its ``init_state``, say) the seed takes effect when the call has succeeded.
 
     Args:
         n: an integer, taken as ``jax.random.key(n)``; or a key, typed or legacy.
@@ -61,7 +72,6 @@ def seed(n: Any) -> None:
         >>> bool(key == jax.random.fold_in(jax.random.key(0), 0))
         True
     """
-    global _process
     if isinstance(n, (jax.Array, np.ndarray)) and (is_typed(n) or n.ndim):
         check_key(n, "n")
         if _compat.is_tracer(n):
@@ -75,8 +85,8 @@ def seed(n: Any) -> None:
         with jax.ensure_compile_time_eval():
             # Sent explicitly, for jax's transfer guard.
             fresh = _top_stream(jax.random.key(jax.device_put(np.int64(number))))
-    with _process_lock:
-        _process = fresh
+    log, begin = _call.get(), setting(_process, "stream", fresh)
+    make([begin] if log is None else [Step(log.later.append, begin)])
 
 
 def stream(key: Any) -> Stream:
@@ -179,28 +189,27 @@ class _using:
         _current.set(self._before)
 
 
-@contextlib.contextmanager
-def _reserve() -> Iterator[Any]:
-    """The next key; any exception in the block gives it back, so that the stream is as before."""
-    current = _innermost()
-    if not isinstance(current, Stream):
-        yield current.next_key()
-        return
-    ticket, key = current._take()
+def _spend(use: Callable[[Any], list[Step[Any]]]) -> None:
+    """Makes the changes that ``use`` made of the next key; if it fails, the key goes back."""
+    log, current = Log(), _innermost()
     try:
-        yield key
-    except BaseException:
-        current._give_back(ticket)
-        raise
+        try:
+            key = current._take(log)[1] if isinstance(current, Stream) else current.next_key()
+            make([*use(key), *log.settled(_call.get())])
+        finally:
+            run(log.back)
+    finally:
+        run(log.back)
 
 
 def _innermost() -> StreamLike:
-    global _process
     opened = _current.get()
     if opened:
         return opened[-1]
     with _process_lock:
-        process = _process = _process or _top_stream(_entropy())
+        if _process.stream is None:
+            _process.stream = _top_stream(_entropy())
+        process: Stream = _process.stream
     return process
 
 

@@ -67,10 +67,13 @@ def _alone() -> Iterator[None]:
     """States made inside are not seen by catchers outside: what they hold is of no use there."""
     catchers = TRACE_CONTEXT.new_state_catcher
     outer = list(catchers)
-    catchers.clear()
     try:
-        yield
-    finally:
+        try:
+            catchers.clear()
+            yield
+        finally:
+            catchers[:] = outer
+    finally:  # after a second interrupt
         catchers[:] = outer
 
 
@@ -174,9 +177,9 @@ class Call:
         self.first_run = jax.make_jaxpr(traced)(0)
         for state in TRACE_CONTEXT.state_stack[-1].states:
             if isinstance(state, RandomState):
+                self.random.append(state)
                 if not getattr(_here, "depth", 0):  # else the call around it recognises jax's own
                     vars(state)["split_key"] = functools.partial(split_key, state)
-                self.random.append(state)
 
     def _forget_first_run(self) -> None:
         """Gives what the first run left behind a value, or marks it as brainstate does."""
@@ -248,8 +251,8 @@ class Call:
         types = [_check.member_key_type(key) for key in keys]
         types += [_check.member_type(given[i], axes[i]) for i in mapped]
         member = _Member(self, fun, given, tree, keyed, mapped)
-        _here.depth = 1
         try:
+            _here.depth = 1
             closed = jax.make_jaxpr(member)(*types)
         finally:
             _here.depth = 0

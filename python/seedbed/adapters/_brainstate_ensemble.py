@@ -15,7 +15,7 @@ from brainstate.random import DEFAULT, RandomState
 from brainstate.transform._mapping_core import INIT_NO_BATCHING
 from brainstate.util.filter import to_predicate
 
-from .. import _check, _compat, _plan
+from .. import _check, _compat, _plan, filters
 from ._brainstate_keys import split_key
 
 
@@ -110,6 +110,7 @@ def _batched(module: Any, states: Any) -> dict[tuple[Any, ...], Any]:
         raise TypeError(
             f"`module` must be a brainstate module; got {module!r} of type {type(module).__name__}"
         )
+    filters.check_end(states)
     shared = to_predicate((NonBatchState, INIT_NO_BATCHING))
     chosen = to_predicate(... if states is None else states)
     return {

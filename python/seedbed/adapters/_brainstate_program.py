@@ -20,7 +20,7 @@ class NotNative(Exception):
 
 _showing = threading.local()  # .lists: for each block of this thread, what was made into text
 _swapping = threading.Lock()
-_blocks = 0
+_blocks: set[int] = set()
 _Tracer: Any = jax.core.Tracer
 _TEXTS = ("__repr__", "__str__", "__format__", "repr_in_unit", "display_in_unit")
 _own_repr: Callable[[Any], str] = _Tracer.__repr__
@@ -46,19 +46,19 @@ def _is_wanted(frame: Any) -> bool:
 @contextlib.contextmanager
 def shown() -> Iterator[list[Any]]:
     """The traced values of which this thread makes text inside; outside, jax is as it was."""
-    global _blocks
     texts: list[Any] = []
     lists = vars(_showing).setdefault("lists", [])
-    with _swapping:
-        _blocks += 1
-        _Tracer.__repr__ = _noted_repr
-    lists.append(texts)
-    try:
+    before = list(lists)
+    try:  # an interrupt may come between any two lines
+        with _swapping:
+            _blocks.add(id(texts))
+            _Tracer.__repr__ = _noted_repr
+        lists.append(texts)
         yield texts
     finally:
-        lists.pop()
+        lists[:] = before
         with _swapping:
-            _blocks -= 1
+            _blocks.discard(id(texts))
             if not _blocks:
                 _Tracer.__repr__ = _own_repr
 

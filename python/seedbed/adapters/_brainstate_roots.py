@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import types
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import jax
 from brainstate import State
 from brainstate.graph import Node
 from brainstate.random import DEFAULT
 
-from .. import _compat
+from .. import _compat, _stream, _undo
 
+T = TypeVar("T")
 _PLAIN = (str, bytes, int, float, complex, type(None), type, types.ModuleType, jax.Array)
 
 
@@ -164,8 +166,8 @@ class Snapshot:
     """Attributes, containers and states, to be put back as they were."""
 
     def __init__(self, roots: list[Any]) -> None:
-        self._kept: dict[int, tuple[Any, Any]] = {}
-        self._states: dict[int, tuple[Any, Any]] = {}
+        self._noted: dict[int, Any] = {}
+        self._steps: list[_undo.Step[Any]] = []
         for root in roots:
             if is_holder(root) or _is_object(root):
                 self._keep(root)
@@ -178,38 +180,53 @@ class Snapshot:
     def _keep(self, one: Any) -> None:
         if not isinstance(one, State):
             holder = holder_of(one)
-            self._kept.setdefault(id(holder), (holder, holder.copy()))
+            self._note(holder, _undo.refilling(holder))
+
+    def _note(self, one: Any, undo: list[_undo.Step[Any]]) -> None:
+        if id(one) not in self._noted:
+            noted = _undo.Step(self._noted.__setitem__, id(one), one)
+            _undo.make([noted, _undo.Step(self._steps.extend, undo)])
 
     def note(self, state: Any, value: Any) -> None:
         """Remembers what a state held, unless it is remembered already."""
-        self._states.setdefault(id(state), (state, value))
+        self._note(state, [_undo.Step(vars(state).__setitem__, "_value", value)])
 
     def note_trace(self, trace: Any) -> None:
         """Remembers what the states held that a brainstate trace has seen."""
         for state, value in zip(trace.states, trace.original_state_values, strict=True):
             self.note(state, value)
 
-    def restore(self) -> None:
-        for holder, copy in self._kept.values():
-            if isinstance(holder, list):
-                holder[:] = copy
-            else:
-                holder.clear()
-                holder.update(copy)
-        for state, value in self._states.values():
-            vars(state)["_value"] = value
+    def guard(self, body: Callable[[], T]) -> T:
+        """``body()``; after an exception all is as it was, also seedbed's random streams.
+
+        Written as `nn._draft.transacted` is.
+        """
+        around = _stream._call.get()
+        put_back = _undo.Step(_undo.run, map(operator.call, self._steps))
+        log = _undo.Log(
+            [
+                put_back,
+                _undo.Step(_stream._current.set, _stream._current.get()),
+                _undo.Step(_stream._call.set, around),
+            ]
+        )
+        try:
+            try:
+                _stream._call.set(log)
+                result = body()
+                _undo.make([_undo.Step(log.closing.remove, put_back), *log.settled(around)])
+                return result
+            finally:
+                _undo.run(log.back)
+        finally:
+            _undo.run(log.back)
 
 
-@contextlib.contextmanager
-def unchanged_on_failure(target: Any) -> Iterator[None]:
-    """For a call that runs once, without a trace of brainstate's."""
+def unchanged_on_failure(target: Any, body: Callable[[], T]) -> T:
+    """``body()``, a call that runs once, without a trace of brainstate's."""
     snapshot = Snapshot([target])
     snapshot.note(DEFAULT, vars(DEFAULT)["_value"])
     for place in walk([target]):
         if place.state is not None:
             snapshot.note(place.state, place.value)
-    try:
-        yield
-    except BaseException:
-        snapshot.restore()
-        raise
+    return snapshot.guard(body)

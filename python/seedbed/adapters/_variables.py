@@ -129,6 +129,7 @@ def _name(entry: Any) -> Any:
 
 
 def _picked(items: list[_Item], shared: Any) -> tuple[bool, ...]:
+    filters.check_end(shared)
     keep = filters.to_predicate(_by_path(shared, [_text(path) for path, _ in items]))
     picked = []
     for path, item in items:

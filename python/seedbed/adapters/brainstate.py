@@ -16,7 +16,7 @@ from brainstate.nn import _collective_ops as _ops
 from brainstate.transform import _mapping1
 from brainstate.util import filter as _filter
 
-from .. import _plan
+from .. import _plan, filters
 from ..nn import _methods
 from ._brainstate_call import Call, Planned, rebound, watched
 from ._brainstate_ensemble import Ensemble, forward, reset_members, unstack
@@ -49,6 +49,7 @@ _asked = threading.local()  # .plan: whether the next call of this thread only a
 
 def _transform(fun: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """What is behind `vmap_new_states`: brainstate's transform, run by seedbed where it can be."""
+    _check_filters(options.get("state_to_exclude"))
     if options.get("state_to_exclude") is not None:
         options["state_to_exclude"] = _filter.to_predicate(options["state_to_exclude"])
     _own(fun, **options)  # checks the options
@@ -60,20 +61,21 @@ def _transform(fun: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         only_plan, _asked.plan = getattr(_asked, "plan", False), False  # calls inside just run
         call = Call(fun, roots, snapshot, only_plan)
         try:
-            try:
-                return call.run(_own, options, args, kwargs)
-            except NotNative as reason:
-                if call.only_plan:
-                    raise ValueError(
-                        f"brainstate's own function runs this call: {reason}"
-                    ) from reason.__cause__
-            snapshot.restore()
-            return _own(watched(fun, snapshot), **options)(*args, **kwargs)
-        except BaseException:
-            snapshot.restore()
-            raise
+            return snapshot.guard(lambda: call.run(_own, options, args, kwargs))
+        except NotNative as reason:
+            if call.only_plan:
+                raise ValueError(
+                    f"brainstate's own function runs this call: {reason}"
+                ) from reason.__cause__
+        return snapshot.guard(lambda: _own(watched(fun, snapshot), **options)(*args, **kwargs))
 
     return run
+
+
+def _check_filters(*given: Any) -> None:
+    """Refuses a filter without an end, before brainstate goes into it."""
+    for one in given:
+        filters.check_end(one)
 
 
 _new_states = rebound(_mapping1.vmap_new_states, _vmap_new_states_transform=_transform)
@@ -123,6 +125,7 @@ def vmap_init_all_states(
             "back when a call fails"
         )
     size = _methods.check_axis_size(axis_size)
+    _check_filters(options.get("node_to_exclude"))
     _init_all(target, *init_args, axis_size=size, **options)
     return target
 
@@ -137,6 +140,7 @@ def vmap_call_all_fns(
 ) -> T:
     """`brainstate.nn.vmap_call_all_fns`: same arguments, same values, same random stream."""
     size = _methods.check_axis_size(axis_size)
+    _check_filters(options.get("node_to_exclude"))
     _call_all(target, fn_name, args, kwargs, axis_size=size, **options)
     return target
 
@@ -149,28 +153,29 @@ def vmap_reset_all_states(
     `reset_members` keeps it.
     """
     size = _methods.check_axis_size(axis_size)
+    _check_filters(options.get("node_to_exclude"))
     _reset_all(target, *reset_args, axis_size=size, **options)
     return target
 
 
 def call_all_fns(target: T, fn_name: str, *args: Any, **options: Any) -> T:
     """`brainstate.nn.call_all_fns`; after an exception all is as it was."""
-    with unchanged_on_failure(target):
-        _ops.call_all_fns(target, fn_name, *args, **options)
+    _check_filters(options.get("node_to_exclude"), *args[2:3])
+    unchanged_on_failure(target, lambda: _ops.call_all_fns(target, fn_name, *args, **options))
     return target
 
 
 def init_all_states(target: T, *init_args: Any, **options: Any) -> T:
     """`brainstate.nn.init_all_states`; after an exception all is as it was."""
-    with unchanged_on_failure(target):
-        _ops.init_all_states(target, *init_args, **options)
+    _check_filters(options.get("node_to_exclude"))
+    unchanged_on_failure(target, lambda: _ops.init_all_states(target, *init_args, **options))
     return target
 
 
 def reset_all_states(target: T, *reset_args: Any, **options: Any) -> T:
     """`brainstate.nn.reset_all_states`; after an exception all is as it was."""
-    with unchanged_on_failure(target):
-        _ops.reset_all_states(target, *reset_args, **options)
+    _check_filters(options.get("node_to_exclude"))
+    unchanged_on_failure(target, lambda: _ops.reset_all_states(target, *reset_args, **options))
     return target
 
 
@@ -186,8 +191,8 @@ def plan_init(target: Any, *init_args: Any, **options: Any) -> _plan.Plan:
 
 def plan_of(call: Callable[..., Any], *args: Any, **options: Any) -> _plan.Plan:
     """What a call of one of these functions, or of a function `vmap_new_states` made, would run."""
-    _asked.plan = True
     try:
+        _asked.plan = True
         call(*args, **options)
     except Planned as planned:
         plan: _plan.Plan = planned.plan
@@ -223,7 +228,7 @@ def ensemble(make: Callable[..., Any], size: int) -> Ensemble:
 # --- brainstate's own functions ---------------------------------------------------------
 
 _patching = threading.Lock()
-_patches = 0
+_patches: set[object] = set()
 
 
 @contextlib.contextmanager
@@ -242,14 +247,21 @@ def patched() -> Iterator[None]:
         >>> cell.h.value.shape
         (4, 6)
     """
-    global _patches
-    with _patching:
-        _patches += 1
-        _mapping1._vmap_new_states_transform = _transform
-    try:
-        yield
+    block = object()
+    try:  # an interrupt may come between any two lines, also of what ends the block
+        try:
+            with _patching:
+                _patches.add(block)
+                _mapping1._vmap_new_states_transform = _transform
+            yield
+        finally:
+            _unpatch(block)
     finally:
-        with _patching:
-            _patches -= 1
-            if not _patches:
-                _mapping1._vmap_new_states_transform = _own
+        _unpatch(block)
+
+
+def _unpatch(block: object) -> None:
+    with _patching:
+        _patches.discard(block)
+        if not _patches:
+            _mapping1._vmap_new_states_transform = _own

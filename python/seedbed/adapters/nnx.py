@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .. import _plan
+from .. import _plan, filters
 from ._model import ModelEnsemble, TakenApart
 
 _TAG = "seedbed"
@@ -313,6 +313,7 @@ def _rngs(given: Any) -> Any:
 
 
 def _filter(given: Any, name: str) -> Callable[..., bool]:
+    filters.check_end(given)
     try:
         predicate: Callable[..., bool] = nnx.filterlib.to_predicate(given)
     except (TypeError, ValueError):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _compat
+from .. import _check, _compat
 from . import _draft, _traverse
 from ._draft import UNSET, Draft
 
@@ -52,22 +52,27 @@ def assign_state_values(
     draft = Draft(members=False)
     outer = _draft.current()
     draft.members = outer is not None and outer.members
-    with _draft.transaction(draft):
-        states = _traverse.walk(target).states
+    unexpected: list[Any] = []
+    assigned: set[Any] = set()
+    states: dict[Any, Any] = {}
+
+    def assign() -> None:
+        states.update(_traverse.walk(target).states)
         names = _traverse.dotted_paths(states)
-        by_tuple = any(isinstance(path, tuple) for path in given)
-        unexpected, assigned = [], set()
         with _draft.active(draft):
             for path, value in given.items():
                 known = path if isinstance(path, tuple) else names.get(path)
                 if known not in states:
                     unexpected.append(path)
                     continue
-                value = jax.tree.map(_array, value)
+                value = jax.tree.map(_array, _check.finite(value, f"state_by_abs_path[{path!r}]"))
                 _check_same(known, states[known], value)
                 states[known].value = value
                 assigned.add(known)
         draft.publish()
+
+    _draft.transacted(draft, assign)
+    by_tuple = any(isinstance(path, tuple) for path in given)
     missing = [path for path in states if path not in assigned]
     return unexpected, missing if by_tuple else [_traverse.dotted(path) for path in missing]
 

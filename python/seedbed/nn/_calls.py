@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 from . import _draft, _finish, _members, _traverse
 from ._commit import check_axes, commit, settle
 from ._draft import Draft, Refused
 from ._inputs import inputs_of, states_by_axis
-from ._keys import Keys, reserved
+from ._keys import Keys, call_key
 from ._methods import Methods
 from ._state import State
 from ._state_checks import as_tags
 from ._traverse import Path
 
 
-def call_once(
-    found: Methods, key: Any, on_publish: Callable[[], None] | None = None
-) -> dict[Path, Any]:
+def call_once(found: Methods, key: Any = None) -> dict[Path, Any]:
     """Calls the methods for a single model; returns the values written, by path.
 
-    Nothing is published without ``on_publish``, which is called when that is done.
+    With a key nothing is published; without, it is one of the ambient stream.
     """
     outer = _draft.current()
     members = outer is not None and outer.members
     draft = Draft(members, renews=found.initialises)
-    with _draft.transaction(draft):
+
+    def run() -> dict[Path, Any]:
         tree = _start(draft, found)
         if found.initialises:
             for path, state in tree.states.items():
@@ -38,7 +36,7 @@ def call_once(
                         "members, and is read while a single model is initialised"
                     )
                     draft.contents[id(state)] = content._replace(value=Refused(why, True))
-        keys = Keys(key)
+        keys = Keys(call_key() if key is None else key)
         with _draft.active(draft):
             found(keys)
             _finish.draw_created(draft, found.target, keys)
@@ -46,12 +44,11 @@ def call_once(
             written = {
                 path: state.value for path, state in after.items() if id(state) in draft.written
             }
-        if on_publish is not None:
-            draft.on_publish = on_publish
+        if key is None:
             settle(draft, found.target, found.initialises)
-        else:
-            draft.restore_containers()
-    return written
+        return written
+
+    return _draft.transacted(draft, run)
 
 
 def _start(draft: Draft, found: Methods) -> _traverse.Tree:
@@ -73,20 +70,22 @@ def call_members(
     donate: bool = False,
 ) -> None:
     as_tags(state_tag)  # refused before anything runs
-    with reserved() as reservation:
-        key = reservation.key
-        draft = Draft(members=True, on_publish=reservation.use, renews=found.initialises)
-        with _draft.transaction(draft):
-            job, axes, before = record_members(
-                found, draft, key, size, state_to_exclude, in_states, out_states
-            )
-            check_axes(job, axes)
-            run: _members.Runner = _members.nested if _nested(draft) else _members.fused
-            # Inside of another call the old values may yet be wanted back.
-            if donate and draft.outer is None:
-                run = functools.partial(_members.fused, old=job.replaced(before))
-            _, values = job.run(key, run)
-            commit(job, values, axes, found.target, found.initialises, state_tag)
+    draft = Draft(members=True, renews=found.initialises)
+
+    def run() -> None:
+        key = call_key()
+        job, axes, before = record_members(
+            found, draft, key, size, state_to_exclude, in_states, out_states
+        )
+        check_axes(job, axes)
+        way: _members.Runner = _members.nested if _nested(draft) else _members.fused
+        # Inside of another call the old values may yet be wanted back.
+        if donate and draft.outer is None:
+            way = functools.partial(_members.fused, old=job.replaced(before))
+        _, values = job.run(key, way)
+        commit(job, values, axes, found.target, found.initialises, state_tag)
+
+    _draft.transacted(draft, run)
 
 
 def _nested(draft: Draft) -> bool:

@@ -10,7 +10,6 @@ from . import _draft, _members, _traverse
 from ._calls import call_members, call_once, record_members
 from ._draft import Draft
 from ._foreign import takes_brainstate
-from ._keys import reserved
 from ._methods import check_axis_size, methods
 
 T = TypeVar("T")
@@ -48,8 +47,7 @@ def call_all_fns(
         AttributeError: a node has no such method.
     """
     found = methods(target, fn_name, args, kwargs, node_to_exclude, fn_if_not_exist)
-    with reserved() as reservation:
-        call_once(found, reservation.key, reservation.use)
+    call_once(found)
     return target
 
 
@@ -212,11 +210,13 @@ def plan_init(
     size = check_axis_size(axis_size)
     found = methods(target, "init_state", init_args, init_kwargs, node_to_exclude)
     draft = Draft(members=True, renews=True)
-    with _draft.transaction(draft):
+
+    def run() -> Any:
         key = _members.dummy_key()
         job, *_ = record_members(found, draft, key, size, state_to_exclude, in_states, None)
-        draft.restore_containers()
         return job.plan(key)
+
+    return _draft.transacted(draft, run)
 
 
 def init_function(

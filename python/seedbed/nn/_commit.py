@@ -66,11 +66,11 @@ def commit(
 
 def settle(draft: Draft, target: Any, initialises: bool) -> None:
     """Publishes a call; one that initialises keeps the `State` objects that were there."""
-    with LOCK:
-        if initialises:
-            _keep_objects(draft, target)
-            draft.renewed |= set(draft.written)
-        draft.publish()
+    draft.log.hold(LOCK)
+    if initialises:
+        _keep_objects(draft, target)
+        draft.renewed |= set(draft.written)
+    draft.publish()
 
 
 def _keep_objects(draft: Draft, target: Any) -> None:

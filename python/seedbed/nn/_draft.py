@@ -3,7 +3,7 @@
 While a draft is active, in one thread, what that thread writes into states and module
 attributes goes to the draft, and reading looks there first. So no other thread ever sees a
 traced value or half a module, and an exception only has to drop the draft. `Draft.publish`
-makes everything real at once.
+makes everything real in one step (`_undo`), which an interrupt finds made or not begun.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from .. import _compat, _stream
+from .. import _compat, _stream, _undo
 from . import _tap
+
+T = TypeVar("T")
 
 # Held while a draft is published and while several states are read as one.
 LOCK = threading.RLock()
@@ -86,11 +88,13 @@ class Draft:
         members: whether the call runs for one member among many (under a trace).
         base: the trace in which the call was made.
         home: the trace that the call's states live in meanwhile.
+        outer, around: the draft and the log of the call around this one.
         contents: what states hold, by identity; also the inputs of the call.
         written: states written, in order, with `contents` as they were first; by identity.
         created: states made during the call, by identity.
         made: modules made during the call, by identity.
-        on_publish: called when everything has become real.
+        log: how to take back what the call does to lists, dictionaries and random streams.
+        published: whether everything has become real.
         renews: whether the call initialises, so that what is written need not have the
             members of what was there.
         renewed: states that an initialisation inside the call wrote, by identity.
@@ -99,7 +103,7 @@ class Draft:
         drawn: which node drew a declared state, by identity of the state.
         before: the modules of the tree at the start of the call, by path.
         attributes: attributes set or deleted, by identity of the module and name.
-        containers: lists and dicts of the tree as they were, to restore on failure.
+        containers: lists and dicts of the tree, and what was in them.
         nodes: the same for the attributes of modules, where they were set past the draft.
     """
 
@@ -107,11 +111,13 @@ class Draft:
     base: Any = None
     home: Any = None
     outer: Draft | None = None
+    around: _undo.Log | None = None
     contents: dict[int, Content] = field(default_factory=dict)
     written: dict[int, Any] = field(default_factory=dict)
     created: dict[int, Any] = field(default_factory=dict)
     made: dict[int, Any] = field(default_factory=dict)
-    on_publish: Callable[[], None] = lambda: None
+    log: _undo.Log = field(default_factory=_undo.Log)
+    published: bool = False
     renews: bool = False
     renewed: set[int] = field(default_factory=set)
     retagged: dict[int, tuple[Any, frozenset[str]]] = field(default_factory=dict)
@@ -122,6 +128,7 @@ class Draft:
     owners: dict[int, Any] = field(default_factory=dict)
     containers: list[tuple[Any, Any]] = field(default_factory=list)
     nodes: list[tuple[Any, Any]] = field(default_factory=list)
+    remembered: dict[int, Any] = field(default_factory=dict)
     # Which states' values go through a tap (`_tap`), with the values before it and the states
     # of the taps.
     taps: Callable[[Any], bool] | None = None
@@ -131,23 +138,30 @@ class Draft:
     # --- states -------------------------------------------------------------------------
 
     def create(self, state: Any, content: Content) -> None:
-        self.created[id(state)] = state
-        self.write(state, content)
+        steps = self.writing(state, content)
+        _undo.make([_undo.Step(self.created.__setitem__, id(state), state), *steps])
 
     def write(self, state: Any, content: Content) -> None:
-        self.written[id(state)] = state
+        _undo.make(self.writing(state, content))
+
+    def writing(self, state: Any, content: Content) -> list[_undo.Step[Any]]:
+        """What writes into a state. Steps, for an interrupt in a method that goes on after it."""
         # Within a transformation inside the call there is nothing that outlives it.
         outermost = _compat.trace_state() == self.home
-        self.untapped[id(state)] = value = content.value
+        tapped = value = content.value
         # The calls around this one may exclude the state as well.
         draft: Draft | None = self if outermost else None
         while draft is not None:
             if draft.taps is not None and draft.taps(state):
                 number = _tap.fresh()
                 draft.tapped[number] = state
-                value = _tap.tap(value, number)
+                tapped = _tap.tap(tapped, number)
             draft = draft.outer
-        self.contents[id(state)] = content._replace(value=value)
+        return [
+            _undo.Step(self.written.__setitem__, id(state), state),
+            _undo.Step(self.untapped.__setitem__, id(state), value),
+            _undo.Step(self.contents.__setitem__, id(state), content._replace(value=tapped)),
+        ]
 
     def value(self, state: Any) -> Any:
         """What the call wrote last into a state."""
@@ -170,10 +184,30 @@ class Draft:
             if not (number in known or number in self.created or number in self.renewed):
                 yield state
 
-    def remember(self, containers: Iterable[Any], nodes: Iterable[Any]) -> None:
+    def remember(self, containers: Iterable[Any], nodes: Iterable[Any] = ()) -> None:
         """Notes what lists, dicts and modules hold, for when the call fails."""
-        self.containers = [(container, container.copy()) for container in containers]
-        self.nodes = [(node.__dict__, node.__dict__.copy()) for node in nodes]
+        steps: list[_undo.Step[Any]] = []
+        for container in containers:
+            if id(container) not in self.remembered:
+                self.remembered[id(container)] = container
+                self.containers.append((container, container.copy()))
+                steps += _undo.refilling(container)
+        self.log.steps[:0] = steps
+        self.nodes += [(node.__dict__, node.__dict__.copy()) for node in nodes]
+
+    def read(self, value: Any) -> None:
+        """Remembers the lists and dicts in an attribute: it may be of a module of another tree."""
+        if id(value) in self.remembered:
+            return
+        found: dict[int, Any] = {}
+        pending = [value]
+        while pending:
+            item = pending.pop()
+            if isinstance(item, (list, tuple, dict)) and id(item) not in found:
+                found[id(item)] = item
+                pending.extend(item.values() if isinstance(item, dict) else item)
+        self.remember(item for item in found.values() if not isinstance(item, tuple))
+        self.remembered.update(found)
 
     def forget_values(self) -> None:
         """Lets go of every traced value, keeping which states were written."""
@@ -198,68 +232,75 @@ class Draft:
 
     # --- the end ------------------------------------------------------------------------
 
-    def restore_containers(self) -> None:
-        for container, before in reversed(self.containers):
-            if _same_items(container, before):
-                continue
-            if isinstance(container, dict):
-                container.clear()
-                container.update(before)
-            else:
-                container[:] = before
-        for attributes, before in reversed(self.nodes):
+    def drop_traced(self) -> None:
+        """Before a call is taken back: the traced values too that modules were given past it."""
+        for attributes, before in () if self.published else self.nodes:
             for name, value in list(attributes.items()):
                 if value is before.get(name, DELETED) or not _holds_tracer(value):
                     continue
+                undo = _undo.Step(attributes.pop, name, None)
                 if name in before:
-                    attributes[name] = before[name]
-                else:
-                    del attributes[name]
+                    undo = _undo.Step(attributes.__setitem__, name, before[name])
+                self.log.steps.append(undo)
 
     def publish(self) -> None:
-        """Makes everything real, or hands it to the draft of the call around this one."""
+        """Makes everything real, or hands it to the draft of the call around this one.
+
+        In one step, after which the call is not taken back any more.
+        """
         self._check_home()
-        if self.outer is not None:
-            for number, state in self.written.items():
-                content = self.contents[number]._replace(value=self.value(state))
-                if number not in self.created:
-                    self.outer.write(state, content)
-                elif self.home is not self.base or state._home == self.home:
-                    # Otherwise made in a transformation inside the call, and gone with it.
-                    state._home = self.base
-                    self.outer.create(state, content)
-            self.outer.containers += self.containers
-            self.outer.nodes += self.nodes
-            for module in self.made.values():
-                object.__setattr__(module, "_home", self.base)
-            self.outer.made.update(self.made)
-            self.outer.renewed |= self.renewed
-            self.outer.retagged.update(self.retagged)
-            for module, name, value in self.assignments():
-                self.outer.set_attribute(module, name, value)
-            return
-        with LOCK:
-            undo: list[tuple[Any, ...]] = []
-            try:
-                for number, state in self.written.items():
-                    undo.append((state, "_content", state._content))
-                    state._content = self.contents[number]
-                for number, (state, tags) in self.retagged.items():
-                    if number not in self.written:
-                        undo.append((state, "_content", state._content))
-                    state._content = state._content._replace(tags=tags)
-                for state in self.created.values():
-                    state._home = self.base
-                for module in self.made.values():
-                    object.__setattr__(module, "_home", self.base)
-                for module, name, value in self.assignments():
-                    undo.append((module, name, own_attributes(module).get(name, DELETED)))
-                    _assign(module, name, value)
-                self.on_publish()
-            except BaseException:
-                for owner, name, value in reversed(undo):
-                    _assign(owner, name, value)
-                raise
+        self.log.hold(LOCK)
+        steps = self._into_states() if self.outer is None else self._into(self.outer)
+        steps += self.log.settled(self.around)
+        _undo.make([*steps, _undo.setting(self, "published", True)])
+
+    def _into_states(self) -> list[_undo.Step[Any]]:
+        steps: list[_undo.Step[Any]] = []
+
+        def change(do: _undo.Step[Any], undo: _undo.Step[Any]) -> None:
+            steps.extend((do, _undo.Step(self.log.steps.append, undo)))
+
+        contents = {n: (state, self.contents[n]) for n, state in self.written.items()}
+        for number, (state, tags) in self.retagged.items():
+            content = contents[number][1] if number in contents else state._content
+            contents[number] = state, content._replace(tags=tags)
+        for state, content in contents.values():
+            undo = _undo.setting(state, "_content", state._content)
+            change(_undo.setting(state, "_content", content), undo)
+        for made in [*self.created.values(), *self.made.values()]:
+            steps.append(_undo.setting(made, "_home", self.base))
+        for module, name, value in self.assignments():
+            before = own_attributes(module).get(name, DELETED)
+            if value is not DELETED or before is not DELETED:
+                change(_assigning(module, name, value), _assigning(module, name, before))
+        return steps
+
+    def _into(self, outer: Draft) -> list[_undo.Step[Any]]:
+        steps: list[_undo.Step[Any]] = []
+        for number, state in self.written.items():
+            content = self.contents[number]._replace(value=self.value(state))
+            if number not in self.created:
+                steps += outer.writing(state, content)
+            elif self.home is not self.base or state._home == self.home:
+                # Otherwise made in a transformation inside the call, and gone with it.
+                steps.append(_undo.setting(state, "_home", self.base))
+                steps.append(_undo.Step(outer.created.__setitem__, number, state))
+                steps += outer.writing(state, content)
+        for module in self.made.values():
+            steps.append(_undo.setting(module, "_home", self.base))
+        attributes = dict(outer.attributes)
+        for number, values in self.attributes.items():
+            attributes[number] = {**attributes.get(number, {}), **values}
+        return [
+            *steps,
+            _undo.Step(outer.containers.extend, self.containers),
+            _undo.Step(outer.nodes.extend, self.nodes),
+            _undo.Step(outer.made.update, self.made),
+            _undo.Step(outer.renewed.update, self.renewed),
+            _undo.Step(outer.retagged.update, self.retagged),
+            _undo.Step(outer.owners.update, self.owners),
+            _undo.Step(outer.attributes.update, attributes),
+        ]
 
     def _check_home(self) -> None:
         """What was made outside of the function that jax traces must not hold its values."""
@@ -275,14 +316,6 @@ class Draft:
                     "tracing (jit, vmap, grad, scan, ...), and would be left with traced values. "
                     "Make it inside, or use `seedbed.nn.split` and `merge`"
                 )
-
-
-def _same_items(left: Any, right: Any) -> bool:
-    if isinstance(left, dict):
-        if list(left) != list(right):
-            return False
-        left, right = left.values(), right.values()
-    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
 
 
 def _holds_tracer(value: Any) -> bool:
@@ -328,11 +361,8 @@ def tags(state: Any) -> frozenset[str]:
     return content(state).tags
 
 
-def _assign(owner: Any, name: str, value: Any) -> None:
-    if value is not DELETED:
-        object.__setattr__(owner, name, value)
-    elif name in own_attributes(owner):
-        object.__delattr__(owner, name)
+def _assigning(owner: Any, name: str, value: Any) -> _undo.Step[None]:
+    return _undo.deleting(owner, name) if value is DELETED else _undo.setting(owner, name, value)
 
 
 def own_attributes(owner: Any) -> dict[str, Any]:
@@ -362,18 +392,29 @@ def active(draft: Draft) -> Iterator[Draft]:
         _CURRENT.reset(token)
 
 
-@contextlib.contextmanager
-def transaction(draft: Draft) -> Iterator[Draft]:
-    """Runs a call that ends with `Draft.publish`; on any exception nothing has happened."""
-    draft.outer = current()
+def transacted(draft: Draft, body: Callable[[], T]) -> T:
+    """``body()``, a call that ends with `Draft.publish`; without that, nothing has happened.
+
+    In particular after an exception. Not a ``with`` block: an interrupt can come between a block
+    and the first line of what ends it, and here only between C functions. The second ``finally``
+    is for a second interrupt within the first.
+    """
+    draft.outer, draft.around = current(), _stream._call.get()
     draft.base = draft.home = _compat.trace_state()
-    streams = _stream._current.get()
+    log = draft.log = _undo.Log(
+        [
+            # An interrupt may have come where what was opened inside had no chance to do it.
+            _undo.Step(_CURRENT.set, draft.outer),
+            _undo.Step(_stream._current.set, _stream._current.get()),
+            _undo.Step(_stream._call.set, draft.around),
+        ]
+    )
     try:
-        yield draft
-    except BaseException:
-        draft.restore_containers()
-        raise
+        try:
+            _stream._call.set(log)
+            return body()
+        finally:
+            draft.drop_traced()
+            _undo.run(log.back)
     finally:
-        # An interrupt may have come where what was opened inside had no chance to do it.
-        _CURRENT.set(draft.outer)
-        _stream._current.set(streams)
+        _undo.run(log.back)

@@ -44,7 +44,7 @@ def _is_brainstate(target: Any) -> bool:
     package = sys.modules.get("brainstate.graph")
     if package is None:
         return False
-    entries = list(_entries(target, set()))
+    entries = list(_entries(target))
     theirs = [entry for entry in entries if isinstance(entry, package.Node)]
     # brainstate passes over other things in a container.
     if theirs and any(isinstance(entry, Module) for entry in entries):
@@ -55,11 +55,14 @@ def _is_brainstate(target: Any) -> bool:
     return bool(theirs)
 
 
-def _entries(target: Any, seen: set[int]) -> Iterator[Any]:
+def _entries(target: Any) -> Iterator[Any]:
     """What is in a target: itself, or what is in a list, tuple or dictionary, however deep."""
-    if not isinstance(target, (list, tuple, Mapping)):
-        yield target
-    elif id(target) not in seen:
-        seen.add(id(target))
-        for entry in target.values() if isinstance(target, Mapping) else target:
-            yield from _entries(entry, seen)
+    seen: set[int] = set()
+    pending = [target]
+    while pending:
+        item = pending.pop()
+        if not isinstance(item, (list, tuple, Mapping)):
+            yield item
+        elif id(item) not in seen:
+            seen.add(id(item))
+            pending.extend(item.values() if isinstance(item, Mapping) else item)

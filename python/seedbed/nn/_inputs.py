@@ -25,15 +25,24 @@ def states_by_axis(given: Any, name: str) -> list[tuple[State, int]]:
     """
     accepted = "a State, several (a list, or what Module.states returns), or {axis: states}"
     pairs: list[tuple[State, int]] = []
+    seen: set[int] = set()
+
+    def add(state: State, axis: int) -> None:
+        # At once: an iterator may repeat one state for ever.
+        if id(state) in seen:
+            raise ValueError(f"`{name}` has {state._name()} twice")
+        seen.add(id(state))
+        pairs.append((state, axis))
 
     def refuse(what: Any) -> TypeError:
         return TypeError(f"`{name}` must be {accepted}; got {what!r} of type {type(what).__name__}")
 
     def several(states: Any, axis: int) -> None:
         if isinstance(states, State):
-            pairs.append((states, axis))
+            add(states, axis)
         elif isinstance(states, _traverse.Node):
-            pairs.extend((state, axis) for state in _traverse.walk(states).states.values())
+            for state in _traverse.walk(states).states.values():
+                add(state, axis)
         elif isinstance(states, Mapping):
             several(list(states.values()), axis)
         elif isinstance(states, Iterable) and not isinstance(states, (str, bytes)):
@@ -49,11 +58,6 @@ def states_by_axis(given: Any, name: str) -> list[tuple[State, int]]:
             several(states, operator.index(axis))
     elif given is not None:
         several(given, 0)
-    seen: set[int] = set()
-    for state, _ in pairs:
-        if id(state) in seen:
-            raise ValueError(f"`{name}` has {state._name()} twice")
-        seen.add(id(state))
     return pairs
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
-from .. import _compat, _stream, random
+from .. import _compat, _stream, _undo, random
 from . import _traverse
 from ._traverse import Path
 
@@ -22,7 +20,9 @@ class KeyStream:
     def __init__(self, key: Any, path: Path | None) -> None:
         self.key = key
         self.path = path
-        self.count = 0
+        # How many were handed out; apart, for `Log`s to hold without the traced key.
+        self._count = [0]
+        self._call = _stream._call.get()
         self._home = _compat.trace_state()
         self._base: Any = None
 
@@ -37,8 +37,14 @@ class KeyStream:
             )
         if self._base is None:
             self._base = self.key if self.path is None else _folded(self.key, self.path)
-        key = _stream._fold_in(self._base, self.count)
-        self.count += 1
+        (number,) = self._count
+        key = _stream._fold_in(self._base, number)
+        take = _undo.Step(self._count.__setitem__, 0, number + 1)
+        call = _stream._call.get()
+        if call is None or call is self._call:
+            _undo.make([take])
+        else:  # a call inside of the one that this stream ends with
+            call.change(take, _undo.Step(self._count.__setitem__, 0, number))
         return key
 
 
@@ -69,39 +75,14 @@ class Keys:
         return random._using(self.of(path))
 
 
-class Reservation:
-    """The key of a call, which goes back to the ambient stream unless it was used."""
-
-    def __init__(self) -> None:
-        self.key: Any = None
-        self.used = False
-
-    def use(self) -> None:
-        """To be called when the numbers made with the key can be seen."""
-        self.used = True
-
-
-@contextlib.contextmanager
-def reserved() -> Iterator[Reservation]:
-    """The one key of a collective call, given back to the ambient stream if the call fails.
+def call_key() -> Any:
+    """The one key of a collective call, which the ambient stream gets back if the call fails.
 
     In a function that jax traces and that started no stream of its own there is no such key;
     a call without random numbers runs there all the same. It gets the exception, to be raised
     when a key is asked for.
     """
-    reservation = Reservation()
-    stream, ticket = random._innermost(), None
     try:
-        if isinstance(stream, _stream.Stream):
-            ticket, reservation.key = stream._take()
-        else:
-            reservation.key = stream.next_key()
+        return random.next_key()
     except RuntimeError as refusal:
-        reservation.key = refusal
-    try:
-        yield reservation
-    except BaseException:
-        # Not after an interrupt at the very end, nor when this generator is left open by one.
-        if isinstance(stream, _stream.Stream) and ticket is not None and not reservation.used:
-            stream._give_back(ticket)
-        raise
+        return refusal

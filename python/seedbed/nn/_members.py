@@ -117,7 +117,7 @@ class Members:
                 for item in [*self.inputs, *self.shared]:
                     value = item.tree.unflatten([next(values) for _ in item.leaves])
                     draft.contents[id(item.state)] = item.content._replace(value=value)
-                result = call(keys, rebuild(list(values)))
+                result = _check.finite(call(keys, rebuild(list(values))), "result")
                 returned = [leaf for leaf in jax.tree.leaves(result) if _kept(leaf)]
                 _finish.draw_created(draft, target, keys, returned)
                 _finish.check_attributes(draft)

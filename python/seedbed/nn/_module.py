@@ -101,7 +101,7 @@ class Module(_traverse.Node):
     # During a call, what is set waits in the call's draft, where only this thread sees it.
 
     def __getattribute__(self, name: str) -> Any:
-        draft = _draft.current()
+        draft = innermost = _draft.current()
         while draft is not None:
             pending = draft.attributes.get(id(self))
             if pending is not None and name in pending:
@@ -110,7 +110,10 @@ class Module(_traverse.Node):
                     raise AttributeError(f"{kind!r} object has no attribute {name!r}")
                 return pending[name]
             draft = draft.outer
-        return object.__getattribute__(self, name)
+        value = object.__getattribute__(self, name)
+        if innermost is not None and isinstance(value, _CONTAINERS) and name != "__dict__":
+            innermost.read(value)
+        return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _RESERVED:
@@ -156,6 +159,7 @@ class Module(_traverse.Node):
         return _picture(self)
 
 
+_CONTAINERS = (list, tuple, dict)
 _RESERVED = ("members", "nodes", "states")
 
 

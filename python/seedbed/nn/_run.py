@@ -15,7 +15,7 @@ from . import _draft, _foreign, _loop, _members, _traverse
 from ._commit import check_axes, commit
 from ._draft import Draft
 from ._inputs import inputs_of, shared_of, states_by_axis
-from ._keys import Keys, reserved
+from ._keys import Keys, call_key
 from ._methods import check_axis_size
 from ._state import State
 from ._state_checks import as_tags
@@ -101,36 +101,34 @@ def vmap(
                 sizes.append((f"the state {_traverse.dotted(path)!r}", state.members))
         sizes += _lengths(given)
         size = agreed([*sizes, *arguments.sizes], "vmap", bool(modules))
-        with reserved() as reservation:
-            key = reservation.key
-            draft = Draft(members=True, on_publish=reservation.use)
-            with _draft.transaction(draft):
-                draft.remember(tree.containers, tree.nodes.values())
-                states = tree.states.values()
-                inputs = inputs_of(draft, states, given, size, paths, renews=False)
-                taken = {id(item.state) for item in inputs}
-                own = taken | {id(state) for state, _ in written}
-                shared = shared_of(state for state in states if id(state) not in taken)
-                job = _members.Members(
-                    draft, size, inputs, shared, arguments.leaves, arguments.axes
-                )
-                job.record(
-                    lambda keys, rebuilt: _with_keys(keys, fn, rebuilt, kwargs),
-                    key,
-                    target=target,
-                    exclude=lambda path, state: (
-                        not (id(state) in own or id(state) in draft.created)
-                    ),
-                    rebuild=arguments.rebuild,
-                )
-                job.refuse_shared_draws()
-                axes = {id(item.state): item.axis for item in inputs}
-                axes |= {id(state): axis for state, axis in written}
-                check_axes(job, axes)
-                result, values = job.run(key, _runner(draft, chunk_size, loop))
-                out = _placed(job, result, out_axes)
-                commit(job, values, axes, target, False, None)
-        return out
+        draft = Draft(members=True)
+
+        def call() -> Any:
+            key = call_key()
+            draft.remember(tree.containers, tree.nodes.values())
+            states = tree.states.values()
+            inputs = inputs_of(draft, states, given, size, paths, renews=False)
+            taken = {id(item.state) for item in inputs}
+            own = taken | {id(state) for state, _ in written}
+            shared = shared_of(state for state in states if id(state) not in taken)
+            job = _members.Members(draft, size, inputs, shared, arguments.leaves, arguments.axes)
+            job.record(
+                lambda keys, rebuilt: _with_keys(keys, fn, rebuilt, kwargs),
+                key,
+                target=target,
+                exclude=lambda path, state: not (id(state) in own or id(state) in draft.created),
+                rebuild=arguments.rebuild,
+            )
+            job.refuse_shared_draws()
+            axes = {id(item.state): item.axis for item in inputs}
+            axes |= {id(state): axis for state, axis in written}
+            check_axes(job, axes)
+            result, values = job.run(key, _runner(draft, chunk_size, loop))
+            out = _placed(job, result, out_axes)
+            commit(job, values, axes, target, False, None)
+            return out
+
+        return _draft.transacted(draft, call)
 
     functools.update_wrapper(run, fn, updated=())
     return run
@@ -207,30 +205,32 @@ def vmap_new_states(
         sizes = [("axis_size", axis_size)] if axis_size is not None else []
         sizes += _lengths(given)
         size = agreed([*sizes, *arguments.sizes], "vmap_new_states")
-        with reserved() as reservation:
-            key = reservation.key
-            draft = Draft(members=True, on_publish=reservation.use)
-            with _draft.transaction(draft):
-                inputs = inputs_of(draft, [], given, size, {}, renews=False)
-                job = _members.Members(draft, size, inputs, [], arguments.leaves, arguments.axes)
-                named = _members.named_axis(axis_name, spmd_axis_name)
-                job.record(
-                    lambda keys, rebuilt: _with_keys(keys, function, rebuilt, {}),
-                    key,
-                    target=None,
-                    exclude=exclude,
-                    rebuild=arguments.rebuild,
-                    axis_name=axis_name,
-                )
-                allowed = {id(item.state) for item in inputs} | {id(state) for state, _ in written}
-                _check_preexisting(draft, allowed)
-                axes = {id(item.state): item.axis for item in inputs}
-                axes |= {id(state): axis for state, axis in written}
-                check_axes(job, axes)
-                result, values = job.run(key, named or _runner(draft, None, False))
-                out = _placed(job, result, out_axes)
-                commit(job, values, axes, None, False, state_tag)
-        return out
+        draft = Draft(members=True)
+
+        def call() -> Any:
+            key = call_key()
+            inputs = inputs_of(draft, [], given, size, {}, renews=False)
+            job = _members.Members(draft, size, inputs, [], arguments.leaves, arguments.axes)
+            named = _members.named_axis(axis_name, spmd_axis_name)
+            job.record(
+                lambda keys, rebuilt: _with_keys(keys, function, rebuilt, {}),
+                key,
+                target=None,
+                exclude=exclude,
+                rebuild=arguments.rebuild,
+                axis_name=axis_name,
+            )
+            allowed = {id(item.state) for item in inputs} | {id(state) for state, _ in written}
+            _check_preexisting(draft, allowed)
+            axes = {id(item.state): item.axis for item in inputs}
+            axes |= {id(state): axis for state, axis in written}
+            check_axes(job, axes)
+            result, values = job.run(key, named or _runner(draft, None, False))
+            out = _placed(job, result, out_axes)
+            commit(job, values, axes, None, False, state_tag)
+            return out
+
+        return _draft.transacted(draft, call)
 
     functools.update_wrapper(run, fun)
     return run

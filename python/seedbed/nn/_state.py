@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _compat, random
+from .. import _check, _compat, _undo, random
 from . import _describe, _draft, _pickle
 from ._draft import LOCK, UNSET, Content, Declared, MemberAxis, Refused
 from ._state_checks import (
@@ -64,6 +64,7 @@ class State:
     ) -> None:
         name = type(self).__name__
         tags = as_tags(tag)
+        _check.finite(value, "value")
         declared = None
         if (value is UNSET) == (init is None):
             what = "neither" if init is None else "both"
@@ -111,6 +112,11 @@ class State:
 
     @value.setter
     def value(self, value: Any) -> None:
+        _undo.make(self._setting(value))
+
+    def _setting(self, value: Any) -> list[_undo.Step[Any]]:
+        """The steps that set the value, once it is checked."""
+        _check.finite(value, "value")
         draft = _draft.current()
         # One made in the call may be of a transformation inside of it, which it ends with.
         own = draft is None or id(self) in draft.created
@@ -134,9 +140,8 @@ class State:
         content = content._replace(value=value)
         if draft is None:
             check_traced(home, value)
-            self._content = content
-        else:
-            draft.write(self, content)
+            return [_undo.setting(self, "_content", content)]
+        return draft.writing(self, content)
 
     @property
     def declared(self) -> bool:
@@ -314,12 +319,15 @@ class State:
         declared = _draft.content(self).declared
         if declared is None:
             raise TypeError(f"{self._name()} was not declared with `init` and `shape`")
-        with random._reserve() as key:
-            # Not made canonical here: jax warns of what it truncates.
-            dtype = declared_dtype(declared) if declared.dtype is None else declared.dtype
+        # Not made canonical here: jax warns of what it truncates.
+        dtype = declared_dtype(declared) if declared.dtype is None else declared.dtype
+
+        def draw(key: Any) -> list[_undo.Step[Any]]:
             value = declared.init(key, declared.shape, dtype)
             check_drawn(self, declared, value)
-            self.value = value
+            return self._setting(value)
+
+        random._spend(draw)
 
     # --- copies -------------------------------------------------------------------------
 

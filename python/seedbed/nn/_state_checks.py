@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,9 @@ from .. import _compat
 from . import _draft
 from ._draft import Declared, MemberAxis
 
+# More tags or axes than anyone has: an iterator without an end is refused, not gone through.
+_MOST = 1000
+
 
 def as_tags(tag: Any) -> frozenset[str]:
     if tag is None:
@@ -21,15 +25,15 @@ def as_tags(tag: Any) -> frozenset[str]:
     if isinstance(tag, str):
         return frozenset((tag,))
     try:
-        tags = frozenset(tag)
+        tags = list(itertools.islice(tag, _MOST + 1))
     except TypeError:
-        tags = frozenset((None,))
-    if not all(isinstance(one, str) for one in tags):
+        tags = [None]
+    if len(tags) > _MOST or not all(isinstance(one, str) for one in tags):
         raise TypeError(
             f"`tag` must be a string, several strings, or None; got {tag!r} of type "
             f"{type(tag).__name__}"
         )
-    return tags
+    return frozenset(tags)
 
 
 def declared_dtype(declared: Declared) -> Any:
@@ -38,8 +42,9 @@ def declared_dtype(declared: Declared) -> Any:
 
 def as_shape(name: str, shape: Any) -> tuple[int, ...]:
     try:
-        sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-        if any(isinstance(size, (bool, np.bool_)) for size in sizes):
+        several = isinstance(shape, Iterable)
+        sizes = tuple(itertools.islice(shape, _MOST + 1)) if several else (shape,)
+        if len(sizes) > _MOST or any(isinstance(size, (bool, np.bool_)) for size in sizes):
             raise TypeError
         sizes = tuple(size.__index__() for size in sizes)
         if any(size < 0 for size in sizes):

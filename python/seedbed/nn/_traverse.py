@@ -262,14 +262,10 @@ def predicate(filter: Any) -> Any:
     Raises:
         TypeError: the filter is not one.
     """
-    pending = [filter]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, Node):
+    for part in filters.walk(filter):
+        if isinstance(part, Node):
             raise TypeError(
-                f"Invalid collection filter: the module {type(item).__name__} itself; use its "
+                f"Invalid collection filter: the module {type(part).__name__} itself; use its "
                 "path, filters.PathContains('name'), or lambda path, node: node is module"
             )
-        if isinstance(item, (list, tuple)) and len(item) < 1000:
-            pending.extend(item)
     return filters.to_predicate(filter)

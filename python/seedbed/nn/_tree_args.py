@@ -37,7 +37,7 @@ def take_apart(args: tuple[Any, ...], in_axes: Any) -> Arguments:
     Raises:
         TypeError, ValueError: ``in_axes`` does not fit the arguments.
     """
-    every, tree = jax.tree_util.tree_flatten_with_path(args)
+    every, tree = jax.tree_util.tree_flatten_with_path(_check.finite(args, "args"))
     if isinstance(in_axes, (tuple, list)) and len(in_axes) != len(args):
         raise ValueError(
             f"`in_axes` has {len(in_axes)} entries for {len(args)} positional arguments; give one "
