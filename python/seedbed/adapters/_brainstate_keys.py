@@ -14,8 +14,7 @@ def split_key(state: Any, n: Any = None, backup: bool = False) -> Any:
     """`RandomState.split_key`: the same keys, made natively and without a program for each n."""
     key = state.value
     threefry = _compat.is_key(key.dtype) and _generators.is_threefry(_generators.of(key))
-    native = threefry and _compat.partitionable() and not _generators.keys_watched()
-    if backup or not native or key.ndim:
+    if backup or not (threefry and _compat.partitionable()) or key.ndim:
         return type(state).split_key(state, n, backup)
     if n is None:
         state.value, second = _single(_pair(), key)
