@@ -568,6 +568,21 @@ def test_an_ensemble_has_what_vmap_new_states_makes():
     assert repr(ensemble).endswith(f"<lambda>, {N})")
 
 
+@pytest.mark.parametrize("impl", ["rbg", "threefry2x32"])
+def test_members_of_keys_that_draw_for_the_whole(impl):
+    def make():
+        return bs.nn.init_all_states(Cell())
+
+    ensemble, key = adapter.ensemble(make, N), jax.random.key(5, impl=impl)
+    for keys in (key, jax.random.split(key, N)):
+        whole = values(ensemble(keys))
+        for i in (1, -1):
+            expected = jax.tree.map(lambda leaf: leaf[i], whole)  # noqa: B023
+            assert_same_bits(values(ensemble.member(keys, i)), expected)
+        picked = jax.tree.map(lambda leaf: leaf[jnp.array([2, 0])], whole)
+        assert_same_bits(values(ensemble.members(keys, [2, 0])), picked)
+
+
 def test_unstack_forward_and_reset():
     def make():
         return bs.nn.init_all_states(Cell())

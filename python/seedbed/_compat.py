@@ -193,16 +193,23 @@ def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
     return inner
 
 
-def equations(jaxpr: Any) -> Iterator[JaxprEqn]:
-    """Every equation of a jaxpr and of those inside of its equations, each jaxpr once."""
+def bodies(jaxpr: Any) -> Iterator[Any]:
+    """A jaxpr and those inside of its equations, each once."""
     pending, seen = [jaxpr], {id(jaxpr)}
     while pending:
-        for eqn in pending.pop().eqns:
-            yield eqn
+        body = pending.pop()
+        yield body
+        for eqn in body.eqns:
             for inner in core.jaxprs_in_params(eqn.params):
                 if id(inner) not in seen:
                     seen.add(id(inner))
                     pending.append(inner)
+
+
+def equations(jaxpr: Any) -> Iterator[JaxprEqn]:
+    """Every equation of a jaxpr and of those inside of its equations."""
+    for body in bodies(jaxpr):
+        yield from body.eqns
 
 
 _REMAT = ("checkpoint", "remat", "remat2")

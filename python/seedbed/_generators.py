@@ -19,7 +19,8 @@ _PARTS = ("split", "random_bits", "fold_in")
 # Implementations with the bits of threefry2x32: jax's own, and that of `prng`.
 _threefry: list[Any] = [_compat.threefry_prng_impl]
 
-# Primitives that draw for a batch as a whole, from words and not from keys.
+# Primitives that make keys of what is none, and those that draw from words, for a batch as a whole.
+_MAKES_KEYS = frozenset({"random_seed", "random_wrap"})
 _OF_THE_BATCH = frozenset({"rng_bit_generator", "rng_uniform"})
 
 
@@ -112,25 +113,26 @@ def drawing(jaxpr: Any, given: Sequence[Any]) -> Drawing:
         given: the implementation of each key, which legacy ones do not show in a jaxpr.
     """
     impls = {id(impl): impl for impl in given}
-    batched = False
-
-    def note(variables: Iterable[Any]) -> None:
-        for variable in variables:
+    alone = True
+    for body in _compat.bodies(jaxpr):
+        for variable in (*body.constvars, *body.invars):
             dtype = getattr(variable.aval, "dtype", None)
-            if not isinstance(dtype, np.dtype) and dtype is not None and _compat.is_key(dtype):
+            if dtype is not None and _compat.is_key(dtype):
                 impl = _compat.key_impl(dtype)
                 impls[id(impl)] = impl
-
-    note((*jaxpr.constvars, *jaxpr.invars))
-    for eqn in _compat.equations(jaxpr):
-        note((*eqn.invars, *eqn.outvars))
-        batched = batched or eqn.primitive.name in _OF_THE_BATCH
+        for eqn in body.eqns:
+            name = eqn.primitive.name
+            if name in _MAKES_KEYS:
+                impl = eqn.params["impl"]
+                impls[id(impl)] = impl
+            elif name in _OF_THE_BATCH:
+                alone = False
     other = foreign(impls.values())
     partitionable = _compat.partitionable()
     return Drawing(
         other,
         tuple([partitionable and is_threefry(impl) for impl in given]),
-        other is None and not batched,
+        other is None and alone,
         keys_watched(),
     )
 
