@@ -386,7 +386,7 @@ def test_traced_indices_beyond_32_bits(key):
         with jax.enable_x64(True):
             assert_same_bits(jax.jit(make.members)(key, index), expected)
             assert_same_bits(jax.jit(make.member)(key, index[2]), make.member(key, 2**32 + 1))
-            start = jax.jit(lambda start: make.members(key, start + jnp.arange(2, dtype=kind)))
+            start = jax.jit(lambda start: make.members(key, start + jnp.arange(2, dtype=start.dtype)))
             assert_same_bits(start(index[0]), expected[:2])
     make = sb.ensemble(words, 2**32)
     index = np.array([2**32 - 1, 2**31, 0], np.uint32)

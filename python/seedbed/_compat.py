@@ -97,10 +97,9 @@ def trace_context() -> Hashable:
         config.jax_default_matmul_precision,
         config.jax_debug_nans,
         config.jax_enable_custom_prng,
-        config.jax_debug_key_reuse,
     )
     if _jax_trace_context is None:
-        return settings
+        return (settings, config.jax_debug_key_reuse)
     return (settings, _jax_trace_context())
 
 

@@ -33,7 +33,8 @@ def from_threefry(key: Any) -> Any:
         key: threefry2x32 keys of any shape: typed, or legacy words ``uint32[..., 2]``.
 
     Returns:
-        Typed keys of that shape, with the same words.
+        Typed keys of that shape, with the same words; to jax's check for keys used twice they are
+        new ones, as of `jax.random.wrap_key_data`.
 
     Raises:
         TypeError: ``key`` is not an array of threefry2x32 keys.
@@ -54,7 +55,8 @@ def to_threefry(key: Any) -> Any:
         key: keys of `impl`, of any shape.
 
     Returns:
-        Typed keys of that shape, with the same words.
+        Typed keys of that shape, with the same words; to jax's check for keys used twice they are
+        new ones, as of `jax.random.wrap_key_data`.
 
     Raises:
         TypeError: ``key`` is not an array of keys of `impl`.

@@ -134,6 +134,7 @@ def get_state() -> StreamState:
 
     Raises:
         RuntimeError: the stream was made inside a function that jax is tracing.
+        ValueError: its keys are of an implementation that jax does not find by its name.
 
     Example:
         >>> import seedbed as sb
