@@ -568,6 +568,26 @@ def test_an_ensemble_has_what_vmap_new_states_makes():
     assert repr(ensemble).endswith(f"<lambda>, {N})")
 
 
+@pytest.mark.parametrize("impl", ["rbg", "threefry2x32"])
+def test_members_of_keys_that_draw_for_the_whole(impl):
+    def make():
+        return bs.nn.init_all_states(Cell())
+
+    def of(whole, index):
+        return {
+            path: value if path == ("shared",) else jax.tree.map(lambda leaf: leaf[index], value)
+            for path, value in whole.items()
+        }
+
+    ensemble, key = adapter.ensemble(make, N), jax.random.key(5, impl=impl)
+    for keys in (key, jax.random.split(key, N)):
+        whole = values(ensemble(keys))
+        for i in (1, -1):
+            assert_same_bits(values(ensemble.member(keys, i)), of(whole, i))
+        some = ensemble.members(keys, [2, 0])
+        assert_same_bits(values(some), of(whole, jnp.array([2, 0])))
+
+
 def test_unstack_forward_and_reset():
     def make():
         return bs.nn.init_all_states(Cell())

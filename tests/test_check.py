@@ -190,6 +190,27 @@ def test_legacy_keys_refused_by_setting(key):
             sb.ensemble(fresh_init, 3)(jax.random.key_data(key))
 
 
+def test_a_legacy_key_under_another_default(init):
+    # Its words are right for jax's own default, so the message names the setting.
+    setting = r"uint32 with a last axis of 4 under jax_default_prng_impl='rbg'$"
+    words = jax.random.PRNGKey(0)
+    with jax.default_prng_impl("rbg"):
+        with pytest.raises(TypeError, match=rf"`key` must be one key .* shape \(2,\), .*{setting}"):
+            sb.ensemble(init, 5)(words)
+        with pytest.raises(TypeError, match=rf"`key\['a'\]` must be one key .*{setting}"):
+            sb.ensemble(init, 5).member({"a": words}, 0)
+        with pytest.raises(TypeError, match=rf"`key` must be one key .*{setting}"):
+            sb.random.stream(words)
+        with pytest.raises(TypeError, match=rf"`n` must be one key .*{setting}"):
+            sb.random.seed(words)
+        state = sb.random.StreamState(np.zeros(2, np.uint32), None, 0)
+        with pytest.raises(ValueError, match=r"of shape \(4,\) under jax_default.*'rbg'; got .2,."):
+            sb.random.set_state(state)
+    with pytest.raises(TypeError, match=r"with a last axis of 2$"):
+        sb.ensemble(init, 5)(np.zeros(4, np.uint32))
+    assert init.calls == 0
+
+
 # --- members ----------------------------------------------------------------------------
 
 
@@ -330,6 +351,55 @@ def test_errors_of_init_pass_through(key, name):
     with pytest.raises(type(direct.value)) as ours:
         sb.ensemble(init, 3)(key)
     assert str(ours.value).splitlines()[:1] == str(direct.value).splitlines()[:1]
+
+
+@pytest.mark.parametrize(
+    ("index", "size"),
+    [
+        (np.array([2**32, 2**32 + 1], np.uint64), 2**33),  # becomes [0, 1]
+        (np.array([2**32 - 1, 2**32]), 2**33),
+        (np.array([5], np.uint32), 2**32 + 1),
+        (np.array([2**31]), 2**31 + 1),  # becomes [-2**31]
+        (np.array([1], np.int8), 2**31 + 1),
+    ],
+    ids=str,
+)
+def test_traced_indices_that_wrap(key, index, size):
+    # Where a compiled function begins, jax keeps the low 32 bits, and what was lost is not seen.
+    make = sb.ensemble(fresh_init, size)
+    message = rf"`{{}}` is traced and of dtype u?int32, .* size={size} members wrap.*jax.enable_x64"
+    with pytest.raises(TypeError, match=message.format("index")):
+        jax.jit(make.members)(key, index)
+    with pytest.raises(TypeError, match=message.format("i")):
+        jax.jit(make.member)(key, index[-1])
+
+
+def test_traced_indices_beyond_32_bits(key):
+    # The way out, and the last that 32 bits hold.
+    def words(key):
+        return jax.random.bits(key, (2,), "uint32")
+
+    def two(start):
+        return make.members(key, start + jnp.arange(2, dtype=start.dtype))
+
+    make = sb.ensemble(words, 2**33)
+    for kind in (np.int64, np.uint64):
+        index = np.array([2**32 - 1, 2**32, 2**32 + 1, 0], kind)
+        expected = make.members(key, index)
+        with jax.enable_x64(True):
+            assert_same_bits(jax.jit(make.members)(key, index), expected)
+            assert_same_bits(jax.jit(make.member)(key, index[2]), make.member(key, 2**32 + 1))
+            assert_same_bits(jax.jit(two)(index[0]), expected[:2])
+    make = sb.ensemble(words, 2**32)
+    index = np.array([2**32 - 1, 2**31, 0], np.uint32)
+    assert_same_bits(jax.jit(make.members)(key, index), expected_of(make, key, index))
+    make = sb.ensemble(words, 2**31)
+    index = np.array([2**31 - 1, -1, -(2**31)], np.int32)
+    assert_same_bits(jax.jit(make.members)(key, index), expected_of(make, key, index))
+
+
+def expected_of(make, key, index):
+    return jnp.stack([make.member(key, int(i)) for i in index])
 
 
 def test_after_an_error_everything_still_works(key):

@@ -92,6 +92,23 @@ def test_members_with_a_traced_index(make, key, expected):
     assert_same_bits(got, take(expected, np.array([8, 1, 1])))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint32"])
+def test_traced_indices_count_from_the_end_too(key, dtype):
+    def init(key, scale):
+        return scale * uniform(key, (3,), np.float32)
+
+    make, scale = sb.ensemble(init, 200, in_axes=0), np.linspace(0.5, 2.0, 200, dtype=np.float32)
+    index = np.array([3, 0, 127, *(() if dtype[0] == "u" else (-1, -128))], dtype)
+    for keys in (key, split(key, 200)):
+        # (Of 200 members: 8 bits with a sign hold the indices, but not the size.)
+        expected = take(make(keys, scale), index.astype(np.int64))
+        with jax.enable_x64(dtype == "int64"):
+            assert_same_bits(jax.jit(make.members)(keys, index, scale), expected)
+            assert_same_bits(jax.jit(make.member)(keys, index[-1], scale), expected[-1])
+    rest = jax.jit(jax.vmap(make.member, (None, 0, None)))(key, index, scale)
+    assert_same_bits(rest, expected)
+
+
 @pytest.mark.parametrize("chunk", some([2, 1, 4, 9, 100]))
 def test_stream(make, key, expected, chunk):
     parts = list(make.stream(key, chunk_size=chunk))

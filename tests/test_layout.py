@@ -16,6 +16,7 @@ FRAMEWORKS = ("flax", "equinox", "haiku", "brainstate", "torch", "optax")
 # What each stage may import: only stages whose data it consumes, never one that follows it.
 STAGES = {
     "_compat": set(),
+    "_generators": {"_compat"},
     "_record": set(),
     "_draw": {"_record"},
     "_golden": set(),
@@ -26,7 +27,7 @@ STAGES = {
     "_flatten": {"_compat", "_fold", "_same"},
     "_trace": {"_compat", "_flatten"},
     "_meaning": {"_compat", "_draw", "_fold", "_lookup", "_record", "_trace"},
-    "_match_keys": {"_compat", "_draw", "_fold", "_meaning", "_trace"},
+    "_match_keys": {"_draw", "_fold", "_generators", "_meaning", "_trace"},
     "_match_draws": {"_compat", "_draw", "_fold", "_lookup", "_meaning", "_trace"},
     "_match_table": {"_compat", "_draw", "_fold", "_meaning", "_trace"},
     "_match": {
@@ -37,22 +38,22 @@ STAGES = {
     "_build": {"_compat", "_draw", "_fold", "_meaning", "_plan", "_record", "_steps", "_trace"},
     "_native": {"_compat", "_draw"},
     "_lowering": {"_compat"},
-    "_cipher": {"_backends", "_compat", "_draw", "_lowering", "_native"},
+    "_cipher": {"_backends", "_compat", "_draw", "_generators", "_lowering", "_native"},
     "_accelerate": {"_backends", "_cipher", "_compat", "_lowering"},
-    "prng": {"_cipher", "_compat", "_lowering"},
+    "prng": {"_cipher", "_compat", "_generators", "_lowering"},
     "_sampler_call": {"_backends", "_compat"},
     "_samplers": {
         *("_backends", "_cipher", "_compat", "_draw", "_lowering", "_match"),
-        *("_build", "_sampler_call", "_steps", "_trace", "prng"),
+        *("_build", "_generators", "_sampler_call", "_steps", "_trace", "prng"),
     },
     "_reference": {"_compat", "_same"},
     "_execute": {"_compat", "_native", "_plan", "_reference", "_same", "_steps"},
-    "_check": {"_compat", "_plan"},
+    "_check": {"_compat", "_generators", "_plan"},
     "_donate": {"_compat", "_plan"},
     "_undo": set(),
-    "_stream": {"_compat", "_undo"},
+    "_stream": {"_compat", "_generators", "_undo"},
     "filters": set(),
-    "random": {"_compat", "_samplers", "_stream", "_undo"},
+    "random": {"_compat", "_generators", "_samplers", "_stream", "_undo"},
 }
 
 # The modules of `seedbed.nn`: each imports only from those before it, and from these stages.
@@ -67,6 +68,7 @@ NN_STAGES = {
         "_compat",
         "_donate",
         "_ensemble",
+        "_generators",
         "_same",
         "_stream",
         "_trace",
@@ -118,8 +120,8 @@ def test_nn_imports_one_way():
 
 def test_adapters_import_the_object_that_joins_the_stages():
     # Never a stage of planning or a backend: an adapter is a caller of `ensemble`.
-    allowed = {"_check", "_compat", "_ensemble", "_plan", "_trace", "filters", "nn", "nn._members"}
-    allowed |= {"_stream", "_undo"}
+    allowed = {"_check", "_compat", "_ensemble", "_generators", "_plan", "_trace"}
+    allowed |= {"_stream", "_undo", "filters", "nn", "nn._members"}
     for path in (PACKAGE / "adapters").glob("*.py"):
         found = {
             name[2:] for name in imports(path.read_text(encoding="utf-8")) if name.startswith("..")

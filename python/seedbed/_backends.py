@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from . import _compat, _native, _selfcheck
+from . import _compat, _generators, _native, _selfcheck
 from ._plan import Plan
 
 CHOICES = ("auto", "native", "reference")
@@ -24,8 +25,12 @@ def requested() -> str:
     return choice
 
 
-def why_reference(key_impl: str, effects: bool) -> str | None:
+def why_reference(foreign: Any | None, effects: bool) -> str | None:
     """Why the native backend may not make this ensemble's draws, or None if it may.
+
+    Args:
+        foreign: an implementation of keys that is not threefry2x32's, if one is used.
+        effects: whether the init function has side effects.
 
     Raises:
         RuntimeError: ``SEEDBED_BACKEND=native`` and the extension cannot be used.
@@ -43,8 +48,9 @@ def why_reference(key_impl: str, effects: bool) -> str | None:
                 f"build one with {compiler}, or set SEEDBED_BACKEND=auto."
             )
         return problem
-    if not _compat.is_threefry(key_impl):
-        return f"the key is of type {key_impl!r}, the native cipher is 'threefry2x32'"
+    if foreign is not None:
+        shown = _generators.shown(foreign)
+        return f"the key is of type {shown}, the native cipher is 'threefry2x32'"
     if platform not in ("cpu", "cuda"):
         return f"jax computes on {platform!r}, the native kernels are for 'cpu' and 'cuda'"
     if not _compat.partitionable():
@@ -63,6 +69,13 @@ def why_elsewhere(platform: str | None) -> str | None:
     return f"arguments are on {platform!r}, and kernels were chosen for {_compat.platform()!r}"
 
 
+def why_watched() -> str | None:
+    """Why jax has to see what becomes of each key, or None if it need not."""
+    if not _generators.keys_watched():
+        return None
+    return "jax_debug_key_reuse is on, and a custom call would hide what becomes of the keys"
+
+
 def why_jaxs_cipher() -> str | None:
     """Why calls of the cipher alone, outside of ensembles, are jax's, or None if they are native.
 
@@ -72,7 +85,7 @@ def why_jaxs_cipher() -> str | None:
     platform = _compat.platform()
     if platform != "cpu" and requested() != "reference":
         return f"jax computes on {platform!r}, native calls of the cipher are for 'cpu'"
-    return why_reference("threefry2x32", effects=False)
+    return why_reference(None, effects=False)
 
 
 def why_unscheduled(plan: Plan) -> str | None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _compat
+from . import _compat, _generators
 from ._plan import Plan, largest
 
 # More members than a 64-bit processor has addresses.
@@ -112,11 +112,11 @@ def _key(value: Any, count: int, name: str) -> Any:
         raise TypeError(f"{name} must be {accepted}; got {value!r} of type {type(value).__name__}")
     shape = value.shape
     if not _typed(value):
-        words = _compat.legacy_key_words()
+        words = _generators.legacy_words()
         if value.dtype != np.uint32 or value.ndim == 0 or shape[-1] != words:
             raise TypeError(
                 f"{name} must be {accepted}; got an array of dtype {value.dtype} and shape "
-                f"{shape}, and raw key words are uint32 with a last axis of {words}"
+                f"{shape}, and {_generators.legacy_form()}"
             )
         shape = shape[:-1]
     if shape not in ((), (count,)):
@@ -133,10 +133,6 @@ def member_key_type(value: Any) -> Any:
     """The abstract type of one member's key."""
     shape = () if _typed(value) else value.shape[-1:]
     return _compat.abstract(shape, value.dtype)
-
-
-def key_impl(value: Any) -> str:
-    return _compat.key_impl_name(value.dtype) if _typed(value) else _compat.default_impl()
 
 
 # --- arguments --------------------------------------------------------------------------
@@ -265,7 +261,7 @@ def member(value: Any, count: int, name: str = "i") -> Chosen:
         raise TypeError(f"`{name}` must be an integer; got a key (the key comes first)")
     if array and value.ndim == 0 and value.dtype.kind in "iu":
         if _compat.is_tracer(value):
-            return Chosen(1, start=value)
+            return Chosen(1, start=_traced(value, count, name))
         value = int(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(
@@ -301,7 +297,7 @@ def members(index: Any, count: int) -> Chosen:
             f"{type(index).__name__}"
         )
     if _compat.is_tracer(index):
-        return Chosen(index.shape[0], listed=index)
+        return Chosen(index.shape[0], listed=_traced(index, count, "index"))
     listed = np.asarray(index)
     wrong = listed[(listed < -count) | (listed >= count)]
     if wrong.size:
@@ -310,6 +306,28 @@ def members(index: Any, count: int) -> Chosen:
         )
     listed = listed.astype(np.int64)
     return Chosen(listed.size, listed=np.where(listed < 0, listed + count, listed))
+
+
+def _traced(index: Any, count: int, name: str) -> Any:
+    """Traced indices, counted from the front: unsigned, of 32 or 64 bits.
+
+    What arithmetic, or jax at the edge of a compiled function, has made of numbers that a type of
+    32 bits does not hold cannot be seen any more: it would be the number of some other member.
+    """
+    if index.dtype.itemsize < 4:
+        index = index.astype(np.int32)
+    kept = 1 << (8 * index.dtype.itemsize - (index.dtype.kind == "i"))
+    if count > kept:
+        raise TypeError(
+            f"`{name}` is traced and of dtype {index.dtype}, in which indices of size={count} "
+            "members wrap around; use 64 bits (jax.enable_x64), or an ensemble of a size up to "
+            f"{kept}, whose members are the same"
+        )
+    if index.dtype.kind == "u":
+        return index
+    unsigned = np.dtype(f"uint{8 * index.dtype.itemsize}")
+    from_front = index.astype(unsigned)
+    return jnp.where(index < 0, from_front + unsigned.type(count), from_front)
 
 
 def words(indices: Any) -> Any:

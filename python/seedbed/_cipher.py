@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import _backends, _compat, _lowering, _native
+from . import _backends, _compat, _generators, _lowering, _native
 from ._draw import MEMBER, Draw, KeyPath, Kind, Level, Shape, key_path
 
 # --- native, while a program is lowered ---------------------------------------------------
@@ -259,7 +259,7 @@ def lower_cipher(jaxs: Rule, context: Any, *operands: Any) -> Any:
 def _lower_keys(
     native: Callable[..., Any], jaxs: Rule, context: Any, operands: Any, params: dict[str, Any]
 ) -> Any:
-    threefry = _compat.key_impl_name(context.avals_in[0].dtype) == "threefry2x32"
+    threefry = _generators.is_threefry(_compat.key_impl(context.avals_in[0].dtype))
     if threefry and _native_here(context, context.avals_out[0].shape):
         return _lowering.lower(native, _lowering.physical(context), operands, params)
     return jaxs(context, *operands, **params)

@@ -36,6 +36,7 @@ try:
         from jax._src.random import threefry2x32 as _threefry
     except ImportError:  # the oldest supported jax
         _prng = _threefry = importlib.import_module("jax._src.prng")
+    _prngs: dict[str, Any] = _prng.prngs
     random_primitives = {
         "bits": _prng.random_bits_p,
         "split": _prng.random_split_p,
@@ -59,6 +60,7 @@ except (ImportError, AttributeError):  # pragma: no cover - only a future jax wi
     define_prng_impl = _random.define_prng_impl
     threefry_2x32 = _random.threefry_2x32
     threefry_prng_impl = _random.threefry_prng_impl
+    _prngs = {}
 
 try:
     from jax._src.config import trace_context as _jax_trace_context
@@ -97,7 +99,7 @@ def trace_context() -> Hashable:
         config.jax_enable_custom_prng,
     )
     if _jax_trace_context is None:
-        return settings
+        return (settings, config.jax_debug_key_reuse)
     return (settings, _jax_trace_context())
 
 
@@ -129,13 +131,28 @@ def abstract(shape: tuple[int, ...], dtype: Any, weak_type: bool = False) -> Any
 
 
 def key_impl(dtype: Any) -> Any:
-    """The PRNG implementation behind a typed key's dtype, as `wrap_key_data` takes it."""
+    """The PRNG implementation behind a typed key's dtype, or in what `define_prng_impl` made."""
     return dtype._impl
 
 
-def key_impl_name(dtype: Any) -> str:
-    """Name of the PRNG implementation behind a typed key's dtype."""
-    return str(dtype._impl.name)
+def default_prng_name() -> str:
+    """Name of the implementation that legacy ``uint32`` keys are read with."""
+    config: Any = jax.config
+    return str(config.jax_default_prng_impl)
+
+
+def default_prng() -> Any:
+    """The implementation of that name."""
+    found = _prngs.get(default_prng_name())
+    if found is None:
+        with jax.ensure_compile_time_eval():
+            found = key_impl(jax.eval_shape(jax.random.key, 0).dtype)
+    return found
+
+
+def prng_named(name: str) -> Any | None:
+    """The implementation that jax finds by a name, if any."""
+    return _prngs.get(name)
 
 
 def key_words(key: Any) -> Any:
@@ -148,44 +165,6 @@ def address(array: Any) -> int:
     # `key_data` would be traced where anything is.
     base = getattr(array, "_base_array", array)
     return int(base.unsafe_buffer_pointer())
-
-
-# The name of `seedbed.prng.impl`.
-PRNG_NAME = "seedbed"
-# Implementations with the bits of threefry2x32: jax's own and ours.
-THREEFRY = ("threefry2x32", PRNG_NAME)
-
-
-def is_threefry(impl: Any) -> bool:
-    """Whether a PRNG implementation, or one of this name, makes threefry2x32's bits."""
-    return str(getattr(impl, "name", impl)) in THREEFRY
-
-
-def batch_invariant(name: str) -> bool:
-    """Whether drawing under `jax.vmap` gives each key the numbers that it gives alone."""
-    return "rbg" not in name
-
-
-def foreign_impl(avals: Sequence[Any]) -> str | None:
-    """Name of an implementation other than threefry among the types of some values."""
-    for aval in avals:
-        if is_key(aval.dtype) and not is_threefry(key_impl(aval.dtype)):
-            return key_impl_name(aval.dtype)
-    return None
-
-
-def default_impl() -> str:
-    """Name of the implementation that legacy ``uint32`` keys are read with."""
-    config: Any = jax.config
-    return str(config.jax_default_prng_impl)
-
-
-def legacy_key_words() -> int:
-    """Length of a legacy key: 2 for threefry, whatever the default implementation has else."""
-    if default_impl() == "threefry2x32":
-        return 2
-    with jax.ensure_compile_time_eval():
-        return int(jax.eval_shape(jax.random.PRNGKey, 0).shape[-1])
 
 
 def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
@@ -213,16 +192,23 @@ def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
     return inner
 
 
-def equations(jaxpr: Any) -> Iterator[JaxprEqn]:
-    """Every equation of a jaxpr and of those inside of its equations, each jaxpr once."""
+def bodies(jaxpr: Any) -> Iterator[Any]:
+    """A jaxpr and those inside of its equations, each once."""
     pending, seen = [jaxpr], {id(jaxpr)}
     while pending:
-        for eqn in pending.pop().eqns:
-            yield eqn
+        body = pending.pop()
+        yield body
+        for eqn in body.eqns:
             for inner in core.jaxprs_in_params(eqn.params):
                 if id(inner) not in seen:
                     seen.add(id(inner))
                     pending.append(inner)
+
+
+def equations(jaxpr: Any) -> Iterator[JaxprEqn]:
+    """Every equation of a jaxpr and of those inside of its equations."""
+    for body in bodies(jaxpr):
+        yield from body.eqns
 
 
 _REMAT = ("checkpoint", "remat", "remat2")
@@ -439,10 +425,6 @@ def axis_env(name: Any, size: int) -> Iterator[None]:
         yield
 
 
-def register_prng(spec: Any) -> None:
+def register_prng(impl: Any) -> None:
     """Lets jax find a PRNG implementation by its name, as checkpointing libraries ask for it."""
-    for module in ("jax._src.random.prng", "jax._src.prng"):
-        with contextlib.suppress(ImportError):
-            known: dict[str, Any] = importlib.import_module(module).prngs
-            known.setdefault(spec._impl.name, spec._impl)
-            return
+    _prngs.setdefault(impl.name, impl)

@@ -16,6 +16,7 @@ from . import (
     _compat,
     _donate,
     _execute,
+    _generators,
     _match,
     _native,
     _plan,
@@ -43,6 +44,7 @@ class _Prepared:
     # dictionary key.
     tree: Any
     types: Any
+    drawing: _generators.Drawing
     trimmed: _same.Trimmed | None = None
     programs: dict[Any, Any] = field(default_factory=dict)
 
@@ -166,16 +168,17 @@ class Ensemble:
                 be traced, and then must be in range.
 
         Raises:
-            TypeError: ``i`` is not an integer.
+            TypeError: ``i`` is not an integer, or is being traced and of a type that does not
+                hold every index: one of 32 bits wraps without a word.
             IndexError: ``i`` is out of range.
         """
         return self._run(key, args, _check.member(i, self.size), single=True)
 
     def members(self, key: Any, index: Any, *args: Any) -> Any:
-        """Some members, stacked: ``index`` is a slice or an array of integers.
+        """Some members, stacked: ``index`` is a slice or an array of integers as for `member`.
 
         Raises:
-            TypeError: ``index`` is neither.
+            TypeError: ``index`` is neither, or holds traced integers that `member` would refuse.
             IndexError: an index is out of range.
         """
         return self._run(key, args, _check.members(index, self.size))
@@ -184,7 +187,9 @@ class Ensemble:
         """All members in order, in pieces of at most ``chunk_size``, each made when asked for."""
         # Checked here, not when the first piece is asked for.
         chunk = _check.size(chunk_size, "chunk_size")
-        self.plan(key, *args)
+        keys = _check.keys(key, self.size)
+        if self._prepare(key, args, self._axes(args), keys).drawing.watched:
+            _generators.use_up(keys)  # as the whole call does
         return (
             self.members(key, slice(start, start + chunk), *args)
             for start in range(0, self.size, chunk)
@@ -203,12 +208,15 @@ class Ensemble:
     ) -> Any:
         """A call; ``give_up`` says which arrays it may overwrite."""
         keys = _check.keys(key, self.size)
-        if chosen is not None and not all(
-            _compat.batch_invariant(_check.key_impl(one)) for one in keys
-        ):
-            # A member is what it is among all: these generators draw for the batch as a whole.
-            return chosen.pick(self._run(key, args, None), single)
         prepared = self._prepare(key, args, self._axes(args), keys)
+        if chosen is not None and prepared.drawing.watched:
+            # A member may be made again, also beside the whole: its key is neither used up nor has
+            # to be unused, as for `jax.random.fold_in`, which making one comes down to.
+            key = jax.tree_util.tree_map(_generators.unused, key)
+            keys = jax.tree_util.tree_leaves(key)
+        if chosen is not None and not prepared.drawing.alone:
+            # A member is what it is among all, where keys may draw for the batch as a whole.
+            return chosen.pick(self._run(key, args, None), single)
         plan = prepared.plan
         leaves = jax.tree_util.tree_leaves(args)
         size = self.size if chosen is None else chosen.count
@@ -267,12 +275,9 @@ class Ensemble:
             if run is None:
                 run = _execute.program(plan, size, modes, prepared.axes, *rest)
         else:
-            fold = tuple(
-                _compat.is_threefry(_check.key_impl(one)) and _compat.partitionable()
-                for one in keys
-            )
-            members = [_members(chosen, by_fold) for by_fold in fold]
-            variant = (size, self.size, chosen is None, tuple(not each for each in stacked), fold)
+            folds = prepared.drawing.folds
+            members = [_members(chosen, by_fold) for by_fold in folds]
+            variant = (size, self.size, chosen is None, tuple(not each for each in stacked), folds)
             variant += (prepared.axes, *rest)
             run = prepared.programs.get(variant)
             if run is None:
@@ -305,7 +310,7 @@ class Ensemble:
         member_args = jax.tree_util.tree_unflatten(tree, abstract)
         key_type = jax.tree_util.tree_unflatten(key_tree, key_types)
         recorded = _trace.record(self.init, key_type, member_args)
-        impls = [_check.key_impl(one) for one in keys]
+        impls = [_generators.of(one) for one in keys]
         prepared = _prepared(recorded, impls, axes, signature)
         # A function that closes over values being traced means something else next time.
         if not _compat.under_trace(recorded.closed.consts):
@@ -315,13 +320,16 @@ class Ensemble:
 
 @_compat.collections_paused()
 def _prepared(
-    recorded: _trace.Recorded, impls: list[str], axes: tuple[int | None, ...], signature: Any
+    recorded: _trace.Recorded, impls: list[Any], axes: tuple[int | None, ...], signature: Any
 ) -> _Prepared:
     """Plans a traced function for keys of these implementations."""
     graph = _trace.flatten(recorded, sealed=True)
-    foreign = [impl for impl in impls if not _compat.is_threefry(impl)]
-    impl = _compat.foreign_impl(graph.avals) or (foreign or impls)[0]
-    reason = _backends.why_reference(impl, graph.effects) or _backends.why_elsewhere(signature[-1])
+    drawing = _generators.drawing(recorded.closed.jaxpr, impls)
+    reason = (
+        _backends.why_reference(drawing.foreign, graph.effects)
+        or _backends.why_elsewhere(signature[-1])
+        or _backends.why_watched()
+    )
     if reason is None:
         graph, plan = _planned(recorded, graph, _backends.kernels())
         reason = _backends.why_unscheduled(plan)
@@ -335,7 +343,8 @@ def _prepared(
     read_axes = tuple(axes[position] for position in reads)
     key_tree, keys, tree, _, args, *settings = signature
     types = (key_tree, keys, tuple(args[position] for position in reads), *settings)
-    return _Prepared(plan, captures, reads, read_axes, plan.total_bytes, tree, types, trimmed)
+    size = plan.total_bytes
+    return _Prepared(plan, captures, reads, read_axes, size, tree, types, drawing, trimmed)
 
 
 def _planned(

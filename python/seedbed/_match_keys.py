@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _compat
+from . import _generators
 from ._draw import KeyPath, Level, Shape, key_path
 from ._fold import Const
 from ._meaning import Keys, KeyWords, Meaning, Operand, Rule, Word, number
@@ -32,7 +32,7 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
 @_rule("random_wrap")
 def _wrap(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     words = operands[0]
-    if isinstance(words, KeyWords) and _compat.is_threefry(equation.params["impl"]):
+    if isinstance(words, KeyWords) and _generators.is_threefry(equation.params["impl"]):
         return Keys(words.path)
     return None
 

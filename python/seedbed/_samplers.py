@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from . import _backends, _build, _cipher, _compat, _lowering, _match, _trace, prng
+from . import _backends, _build, _cipher, _compat, _generators, _lowering, _match, _trace, prng
 from ._draw import Draw
 from ._sampler_call import ARRAYS, Call, read
 from ._steps import Operand
@@ -128,15 +128,15 @@ def _trim(table: dict[Hashable, Any]) -> None:
 def _native_key(key: Any) -> bool:
     """Whether the native cipher may draw from a key, and jax has nothing to say about it."""
     config: Any = jax.config
-    if config.jax_debug_key_reuse:  # a custom call hides what becomes of a key
-        return False
     if _compat.is_key(key.dtype):
-        single, impl = key.ndim == 0, _compat.key_impl_name(key.dtype)
+        single = key.ndim == 0
     else:
-        single, impl = key.shape == (2,) and key.dtype == np.uint32, _compat.default_impl()
+        single = key.shape == (2,) and key.dtype == np.uint32
         if config.jax_enable_custom_prng or config.jax_legacy_prng_key != "allow":
             return False
-    return single and _compat.is_threefry(impl) and _backends.why_jaxs_cipher() is None
+    if not single or not _generators.is_threefry(_generators.of(key)):
+        return False
+    return _backends.why_watched() is None and _backends.why_jaxs_cipher() is None
 
 
 def _drawn(closed: Any) -> _Program | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from . import _compat
+from . import _compat, _generators
 from ._undo import Log, Step, make, run, setting
 
 _KEY = "one key (jax.random.key(0), or a legacy jax.random.PRNGKey(0))"
@@ -148,11 +148,16 @@ class Stream:
         self._at_top()
         with self._lock:
             key, (count, _) = self._at.key, self._at.in_use()
+        impl = _compat.key_impl(key.dtype) if is_typed(key) else None
+        # By its name alone a state would come back as a stream of another generator.
+        if impl is not None and _generators.address(impl) is impl:
+            raise ValueError(
+                "the keys of the random stream are of an implementation that jax does not find by "
+                f"its name, {impl.name!r}, so that no state of the stream could be set again"
+            )
         with jax.ensure_compile_time_eval():
             words = np.array(jax.random.key_data(key) if is_typed(key) else key, np.uint32)
-        return StreamState(
-            words, _compat.key_impl_name(key.dtype) if is_typed(key) else None, count
-        )
+        return StreamState(words, None if impl is None else impl.name, count)
 
     def _set_state(self, key: Any, count: int) -> None:
         self._at_top()
@@ -188,8 +193,8 @@ def _fold_in(key: Any, number: int) -> Any:
     """
     concrete = _compat.trace_state() == _compat.top_trace_state() and not _compat.is_tracer(key)
     typed = is_typed(key)
-    impl = _compat.key_impl_name(key.dtype) if typed else _compat.default_impl()
-    if concrete and impl == "threefry2x32" and number < 2**32:
+    impl = _generators.of(key)
+    if concrete and _generators.is_threefry(impl) and number < 2**32:
         data = jax.random.key_data(key) if typed else key
         if not data.committed:
             first, second = (int(word) for word in jax.device_get(data))
@@ -237,11 +242,11 @@ def check_key(key: Any, name: str) -> None:
         raise TypeError(f"`{name}` must be {_KEY}; got {key!r} of type {type(key).__name__}")
     shape = key.shape
     if not is_typed(key):
-        words = _compat.legacy_key_words()
+        words = _generators.legacy_words()
         if key.dtype != np.uint32 or not shape or shape[-1] != words:
             raise TypeError(
                 f"`{name}` must be {_KEY}; got an array of dtype {key.dtype} and shape {shape}, "
-                f"and raw key words are uint32 with a last axis of {words}"
+                f"and {_generators.legacy_form()}"
             )
         shape = shape[:-1]
     if shape:
@@ -266,14 +271,15 @@ def check_state(s: StreamState) -> tuple[Any, int]:
         raise ValueError(f"`s.count` must be at least 0 and at most 2**32; got {count}")
     with jax.ensure_compile_time_eval():
         if impl is None:
-            words = _compat.legacy_key_words()
+            words, default = _generators.legacy_words(), _generators.legacy_setting()
         else:
+            default = ""
             try:
                 seeded = functools.partial(_seeded, impl=impl)
                 (words,) = jax.eval_shape(seeded, np.uint32(0)).shape
             except (TypeError, ValueError) as error:
                 raise ValueError(f"`s.impl` names no implementation of keys: {impl!r}") from error
         if data.shape != (words,):
-            raise ValueError(f"`s.key_data` must be of shape ({words},); got {data.shape}")
+            raise ValueError(f"`s.key_data` must be of shape ({words},){default}; got {data.shape}")
         key = jax.device_put(np.array(data))
         return (key if impl is None else jax.random.wrap_key_data(key, impl=impl)), count

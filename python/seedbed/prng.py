@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from . import _cipher, _compat, _lowering
+from . import _cipher, _compat, _generators, _lowering
 
 __all__ = ["from_threefry", "impl", "to_threefry"]
 
@@ -23,10 +23,10 @@ impl: Any = _compat.define_prng_impl(
     split=_cipher.split,
     random_bits=_cipher.random_bits,
     fold_in=_cipher.fold_in,
-    name=_compat.PRNG_NAME,
+    name="seedbed",
     tag="sb",
 )
-_compat.register_prng(impl)
+_generators.register(_compat.key_impl(impl))
 
 
 def _lower_gamma(
@@ -57,7 +57,8 @@ def from_threefry(key: Any) -> Any:
         key: threefry2x32 keys of any shape: typed, or legacy words ``uint32[..., 2]``.
 
     Returns:
-        Typed keys of that shape, with the same words.
+        Typed keys of that shape, with the same words; to jax's check for keys used twice they are
+        new ones, as of `jax.random.wrap_key_data`.
 
     Raises:
         TypeError: ``key`` is not an array of threefry2x32 keys.
@@ -68,7 +69,7 @@ def from_threefry(key: Any) -> Any:
         >>> bool(jax.random.bits(key) == jax.random.bits(jax.random.key(0)))
         True
     """
-    return _convert(key, "threefry2x32", impl)
+    return _convert(key, _compat.threefry_prng_impl, impl)
 
 
 def to_threefry(key: Any) -> Any:
@@ -78,7 +79,8 @@ def to_threefry(key: Any) -> Any:
         key: keys of `impl`, of any shape.
 
     Returns:
-        Typed keys of that shape, with the same words.
+        Typed keys of that shape, with the same words; to jax's check for keys used twice they are
+        new ones, as of `jax.random.wrap_key_data`.
 
     Raises:
         TypeError: ``key`` is not an array of keys of `impl`.
@@ -88,21 +90,23 @@ def to_threefry(key: Any) -> Any:
         >>> key = jax.random.key(0, impl=sb.prng.impl)
         >>> counts = jax.random.poisson(sb.prng.to_threefry(key), 3.0)  # jax wants such a key here
     """
-    return _convert(key, _compat.PRNG_NAME, "threefry2x32")
+    return _convert(key, _compat.key_impl(impl), _compat.threefry_prng_impl)
 
 
-def _convert(key: Any, source: str, target: Any) -> Any:
+def _convert(key: Any, source: Any, target: Any) -> Any:
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
+    jaxs = source is _compat.threefry_prng_impl
     if dtype is not None and _compat.is_key(dtype):
-        if _compat.key_impl_name(dtype) == source:
+        given = _compat.key_impl(dtype)
+        if _generators.same(given, source):
             return jax.random.wrap_key_data(jax.random.key_data(key), impl=target)
-        found = f"keys of type {_compat.key_impl_name(dtype)!r}"
+        found = f"keys of type {_generators.shown(given)}"
     else:
-        legacy = source == "threefry2x32" and shape[-1:] == (2,)
+        legacy = jaxs and shape[-1:] == (2,)
         if legacy and dtype == "uint32":
             return jax.random.wrap_key_data(jax.numpy.asarray(key), impl=target)
         found = type(key).__name__ if dtype is None else f"{dtype}{list(shape)}"
-    accepted = f"typed keys of type {source!r}"
-    if source == "threefry2x32":
+    accepted = f"typed keys of type {source.name!r}"
+    if jaxs:
         accepted += " or legacy words uint32[..., 2]"
     raise TypeError(f"`key` must be {accepted}, got {found}")

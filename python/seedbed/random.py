@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from . import _compat, _samplers
+from . import _compat, _generators, _samplers
 from ._stream import (
     Stream,
     StreamLike,
@@ -145,6 +145,7 @@ def get_state() -> StreamState:
 
     Raises:
         RuntimeError: the stream was made inside a function that jax is tracing.
+        ValueError: its keys are of an implementation that jax does not find by its name.
 
     Example:
         >>> import seedbed as sb
@@ -230,7 +231,7 @@ def _top_stream(key: Any) -> Stream:
 
 
 def _entropy() -> Any:
-    data = np.frombuffer(os.urandom(4 * _compat.legacy_key_words()), np.uint32)
+    data = np.frombuffer(os.urandom(4 * _generators.legacy_words()), np.uint32)
     with jax.ensure_compile_time_eval():
         return jax.random.wrap_key_data(jax.device_put(data))
 

@@ -20,7 +20,7 @@ import jax
 from brainstate._state import TRACE_CONTEXT, catch_new_states
 from brainstate.random import RandomState
 
-from .. import _check, _compat, _ensemble, _trace
+from .. import _check, _compat, _ensemble, _generators, _trace
 from ..nn import _tap
 from ..nn._members import dummy_key
 from ._brainstate_keys import split_key
@@ -276,6 +276,9 @@ class Call:
         arrays = [given[i] for i in mapped]
         if self.only_plan:
             raise Planned(make.plan(keys, *arrays))
+        if _generators.keys_watched():
+            # brainstate's own first pass, of which only the states are kept, has drawn from them.
+            keys = [_generators.unused(key) for key in keys]
         varying = iter(make(keys, *arrays))
         fixed = dict(zip(sorted(shared | loose - dependent), once(), strict=True))
         result = [

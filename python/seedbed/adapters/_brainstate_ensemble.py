@@ -15,7 +15,7 @@ from brainstate.random import DEFAULT, RandomState
 from brainstate.transform._mapping_core import INIT_NO_BATCHING
 from brainstate.util.filter import to_predicate
 
-from .. import _check, _compat, _plan, filters
+from .. import _check, _compat, _generators, _plan, filters
 from ._brainstate_keys import split_key
 
 
@@ -47,7 +47,7 @@ class Ensemble:
                 for each member.
             *args, **kwargs: arguments of ``make``, the same for every member.
         """
-        return self._build(self._keys(seed_or_key), args, kwargs)
+        return self._build(self._keys(seed_or_key, used=True), args, kwargs)
 
     def member(self, seed_or_key: Any, i: int, *args: Any, **kwargs: Any) -> Any:
         """Member ``i`` alone: a plain module, in the time and memory of one member.
@@ -56,21 +56,33 @@ class Ensemble:
             TypeError: ``i`` is not an integer.
             IndexError: ``i`` is out of range.
         """
-        keys = self._keys(seed_or_key)
-        chosen = _check.member(i, self.size)
-        (single,) = unstack(self._build(chosen.take(keys, 0), args, kwargs))
+        (single,) = unstack(self._some(seed_or_key, _check.member(i, self.size), args, kwargs))
         return single
 
     def members(self, seed_or_key: Any, index: Any, *args: Any, **kwargs: Any) -> Any:
         """Some members, as one module: ``index`` is a slice or an array of integers."""
+        return self._some(seed_or_key, _check.members(index, self.size), args, kwargs)
+
+    def _some(self, seed_or_key: Any, chosen: _check.Chosen, args: Any, kwargs: Any) -> Any:
         keys = self._keys(seed_or_key)
-        return self._build(_check.members(index, self.size).take(keys, 0), args, kwargs)
+        if _generators.is_threefry(_generators.of(keys)):
+            return self._build(chosen.take(keys, 0), args, kwargs)
+        # A member is what it is among all: the keys may draw for the batch as a whole.
+        made = self._build(keys, args, kwargs)
+        for state in _batched(made, None).values():
+            state.restore_value(chosen.pick(state.value, single=False))
+        return made
 
     def plan(self, seed_or_key: Any, *args: Any, **kwargs: Any) -> _plan.Plan:
         """What would run; print ``plan(seed).explain()``."""
         return self._plan_of(self._build, self._keys(seed_or_key), args, kwargs)
 
-    def _keys(self, seed_or_key: Any) -> Any:
+    def _keys(self, seed_or_key: Any, used: bool = False) -> Any:
+        """Every member's key; ``used`` says whether all are, if jax looks for keys used twice."""
+        if isinstance(seed_or_key, jax.Array) and _generators.keys_watched():
+            if used:
+                _generators.use_up([seed_or_key])
+            seed_or_key = _generators.unused(seed_or_key)
         if isinstance(seed_or_key, jax.Array) and _compat.is_key(seed_or_key.dtype):
             if not seed_or_key.ndim:
                 return split_key(RandomState(seed_or_key), self.size)

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 
-from .. import _check, _compat, _ensemble
+from .. import _check, _compat, _ensemble, _generators
 
 
 def split_key(state: Any, n: Any = None, backup: bool = False) -> Any:
     """`RandomState.split_key`: the same keys, made natively and without a program for each n."""
     key = state.value
-    threefry = _compat.is_key(key.dtype) and _compat.is_threefry(_check.key_impl(key))
+    threefry = _compat.is_key(key.dtype) and _generators.is_threefry(_generators.of(key))
     if backup or not (threefry and _compat.partitionable()) or key.ndim:
         return type(state).split_key(state, n, backup)
     if n is None:

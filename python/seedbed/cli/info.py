@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from .. import __version__, _backends, _compat, _ensemble, _golden, _native, _selfcheck
+from .. import __version__, _backends, _compat, _ensemble, _generators, _golden, _native, _selfcheck
 from . import OK, USAGE, WRONG, _text
 
 
@@ -106,7 +106,8 @@ def _backend(module: Any) -> dict[str, Any]:
 
 
 def _resolve() -> tuple[str, str]:
-    reason = _backends.why_reference(_compat.default_impl(), effects=False)
+    foreign = _generators.foreign([_generators.default()])
+    reason = _backends.why_reference(foreign, effects=False)
     if reason is not None:
         return "reference", reason
     return "native", f"SEEDBED_BACKEND={_backends.requested()}, and the extension is usable"
@@ -133,7 +134,7 @@ def _verdict(platform: str) -> dict[str, Any]:
 
 def _target(module: Any) -> dict[str, Any]:
     """Whether the custom call can be executed: registration alone does not show it."""
-    if _backends.why_reference("threefry2x32", effects=False) is not None:
+    if _backends.why_reference(None, effects=False) is not None:
         return {"target_runs": None}
     make = _ensemble.ensemble(lambda key: jax.random.bits(key, (3,)), 2)
     key = jax.random.key(0, impl="threefry2x32")

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _compat
+from .. import _compat, _generators
 from ._draft import Content
 
 
@@ -28,9 +28,9 @@ class _Made:
 
 @dataclass(frozen=True)
 class _Words:
-    """A typed key as its words."""
+    """A typed key as its words; ``impl`` is a name where jax finds the implementation by it."""
 
-    impl: str
+    impl: Any
     words: Any
 
 
@@ -127,7 +127,8 @@ def _pack_init(init: Any) -> Any:
 
 def _pack_key(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array) and _compat.is_key(leaf.dtype):
-        return _Words(str(jax.random.key_impl(leaf)), np.asarray(jax.random.key_data(leaf)))
+        address = _generators.address(_compat.key_impl(leaf.dtype))
+        return _Words(address, np.asarray(jax.random.key_data(leaf)))
     return leaf
 
 
