@@ -49,6 +49,7 @@ STAGES = {
     "_execute": {"_compat", "_native", "_plan", "_reference", "_same", "_steps"},
     "_check": {"_compat", "_plan"},
     "_donate": {"_compat", "_plan"},
+    "_pickling": set(),
     "_stream": {"_compat"},
     "filters": set(),
     "random": {"_compat", "_samplers", "_stream"},
@@ -66,6 +67,7 @@ NN_STAGES = {
         "_compat",
         "_donate",
         "_ensemble",
+        "_pickling",
         "_same",
         "_stream",
         "_trace",
@@ -116,7 +118,8 @@ def test_nn_imports_one_way():
 
 def test_adapters_import_the_object_that_joins_the_stages():
     # Never a stage of planning or a backend: an adapter is a caller of `ensemble`.
-    allowed = {"_check", "_compat", "_ensemble", "_plan", "_trace", "filters", "nn", "nn._members"}
+    allowed = {"_check", "_compat", "_ensemble", "_pickling", "_plan", "_trace"}
+    allowed |= {"filters", "nn", "nn._members"}
     for path in (PACKAGE / "adapters").glob("*.py"):
         found = {
             name[2:] for name in imports(path.read_text(encoding="utf-8")) if name.startswith("..")

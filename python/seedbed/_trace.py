@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from . import _compat, _flatten
@@ -72,7 +73,7 @@ def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorde
             if owner is not None:
                 traces.append(weakref.ref(owner))
         out = init(key, *args)
-        _check_outputs(out)
+        check_outputs(out)
         return out
 
     with _compat.only_new_garbage():
@@ -115,10 +116,11 @@ def _check_types(recorded: Recorded, types: Sequence[Any]) -> None:
         raise TypeError(f"this function was traced for arguments of types {want}; got {came}")
 
 
-def _check_outputs(out: Any) -> None:
+def check_outputs(out: Any) -> None:
+    """Whether all leaves of what a traced function returns are arrays or numbers."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(out):
         if isinstance(leaf, (int, float, complex, bool, np.generic, np.ndarray, jax.Array)):
-            if not isinstance(leaf, (np.generic, np.ndarray)) or leaf.dtype.kind in "biufcV":
+            if not isinstance(leaf, (np.generic, np.ndarray)) or _is_number(leaf.dtype):
                 continue
         where = jax.tree_util.keystr(path) or "the result itself"
         raise TypeError(
@@ -127,6 +129,11 @@ def _check_outputs(out: Any) -> None:
             "things (functions, strings) out of the result, for example with "
             "`equinox.filter` or by closing over them."
         )
+
+
+def _is_number(dtype: Any) -> bool:
+    # bfloat16 and its like are of the kind V, as are records, which jax does not have.
+    return dtype.kind in "biufc" or (dtype.kind == "V" and jnp.issubdtype(dtype, np.number))
 
 
 def outlived(traces: Sequence[weakref.ref[Any]]) -> bool:

@@ -15,7 +15,7 @@ from brainstate.random import DEFAULT, RandomState
 from brainstate.transform._mapping_core import INIT_NO_BATCHING
 from brainstate.util.filter import to_predicate
 
-from .. import _check, _compat, _plan
+from .. import _check, _compat, _pickling, _plan
 from ._brainstate_keys import split_key
 
 
@@ -34,6 +34,11 @@ class Ensemble:
         self.size = _check.size(size)
         self._new_states = new_states
         self._plan_of = plan_of
+
+    def __reduce__(self) -> Any:
+        from . import brainstate  # which makes these
+
+        return brainstate._restored, (_pickling.Packed(self.make), self.size)
 
     def __repr__(self) -> str:
         name = getattr(self.make, "__qualname__", None) or repr(self.make)

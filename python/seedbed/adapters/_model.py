@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _check, _ensemble, _plan
+from .. import _check, _ensemble, _pickling, _plan
 
 # Programs kept for one ensemble: one for each set of arguments that are not arrays.
 _KEPT = 64
@@ -87,6 +87,7 @@ class ModelEnsemble:
             size: number of members.
             apart: ``apart(key, args, kwargs)`` makes one member, under a trace.
             together: makes a model again of what ``apart`` gave, with or without a leading axis.
+                Both have to pickle for the ensemble to.
             in_axes: as for `seedbed.ensemble`, of the positional arguments.
         """
         self.size = _check.size(size)
@@ -98,6 +99,11 @@ class ModelEnsemble:
 
     def __repr__(self) -> str:
         return f"ensemble({self._name}, {self.size})"
+
+    def __reduce__(self) -> Any:
+        # Copies start without programs, which cannot be copied.
+        kept = {name: value for name, value in vars(self).items() if name != "_kept"}
+        return _restored, (type(self), _pickling.Packed(kept))
 
     def __call__(self, key: Any, /, *args: Any, **kwargs: Any) -> Any:
         """All members, as one model whose arrays have a leading axis of length ``size``.
@@ -191,6 +197,12 @@ class ModelEnsemble:
             _ensemble.ensemble(common, 1),
             {place: axis for place, axis in enumerate(mapped) if axis is not None},
         )
+
+
+def _restored(kind: type[ModelEnsemble], kept: _pickling.Packed) -> ModelEnsemble:
+    made = kind.__new__(kind)
+    vars(made).update(kept.value, _kept=collections.OrderedDict())
+    return made
 
 
 def _common(programs: _Programs, key: Any, leaves: list[Any]) -> Any:

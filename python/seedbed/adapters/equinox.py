@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -58,18 +59,28 @@ def ensemble(
         (1,)
     """
     _callable(make, "make", "a module class or a function of a key")
-    by_name = _key_by_name(make)
+    apart = _Apart(make, _key_by_name(make), shared)
+    return ModelEnsemble(make, size, apart, _together, in_axes=in_axes)
 
-    def apart(key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
-        model = make(*args, key=key, **kwargs) if by_name else make(key, *args, **kwargs)
-        own, rest = eqx.partition(model, _own(model, shared))
+
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """Makes one member, in parts."""
+
+    make: Callable[..., Any]
+    by_name: bool
+    shared: Callable[[Any], Any] | None
+
+    def __call__(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
+        make = self.make
+        model = make(*args, key=key, **kwargs) if self.by_name else make(key, *args, **kwargs)
+        own, rest = eqx.partition(model, _own(model, self.shared))
         common, rest = eqx.partition(rest, eqx.is_array)
         return TakenApart(own, common, rest)
 
-    def together(made: TakenApart) -> Any:
-        return eqx.combine(made.own, made.common, made.rest)
 
-    return ModelEnsemble(make, size, apart, together, in_axes=in_axes)
+def _together(made: TakenApart) -> Any:
+    return eqx.combine(made.own, made.common, made.rest)
 
 
 def unstack(models: Any, *, shared: Callable[[Any], Any] | None = None) -> list[Any]:

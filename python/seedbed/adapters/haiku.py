@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import haiku as hk
 
+from .. import _pickling
 from . import _shapes, _variables
 from ._model import ModelEnsemble, TakenApart
 
@@ -59,18 +61,56 @@ def ensemble(
             "`transformed` must be what hk.transform, hk.transform_with_state or "
             f"hk.multi_transform returns; got {transformed!r} of type {type(transformed).__name__}"
         )
-    stateful = isinstance(transformed, _WITH_STATE)
-
-    def apart(key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
-        made = _shapes.call(transformed.init, key, args, kwargs)
-        return _variables.take_apart(_named(made, stateful), shared)
-
-    def together(made: TakenApart) -> Any:
-        variables = _variables.put_together(made)
-        return (variables["params"], variables["state"]) if stateful else variables["params"]
-
+    parts = _Parts(transformed.init, isinstance(transformed, _WITH_STATE), shared)
     original = getattr(transformed.init, "_original_fn", type(transformed))
-    return ModelEnsemble(original, size, apart, together, in_axes=in_axes)
+    return ModelEnsemble(original, size, parts.apart, parts.together, in_axes=in_axes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Makes one member, in parts, and puts them together again."""
+
+    init: Callable[..., Any]
+    stateful: bool
+    shared: Any
+
+    def apart(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
+        made = _shapes.call(self.init, key, args, kwargs)
+        return _variables.take_apart(_named(made, self.stateful), self.shared)
+
+    def together(self, made: TakenApart) -> Any:
+        variables = _variables.put_together(made)
+        return (variables["params"], variables["state"]) if self.stateful else variables["params"]
+
+
+_MAKERS = (
+    "transform",
+    "transform_with_state",
+    "multi_transform",
+    "multi_transform_with_state",
+)
+
+
+def _reduced(function: Any) -> Any:
+    """How haiku makes this ``init`` or ``apply`` of a function of the user's."""
+    original = getattr(function, "_original_fn", None)
+    if original is None:
+        return None
+    if original.__module__.startswith("haiku."):  # what a multi_transform is made of
+        original = _pickling.closure_of(original).get("f")
+    for name in _MAKERS:
+        made = getattr(hk, name)(original)
+        for field in ("init", "apply"):
+            if _pickling.alike(getattr(made, field), function):
+                return _remade, (name, original, field)
+    return None
+
+
+def _remade(name: str, original: Any, field: str) -> Any:
+    return getattr(getattr(hk, name)(original), field)
+
+
+_pickling.REDUCERS.append(_reduced)
 
 
 def unstack(variables: Any, *, shared: Any = None) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from flax import linen as nn
@@ -49,13 +50,20 @@ def ensemble(
         (3, 2)
     """
     _check_model(model)
+    apart = _Apart(model, shared)
+    return ModelEnsemble(type(model), size, apart, _variables.put_together, in_axes=in_axes)
 
-    def apart(key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
-        variables = _shapes.call(model.init, key, args, kwargs)
-        return _variables.take_apart(variables, shared, _is_box)
 
-    made = ModelEnsemble(type(model), size, apart, _variables.put_together, in_axes=in_axes)
-    return made
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """Makes one member, in parts."""
+
+    model: nn.Module
+    shared: Any
+
+    def __call__(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
+        variables = _shapes.call(self.model.init, key, args, kwargs)
+        return _variables.take_apart(variables, self.shared, _is_box)
 
 
 def unstack(variables: Any, *, shared: Any = None) -> list[Any]:

@@ -7,6 +7,7 @@ Rngs go into the trace of one member, and its model comes out, as in nnx's own t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -28,10 +29,9 @@ class ModuleEnsemble(ModelEnsemble):
                 "`make` must be an nnx.Module class or a function make(*args, rngs=rngs); got "
                 f"{make!r} of type {type(make).__name__}"
             )
-        super().__init__(make, size, self._traced, _merged, in_axes=in_axes)
-        self._make = make
+        filters = () if shared is None else (_filter(shared, "shared"), ...)
+        super().__init__(make, size, _Apart(make, filters), _merged, in_axes=in_axes)
         self._only = _filter(only, "only")
-        self._filters: tuple[Any, ...] = () if shared is None else (_filter(shared, "shared"), ...)
 
     def __call__(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Any:
         """All members, as one module whose variables have a leading axis of length ``size``.
@@ -101,7 +101,15 @@ class ModuleEnsemble(ModelEnsemble):
                 given = context.split(rngs)
             return method(keys or {"": jax.random.key(0)}, *which, *args, given=given, own=kwargs)
 
-    def _traced(self, keys: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
+
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """Makes one member, in parts."""
+
+    make: Callable[..., Any]
+    filters: tuple[Any, ...]  # of what members share, and the rest
+
+    def __call__(self, keys: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
         given, kwargs = kwargs["given"], kwargs["own"]
         with nnx.merge_context(_TAG, inner=True) as context:
             rngs = context.merge(*given)
@@ -109,10 +117,10 @@ class ModuleEnsemble(ModelEnsemble):
         for name in streams.keys() & keys.keys():
             streams[name].key.set_value(keys[name])
             streams[name].count.set_value(jnp.zeros((), jnp.uint32))
-        model = self._make(*args, rngs=rngs, **kwargs)
+        model = self.make(*args, rngs=rngs, **kwargs)
         used = {n: s.count.get_value() for n, s in streams.items() if n not in keys}
         with nnx.split_context(_TAG) as context:
-            graphdef, *shared, own = context.split(model, *self._filters)
+            graphdef, *shared, own = context.split(model, *self.filters)
         if shared and not jax.tree_util.tree_leaves(shared):
             raise ValueError(
                 "`shared` selects none of the model's variables; it has "
@@ -126,8 +134,8 @@ class ModuleEnsemble(ModelEnsemble):
                     f"`shared` variables are made with one key for all members; streams {stacks} "
                     "hold a key for each"
                 )
-            plain = self._make(*args, rngs=single, **kwargs)
-            shared = [nnx.state(plain, self._filters[0])]
+            plain = self.make(*args, rngs=single, **kwargs)
+            shared = [nnx.state(plain, self.filters[0])]
         return TakenApart(own, (shared, used), graphdef)
 
 
