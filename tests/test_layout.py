@@ -33,7 +33,7 @@ STAGES = {
         *("_compat", "_draw", "_fold", "_meaning", "_trace"),
         *("_match_draws", "_match_keys", "_match_table"),
     },
-    "_plan": {"_draw", "_record", "_steps"},
+    "_plan": {"_draw", "_pickling", "_record", "_steps"},
     "_build": {"_compat", "_draw", "_fold", "_meaning", "_plan", "_record", "_steps", "_trace"},
     "_native": {"_compat", "_draw"},
     "_lowering": {"_compat"},

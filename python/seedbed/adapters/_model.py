@@ -37,6 +37,9 @@ class _Rest:
         self.common_tree = common_tree
         self.value = value
 
+    def __reduce__(self) -> Any:
+        return _Rest, (None, None, None)  # in a plan, which makes no models
+
 
 @jax.tree_util.register_pytree_with_keys_class
 class _Own:

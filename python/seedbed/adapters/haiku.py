@@ -93,17 +93,22 @@ _MAKERS = (
 
 def _reduced(function: Any) -> Any:
     """How haiku makes this ``init`` or ``apply`` of a function of the user's."""
-    original = getattr(function, "_original_fn", None)
-    if original is None:
+    original = function
+    while _is_haikus(original):
+        inside = _pickling.closure_of(original).get("f")
+        original = getattr(inside, "init", inside)
+    if original is function or original is None:
         return None
-    if original.__module__.startswith("haiku."):  # what a multi_transform is made of
-        original = _pickling.closure_of(original).get("f")
     for name in _MAKERS:
         made = getattr(hk, name)(original)
         for field in ("init", "apply"):
             if _pickling.alike(getattr(made, field), function):
                 return _remade, (name, original, field)
     return None
+
+
+def _is_haikus(function: Any) -> bool:
+    return inspect.isfunction(function) and "haiku._src" in function.__globals__["__name__"]
 
 
 def _remade(name: str, original: Any, field: str) -> Any:
