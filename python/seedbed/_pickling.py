@@ -166,6 +166,8 @@ class Packed:
         return file.getvalue()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
+        if is_wrapped(self.value):  # copied as functions are; a jitted one would compile anew
+            return self
         return Packed(copy.deepcopy(self.value, memo))
 
 
