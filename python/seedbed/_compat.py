@@ -65,6 +65,12 @@ try:
 except ImportError:  # pragma: no cover - only a future jax without it
     _jax_trace_context = None
 
+_check_tracer_leaks: Any
+try:
+    from jax._src.config import check_tracer_leaks as _check_tracer_leaks
+except ImportError:  # pragma: no cover - only a future jax without it
+    _check_tracer_leaks = None
+
 _xla_bridge: Any
 try:
     from jax._src import xla_bridge as _xla_bridge
@@ -281,6 +287,13 @@ def top_trace_state() -> object:
 def at_top() -> bool:
     """Whether nothing is being traced, so that what is called now runs now, and once."""
     return bool(trace_state() == top_trace_state())
+
+
+def leaks_allowed() -> contextlib.AbstractContextManager[None]:
+    """Without `jax.checking_leaks`, where traced values are left behind on purpose, for a while."""
+    if _check_tracer_leaks is None:
+        return contextlib.nullcontext()
+    return _check_tracer_leaks(False)  # type: ignore[no-any-return]
 
 
 def under_trace(values: Sequence[Any]) -> bool:

@@ -119,7 +119,7 @@ class Call:
             NotNative: brainstate has to run it; what changed is for the snapshot to undo.
         """
         transform = rebound(own, jax=self.jax)
-        with _compat.only_new_garbage():
+        with _compat.only_new_garbage(), _compat.leaks_allowed():
             try:
                 out = transform(self.fun, **options)(*args, **kwargs)
             finally:
