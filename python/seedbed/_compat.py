@@ -289,6 +289,23 @@ def at_top() -> bool:
     return bool(trace_state() == top_trace_state())
 
 
+@contextlib.contextmanager
+def released_on_failure(leaves: Sequence[Any]) -> Iterator[None]:
+    """For the body of a function that is traced with these values.
+
+    jax lets go of a trace when it is done. One that fails after it has captured an array is kept
+    alive by the array's finalizer, which waits for the trace.
+    """
+    try:
+        yield
+    except BaseException:
+        for leaf in leaves:
+            invalidate = getattr(trace_of(leaf), "invalidate", None)
+            if invalidate is not None:
+                invalidate()
+        raise
+
+
 def leaks_allowed() -> contextlib.AbstractContextManager[None]:
     """Without `jax.checking_leaks`, where traced values are left behind on purpose, for a while."""
     if _check_tracer_leaks is None:

@@ -68,12 +68,14 @@ def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorde
     traces: list[weakref.ref[Any]] = []
 
     def traced(key: Any, args: tuple[Any, ...]) -> Any:
-        for leaf in jax.tree_util.tree_leaves((key, args)):
+        leaves = jax.tree_util.tree_leaves((key, args))
+        for leaf in leaves:
             owner = _compat.trace_of(leaf)
             if owner is not None:
                 traces.append(weakref.ref(owner))
-        out = init(key, *args)
-        check_outputs(out)
+        with _compat.released_on_failure(leaves):
+            out = init(key, *args)
+            check_outputs(out)
         return out
 
     with _compat.only_new_garbage():

@@ -164,7 +164,7 @@ class Call:
     def _probe(self, args: tuple[Any, ...]) -> None:
         def traced(token: Any) -> list[Any]:
             self._remember(token)
-            with _alone(), catch_new_states() as caught:
+            with _compat.released_on_failure([token]), _alone(), catch_new_states() as caught:
                 self._user(args)
             self.kinds = [type(state) for state in caught.get_states()]
             found = [leaf for place in walk(self.roots) for _, leaf in tracers(place)]
@@ -250,7 +250,7 @@ class Call:
         member = _Member(self, fun, given, tree, keyed, mapped)
         _here.depth = 1
         try:
-            closed = jax.make_jaxpr(member)(*types)
+            closed = jax.make_jaxpr(member.released)(*types)
         finally:
             _here.depth = 0
         closed = without_checks(closed)
@@ -297,6 +297,10 @@ class _Member:
         self.inputs = [*first, *mapped]
         self.names: list[str] = []
         self.left: list[tuple[Place, list[int]]] = []
+
+    def released(self, *traced: Any) -> list[Any]:
+        with _compat.released_on_failure(traced):
+            return self(*traced)
 
     def __call__(self, *traced: Any) -> list[Any]:
         call = self.call
