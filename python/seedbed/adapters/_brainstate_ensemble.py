@@ -17,6 +17,7 @@ from brainstate.util.filter import to_predicate
 
 from .. import _check, _compat, _pickling, _plan
 from ._brainstate_keys import split_key
+from ._variables import row
 
 
 class Ensemble:
@@ -168,7 +169,7 @@ def unstack(module: Any, states: Any = None) -> list[Any]:
         copy = graph.clone(module)
         inside = graph.states(copy)
         for path, state in batched.items():
-            inside[path].restore_value(jax.tree.map(lambda leaf: leaf[i], state.value))  # noqa: B023
+            inside[path].restore_value(row(state.value, jax.device_put(np.int32(i))))
         members.append(copy)
     return members
 

@@ -44,13 +44,15 @@ def unstack(variables: Any, shared: Any, is_variable: IsVariable = None) -> list
     if size is None:
         raise ValueError("`variables` must hold a variable that the members do not share")
     return [
-        put_together(TakenApart(_one(made.own, index), made.common, made.rest))
-        for index in range(size)
+        put_together(TakenApart(row(made.own, index), made.common, made.rest))
+        # Sent explicitly, which jax.transfer_guard("disallow") allows.
+        for index in map(jax.device_put, np.arange(size, dtype=np.int32))
     ]
 
 
 @jax.jit
-def _one(tree: Any, index: Any) -> Any:
+def row(tree: Any, index: Any) -> Any:
+    """One member of arrays that have them first."""
     return jax.tree.map(
         lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), tree
     )
