@@ -17,7 +17,10 @@ from brainstate.util.filter import to_predicate
 
 from .. import _check, _compat, _pickling, _plan
 from ._brainstate_keys import split_key
+from ._model import check_arguments
 from ._variables import row
+
+_ACCEPTED = "a seed, a key, or an array of a key for each member"
 
 
 class Ensemble:
@@ -53,7 +56,7 @@ class Ensemble:
                 for each member.
             *args, **kwargs: arguments of ``make``, the same for every member.
         """
-        return self._build(self._keys(seed_or_key), args, kwargs)
+        return self._build(self._keys(seed_or_key, args, kwargs), args, kwargs)
 
     def member(self, seed_or_key: Any, i: int, *args: Any, **kwargs: Any) -> Any:
         """Member ``i`` alone: a plain module, in the time and memory of one member.
@@ -62,21 +65,22 @@ class Ensemble:
             TypeError: ``i`` is not an integer.
             IndexError: ``i`` is out of range.
         """
-        keys = self._keys(seed_or_key)
+        keys = self._keys(seed_or_key, args, kwargs)
         chosen = _check.member(i, self.size)
         (single,) = unstack(self._build(chosen.take(keys, 0), args, kwargs))
         return single
 
     def members(self, seed_or_key: Any, index: Any, *args: Any, **kwargs: Any) -> Any:
         """Some members, as one module: ``index`` is a slice or an array of integers."""
-        keys = self._keys(seed_or_key)
+        keys = self._keys(seed_or_key, args, kwargs)
         return self._build(_check.members(index, self.size).take(keys, 0), args, kwargs)
 
     def plan(self, seed_or_key: Any, *args: Any, **kwargs: Any) -> _plan.Plan:
         """What would run; print ``plan(seed).explain()``."""
-        return self._plan_of(self._build, self._keys(seed_or_key), args, kwargs)
+        return self._plan_of(self._build, self._keys(seed_or_key, args, kwargs), args, kwargs)
 
-    def _keys(self, seed_or_key: Any) -> Any:
+    def _keys(self, seed_or_key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        check_arguments(self.make, args, kwargs, "seed_or_key", seed_or_key, _ACCEPTED)
         if isinstance(seed_or_key, jax.Array) and _compat.is_key(seed_or_key.dtype):
             if not seed_or_key.ndim:
                 return split_key(RandomState(seed_or_key), self.size)

@@ -7,7 +7,9 @@ again; `ModelEnsemble` does the rest with `seedbed.ensemble`.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Hashable, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +85,7 @@ class ModelEnsemble:
         together: Callable[[TakenApart], Any],
         *,
         in_axes: Any = None,
+        check_key: Callable[[Any], None] | None = None,
     ) -> None:
         """
         Args:
@@ -92,12 +95,14 @@ class ModelEnsemble:
             together: makes a model again of what ``apart`` gave, with or without a leading axis.
                 Both have to pickle for the ensemble to.
             in_axes: as for `seedbed.ensemble`, of the positional arguments.
+            check_key: raises where the framework does not take a key of this form.
         """
         self.size = _check.size(size)
         self.in_axes = in_axes
         self._name = getattr(make, "__qualname__", None) or repr(make)
         self._apart = apart
         self._together = together
+        self._check_key = check_key
         self._kept: collections.OrderedDict[Hashable, _Programs] = collections.OrderedDict()
 
     def __repr__(self) -> str:
@@ -116,22 +121,22 @@ class ModelEnsemble:
             *args, **kwargs: further arguments of the model, the same for every member unless
                 ``in_axes`` maps them.
         """
-        programs, leaves = self._programs(args, kwargs)
+        programs, leaves = self._programs(key, args, kwargs)
         return self._model(programs, programs.own(key, *leaves), key, leaves)
 
     def member(self, key: Any, i: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Member ``i`` alone: a plain model, in the time and memory of one member."""
-        programs, leaves = self._programs(args, kwargs)
+        programs, leaves = self._programs(key, args, kwargs)
         return self._model(programs, programs.own.member(key, i, *leaves), key, leaves)
 
     def members(self, key: Any, index: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Some members, as one model: ``index`` is a slice or an array of integers."""
-        programs, leaves = self._programs(args, kwargs)
+        programs, leaves = self._programs(key, args, kwargs)
         return self._model(programs, programs.own.members(key, index, *leaves), key, leaves)
 
     def plan(self, key: Any, /, *args: Any, **kwargs: Any) -> _plan.Plan:
         """What would run for the members' own arrays; print ``plan(key).explain()``."""
-        programs, leaves = self._programs(args, kwargs)
+        programs, leaves = self._programs(key, args, kwargs)
         return programs.own.plan(key, *leaves)
 
     def _model(self, programs: _Programs, out: _Own, key: Any, leaves: list[Any]) -> Any:
@@ -141,7 +146,11 @@ class ModelEnsemble:
         common = jax.tree_util.tree_unflatten(rest.common_tree, shared)
         return self._together(TakenApart(own, common, rest.value))
 
-    def _programs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Programs, Any]:
+    def _programs(
+        self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[_Programs, Any]:
+        if self._check_key is not None:
+            self._check_key(key)
         leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
         axes = self._axes(args, leaves)
         traced = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
@@ -200,6 +209,60 @@ class ModelEnsemble:
             _ensemble.ensemble(common, 1),
             {place: axis for place, axis in enumerate(mapped) if axis is not None},
         )
+
+
+def check_key(value: Any, name: str, *, named: bool) -> None:
+    """Whether a key has a form that a framework takes; what is in it is checked later.
+
+    Args:
+        named: whether a mapping from names to keys is one.
+    """
+    if value is None or jax.tree_util.all_leaves([value]):
+        return
+    accepted = "one key, or an array with a key for each member"
+    what = f"a {type(value).__name__} of {len(jax.tree_util.tree_leaves(value))}"
+    if named:
+        accepted += '; or a mapping from names to such, as {"params": key, "dropout": other}'
+        if isinstance(value, Mapping):
+            wrong = [
+                one
+                for one, key in value.items()
+                if not (isinstance(one, str) and jax.tree_util.all_leaves([key]))
+            ]
+            if not wrong:
+                return
+            what = f"a mapping with a {type(value[wrong[0]]).__name__} under {wrong[0]!r}"
+    raise TypeError(f"`{name}` must be {accepted}; got {what}")
+
+
+def check_arguments(
+    make: Any, args: tuple[Any, ...], kwargs: dict[str, Any], first: str, given: Any, accepted: str
+) -> None:
+    """Whether ``make`` takes what follows the first argument of the call, its random numbers.
+
+    Those who forget it see their own first argument taken for it.
+    """
+    function: Any = make
+    before: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}
+    while isinstance(function, functools.partial):
+        before, options = (*function.args, *before), {**function.keywords, **options}
+        function = function.func
+    name = getattr(function, "__qualname__", None) or repr(function)
+    if isinstance(function, type):  # the metaclass takes anything
+        function, before = function.__init__, (None, *before)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # builtins and some wrapped functions have none
+        return
+    try:
+        signature.bind(*before, *args, **{**options, **kwargs})
+    except TypeError as error:
+        what = f"the seed {given}" if isinstance(given, int) else f"of type {type(given).__name__}"
+        raise TypeError(
+            f"`{first}` is the first argument of the call, {accepted}; it is {what}, and {name} "
+            f"does not take the {len(args)} argument(s) that follow: {error}"
+        ) from None
 
 
 def _restored(kind: type[ModelEnsemble], kept: _pickling.Packed) -> ModelEnsemble:

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._model import ModelEnsemble, TakenApart
+from ._model import ModelEnsemble, TakenApart, check_key
 
 
 def ensemble(
@@ -45,7 +45,8 @@ def ensemble(
         A callable with the methods ``member``, ``members`` and ``plan``.
 
     Raises:
-        TypeError: ``make`` or ``shared`` is not callable, or ``size`` is not an integer.
+        TypeError: ``make`` or ``shared`` is not callable, or ``size`` is not an integer; when
+            called, a layer of equinox is given several keys in a container.
         ValueError: ``size`` is not positive; when called: ``shared`` returned no array of the
             model.
 
@@ -60,7 +61,14 @@ def ensemble(
     """
     _callable(make, "make", "a module class or a function of a key")
     apart = _Apart(make, _key_by_name(make), shared)
-    return ModelEnsemble(make, size, apart, _together, in_axes=in_axes)
+    # What a user's function does with its key is the user's.
+    own = isinstance(make, type) and make.__module__.startswith("equinox.")
+    check = _check_key if own else None
+    return ModelEnsemble(make, size, apart, _together, in_axes=in_axes, check_key=check)
+
+
+def _check_key(key: Any) -> None:
+    check_key(key, "key", named=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import haiku as hk
 
 from .. import _pickling
 from . import _shapes, _variables
-from ._model import ModelEnsemble, TakenApart
+from ._model import ModelEnsemble, TakenApart, check_key
 
 _WITH_STATE = (hk.TransformedWithState, hk.MultiTransformedWithState)
 _TRANSFORMED = (hk.Transformed, hk.MultiTransformed, *_WITH_STATE)
@@ -43,7 +43,8 @@ def ensemble(
         them.
 
     Raises:
-        TypeError: ``transformed`` is something else, or ``size`` is not an integer.
+        TypeError: ``transformed`` is something else, or ``size`` is not an integer; when called,
+            ``key`` is several keys in a container.
         ValueError: ``size`` is not positive; when called, ``shared`` names what the model does not
             have, or variables depend on the values of an input that is only a shape.
 
@@ -63,7 +64,13 @@ def ensemble(
         )
     parts = _Parts(transformed.init, isinstance(transformed, _WITH_STATE), shared)
     original = getattr(transformed.init, "_original_fn", type(transformed))
-    return ModelEnsemble(original, size, parts.apart, parts.together, in_axes=in_axes)
+    return ModelEnsemble(
+        original, size, parts.apart, parts.together, in_axes=in_axes, check_key=_check_key
+    )
+
+
+def _check_key(key: Any, name: str = "key") -> None:
+    check_key(key, name, named=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +193,7 @@ def forward(
         )
     state = args[:stateful]
     rng, inputs = (args[stateful] if random else None), args[count:]
+    _check_key(rng, "rng")
 
     def call(variables: Any, rng: Any, inputs: tuple[Any, ...]) -> Any:
         own = [*variables.values(), *([rng] if random else [])]

@@ -8,7 +8,7 @@ from typing import Any
 from flax import linen as nn
 
 from . import _shapes, _variables
-from ._model import ModelEnsemble, TakenApart
+from ._model import ModelEnsemble, TakenApart, check_key
 
 
 def ensemble(
@@ -36,7 +36,8 @@ def ensemble(
         `jax.ShapeDtypeStruct`: then no array is made for them.
 
     Raises:
-        TypeError: ``model`` is not a linen module, or ``size`` not an integer.
+        TypeError: ``model`` is not a linen module, or ``size`` not an integer; when called,
+            ``key`` is a list or something else that flax does not take.
         ValueError: ``size`` is not positive; when called, ``shared`` names what the model does not
             have, or variables depend on the values of an input that is only a shape.
 
@@ -51,7 +52,14 @@ def ensemble(
     """
     _check_model(model)
     apart = _Apart(model, shared)
-    return ModelEnsemble(type(model), size, apart, _variables.put_together, in_axes=in_axes)
+    together = _variables.put_together
+    return ModelEnsemble(
+        type(model), size, apart, together, in_axes=in_axes, check_key=_check_key
+    )
+
+
+def _check_key(key: Any, name: str = "key") -> None:
+    check_key(key, name, named=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,7 @@ def forward(
             all members.
 
     Raises:
-        TypeError: ``model`` is not a linen module.
+        TypeError: ``model`` is not a linen module, or ``rngs`` are keys in a list.
         ValueError: the numbers of members differ.
 
     Example:
@@ -123,6 +131,7 @@ def forward(
         (8, 5, 2)
     """
     _check_model(model)
+    _check_key(rngs, "rngs")
 
     def apply(variables: Any, rngs: Any, inputs: tuple[Any, ...]) -> Any:
         return model.apply(variables, *inputs, rngs=rngs, **kwargs)

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import _plan
-from ._model import ModelEnsemble, TakenApart
+from ._model import ModelEnsemble, TakenApart, check_arguments
 
 _TAG = "seedbed"
+_ACCEPTED = "an nnx.Rngs, one key or integer, or a mapping from streams to them"
 
 
 class ModuleEnsemble(ModelEnsemble):
@@ -42,7 +43,7 @@ class ModuleEnsemble(ModelEnsemble):
                 ``size`` keys is used as it is.
             *args, **kwargs: of the model, the same for all members unless ``in_axes`` maps them.
         """
-        rngs = _rngs(rngs_or_key)
+        rngs = self._rngs(rngs_or_key, args, kwargs)
         before = {
             name: (stream, stream.key.get_value(), stream.count.get_value())
             for name, stream in _streams(rngs).items()
@@ -61,25 +62,36 @@ class ModuleEnsemble(ModelEnsemble):
 
     def member(self, rngs_or_key: Any, i: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Member ``i`` alone: a plain module. An `nnx.Rngs` stays as it is."""
-        return self._run(super().member, nnx.clone(_rngs(rngs_or_key)), (i,), args, kwargs)[0]
+        rngs = nnx.clone(self._rngs(rngs_or_key, args, kwargs))
+        return self._run(super().member, rngs, (i,), args, kwargs)[0]
 
     def members(self, rngs_or_key: Any, index: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Some members, as one module: ``index`` is a slice or an array of integers."""
-        return self._run(super().members, nnx.clone(_rngs(rngs_or_key)), (index,), args, kwargs)[0]
+        rngs = nnx.clone(self._rngs(rngs_or_key, args, kwargs))
+        return self._run(super().members, rngs, (index,), args, kwargs)[0]
 
     def plan(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> _plan.Plan:
         """What would run for the members' own variables; print ``plan(rngs).explain()``."""
-        plan: _plan.Plan = self._run(super().plan, nnx.clone(_rngs(rngs_or_key)), (), args, kwargs)
+        rngs = nnx.clone(self._rngs(rngs_or_key, args, kwargs))
+        plan: _plan.Plan = self._run(super().plan, rngs, (), args, kwargs)
         return plan
 
-    def _run(
-        self, method: Callable[..., Any], rngs: Any, which: Any, args: Any, kwargs: Any
-    ) -> Any:
+    def _rngs(self, given: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The rngs of a call, whose arguments are looked at first."""
         if "rngs" in kwargs:
             raise TypeError(
                 "the rngs are the first argument: ensemble(Model, size)(rngs, *args, **kwargs); "
                 "got `rngs` by name"
             )
+        rngs = _rngs(given)
+        make: Any = self._apart
+        options = {**kwargs, "rngs": rngs}
+        check_arguments(make.make, args, options, "rngs_or_key", given, _ACCEPTED)
+        return rngs
+
+    def _run(
+        self, method: Callable[..., Any], rngs: Any, which: Any, args: Any, kwargs: Any
+    ) -> Any:
         keys = {}  # by stream, what members' keys are split from, or the members' own keys
         for name, stream in _streams(rngs).items():
             path = tuple(name.split("."))
@@ -315,8 +327,7 @@ def _rngs(given: Any) -> Any:
     if isinstance(given, (int, jax.Array, Mapping)):
         return nnx.Rngs(given)
     raise TypeError(
-        "`rngs_or_key` must be an nnx.Rngs, one key or integer, or a mapping from streams to "
-        f"them; got {given!r} of type {type(given).__name__}"
+        f"`rngs_or_key` must be {_ACCEPTED}; got {given!r} of type {type(given).__name__}"
     )
 
 
