@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-for framework in ("brainstate", "equinox", "flax", "haiku"):
-    pytest.importorskip(framework)
+pytest.importorskip("brainstate")
+pytest.importorskip("equinox")
+pytest.importorskip("flax")
+pytest.importorskip("haiku")
 
 import brainstate as bs
 import equinox as eqx
@@ -54,8 +56,14 @@ def test_nnx_says_that_the_rngs_come_first(method):
         (lambda: nnx_linear(0, 3, 4, foo=1), "unexpected keyword argument 'foo'"),
         (lambda: nnx_linear([KEY], 3, 4), f"(?s)`rngs_or_key` must be {STREAMS}; got .* type list"),
         (lambda: nnx_linear(3.0, 3, 4), f"`rngs_or_key` must be {STREAMS}; got 3.0 of type float"),
-        (lambda: bs_linear(3, 4), "`seed_or_key` is the first .* it is the seed 3, and Linear does"),
-        (lambda: bs_linear.plan(3, 4), "a seed, a key, or an array of a key for each member; it is"),
+        (
+            lambda: bs_linear(3, 4),
+            "`seed_or_key` is the first .* it is the seed 3, and Linear does",
+        ),
+        (
+            lambda: bs_linear.plan(3, 4),
+            "a seed, a key, or an array of a key for each member; it is",
+        ),
         (lambda: bs_linear.member(3, 1, 4), "missing a required argument: 'out_size'"),
     ],
 )

@@ -8,8 +8,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-for framework in ("brainstate", "equinox", "flax", "haiku"):
-    pytest.importorskip(framework)
+pytest.importorskip("brainstate")
+pytest.importorskip("equinox")
+pytest.importorskip("flax")
+pytest.importorskip("haiku")
 
 import brainstate as bs
 import equinox as eqx
@@ -156,7 +158,9 @@ def test_unstacked_members_with_shared_numbers(adapter):
     with pytest.raises(ValueError, match="member axis first; params/n has none"):
         module.unstack(given)
     bad = {"params": {"w": np.ones((3, 2)), "n": "text"}}
-    with pytest.raises(TypeError, match="must be arrays or numbers; params/n is 'text' of type str"):
+    with pytest.raises(
+        TypeError, match="must be arrays or numbers; params/n is 'text' of type str"
+    ):
         module.unstack(bad if adapter == "linen" else bad["params"])
 
 

@@ -22,7 +22,8 @@ newest_only="benchmarks benchmarks_limits cli cuda_host instructions layout
 oldest_only="docs examples"
 # Tests of numbers that come by way of a backend: of functions, and of frameworks' models.
 core="backends collective ensemble equivalence execute recorded run streams transformations"
-models="adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx adapters"
+models="adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx adapters
+    numbers pickled"
 
 ignored() { for name in $1; do echo "--ignore=tests/test_$name.py"; done; }
 chosen() { for name in $1; do echo "tests/test_$name.py"; done; }

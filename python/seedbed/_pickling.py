@@ -71,7 +71,7 @@ def maker_of(value: Any) -> tuple[str, str, dict[str, Any]] | None:
     name, _, local = value.__code__.co_qualname.partition(".<locals>.")
     if not local or module.split(".")[0] not in _MAKERS:
         return None
-    maker = getattr(sys.modules.get(module), name, None)
+    maker: Any = getattr(sys.modules.get(module), name, None)
     public = [one for one in _PUBLIC if getattr(sys.modules.get(one), name, None) is maker]
     module = public[0] if public else module
     arguments = closure_of(value)

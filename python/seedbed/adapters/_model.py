@@ -249,8 +249,9 @@ def check_arguments(
         before, options = (*function.args, *before), {**function.keywords, **options}
         function = function.func
     name = getattr(function, "__qualname__", None) or repr(function)
+    made: Any = function
     if isinstance(function, type):  # the metaclass takes anything
-        function, before = function.__init__, (None, *before)
+        function, before = made.__init__, (None, *before)
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # builtins and some wrapped functions have none

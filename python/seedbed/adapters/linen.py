@@ -53,9 +53,7 @@ def ensemble(
     _check_model(model)
     apart = _Apart(model, shared)
     together = _variables.put_together
-    return ModelEnsemble(
-        type(model), size, apart, together, in_axes=in_axes, check_key=_check_key
-    )
+    return ModelEnsemble(type(model), size, apart, together, in_axes=in_axes, check_key=_check_key)
 
 
 def _check_key(key: Any, name: str = "key") -> None:
