@@ -65,12 +65,6 @@ try:
 except ImportError:  # pragma: no cover - only a future jax without it
     _jax_trace_context = None
 
-_check_tracer_leaks: Any
-try:
-    from jax._src.config import check_tracer_leaks as _check_tracer_leaks
-except ImportError:  # pragma: no cover - only a future jax without it
-    _check_tracer_leaks = None
-
 _xla_bridge: Any
 try:
     from jax._src import xla_bridge as _xla_bridge
@@ -287,30 +281,6 @@ def top_trace_state() -> object:
 def at_top() -> bool:
     """Whether nothing is being traced, so that what is called now runs now, and once."""
     return bool(trace_state() == top_trace_state())
-
-
-@contextlib.contextmanager
-def released_on_failure(leaves: Sequence[Any]) -> Iterator[None]:
-    """For the body of a function that is traced with these values.
-
-    jax lets go of a trace when it is done. One that fails after it has captured an array is kept
-    alive by the array's finalizer, which waits for the trace.
-    """
-    try:
-        yield
-    except BaseException:
-        for leaf in leaves:
-            invalidate = getattr(trace_of(leaf), "invalidate", None)
-            if invalidate is not None:
-                invalidate()
-        raise
-
-
-def leaks_allowed() -> contextlib.AbstractContextManager[None]:
-    """Without `jax.checking_leaks`, where traced values are left behind on purpose, for a while."""
-    if _check_tracer_leaks is None:
-        return contextlib.nullcontext()
-    return _check_tracer_leaks(False)  # type: ignore[no-any-return]
 
 
 def under_trace(values: Sequence[Any]) -> bool:

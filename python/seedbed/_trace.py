@@ -9,9 +9,10 @@ constants (`_fold`).
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,7 @@ def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorde
             owner = _compat.trace_of(leaf)
             if owner is not None:
                 traces.append(weakref.ref(owner))
-        with _compat.released_on_failure(leaves):
+        with released_on_failure(leaves):
             out = init(key, *args)
             check_outputs(out)
         return out
@@ -136,6 +137,23 @@ def check_outputs(out: Any) -> None:
 def _is_number(dtype: Any) -> bool:
     # bfloat16 and its like are of the kind V, as are records, which jax does not have.
     return dtype.kind in "biufc" or (dtype.kind == "V" and jnp.issubdtype(dtype, np.number))
+
+
+@contextlib.contextmanager
+def released_on_failure(leaves: Sequence[Any]) -> Iterator[None]:
+    """For the body of a function that is traced with these values.
+
+    jax lets go of a trace when it is done. One that fails after it has captured an array is kept
+    alive by the array's finalizer, which waits for the trace.
+    """
+    try:
+        yield
+    except BaseException:
+        for leaf in leaves:
+            invalidate = getattr(_compat.trace_of(leaf), "invalidate", None)
+            if invalidate is not None:
+                invalidate()
+        raise
 
 
 def outlived(traces: Sequence[weakref.ref[Any]]) -> bool:

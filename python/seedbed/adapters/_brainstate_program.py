@@ -108,6 +108,12 @@ def without_checks(closed: Any) -> Any:
     return closed.replace(jaxpr=jaxpr.replace(eqns=quiet, effects=frozenset()))
 
 
+def leaks_allowed() -> contextlib.AbstractContextManager[None]:
+    """Without `jax.checking_leaks`, for traces that leave values behind on purpose."""
+    setting: Any = getattr(jax.checking_leaks, "func", None)
+    return contextlib.nullcontext() if setting is None else setting(False)
+
+
 def kept(value: Any) -> Any:
     # A literal of a traced program is a number with a type of its own.
     return value if isinstance(value, jax.Array) else jax.numpy.asarray(value)

@@ -38,7 +38,7 @@ def call(init: Callable[..., Any], key: Any, args: tuple[Any, ...], kwargs: dict
             for _, leaf in found
         ]
         args, kwargs = jax.tree_util.tree_unflatten(tree, leaves)
-        with _compat.released_on_failure(jax.tree_util.tree_leaves((shapes, key))):
+        with _trace.released_on_failure(jax.tree_util.tree_leaves((shapes, key))):
             out = init(key, *args, **kwargs)
             _trace.check_outputs(out)
         return out
