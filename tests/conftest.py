@@ -30,11 +30,12 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # ends run them (`tools/run_tests.sh`).
 COSTLY = frozenset(
     "accelerate adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx "
-    "adapters arithmetic collective collective_atomic collective_errors collective_filters "
-    "collective_hostile collective_nested collective_reset collective_states donate ensemble "
-    "equivalence execute hostile match prng recorded run run_hostile run_states "
-    "run_transformations same sampler_functions samplers sealed selfcheck settings streams "
-    "transformations zoo_brainstate zoo_equinox zoo_haiku zoo_linen zoo_nnx".split()
+    "adapters arithmetic checked collective collective_atomic collective_errors "
+    "collective_filters collective_hostile collective_nested collective_reset "
+    "collective_states donate ensemble equivalence execute failed hostile match numbers "
+    "pickled prng recorded run run_hostile run_states run_transformations same "
+    "sampler_functions samplers sealed selfcheck settings streams transformations "
+    "zoo_brainstate zoo_equinox zoo_haiku zoo_linen zoo_nnx".split()
 )
 
 

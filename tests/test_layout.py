@@ -34,7 +34,7 @@ STAGES = {
         *("_compat", "_draw", "_fold", "_meaning", "_trace"),
         *("_match_draws", "_match_keys", "_match_table"),
     },
-    "_plan": {"_draw", "_record", "_steps"},
+    "_plan": {"_draw", "_pickling", "_record", "_steps"},
     "_build": {"_compat", "_draw", "_fold", "_meaning", "_plan", "_record", "_steps", "_trace"},
     "_native": {"_compat", "_draw"},
     "_lowering": {"_compat"},
@@ -51,6 +51,7 @@ STAGES = {
     "_check": {"_compat", "_generators", "_plan"},
     "_donate": {"_compat", "_plan"},
     "_undo": set(),
+    "_pickling": set(),
     "_stream": {"_compat", "_generators", "_undo"},
     "filters": set(),
     "random": {"_compat", "_generators", "_samplers", "_stream", "_undo"},
@@ -69,6 +70,7 @@ NN_STAGES = {
         "_donate",
         "_ensemble",
         "_generators",
+        "_pickling",
         "_same",
         "_stream",
         "_trace",
@@ -120,7 +122,7 @@ def test_nn_imports_one_way():
 
 def test_adapters_import_the_object_that_joins_the_stages():
     # Never a stage of planning or a backend: an adapter is a caller of `ensemble`.
-    allowed = {"_check", "_compat", "_ensemble", "_generators", "_plan", "_trace"}
+    allowed = {"_check", "_compat", "_ensemble", "_generators", "_pickling", "_plan", "_trace"}
     allowed |= {"_stream", "_undo", "filters", "nn", "nn._members"}
     for path in (PACKAGE / "adapters").glob("*.py"):
         found = {

@@ -23,7 +23,8 @@ oldest_only="docs examples"
 # Tests of numbers that come by way of a backend: of functions, and of frameworks' models.
 core="backends collective ensemble equivalence execute generators key_reuse recorded run streams
     transformations"
-models="adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx adapters"
+models="adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx adapters
+    numbers pickled"
 
 ignored() { for name in $1; do echo "--ignore=tests/test_$name.py"; done; }
 chosen() { for name in $1; do echo "tests/test_$name.py"; done; }

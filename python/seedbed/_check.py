@@ -242,8 +242,8 @@ class Chosen:
 
     def pick(self, whole: Any, single: bool) -> Any:
         """The chosen members of a whole ensemble."""
-        index = self.indices()[0] if single else jax.device_put(self.indices())
-        return jax.tree_util.tree_map(lambda leaf: leaf[index], whole)
+        # Sent explicitly, which jax.transfer_guard("disallow") allows.
+        return _picked(whole, jax.device_put(self.indices()[0] if single else self.indices()))
 
     def take(self, leaf: Any, axis: int) -> Any:
         """The chosen members of an array with a member axis."""
@@ -252,6 +252,11 @@ class Chosen:
                 jnp.asarray(leaf), self.start, self.start + self.count, axis=axis
             )
         return jnp.take(leaf, jax.device_put(self.indices()), axis=axis)
+
+
+@jax.jit
+def _picked(whole: Any, index: Any) -> Any:
+    return jax.tree_util.tree_map(lambda leaf: leaf[index], whole)
 
 
 def member(value: Any, count: int, name: str = "i") -> Chosen:

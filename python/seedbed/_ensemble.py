@@ -19,6 +19,7 @@ from . import (
     _generators,
     _match,
     _native,
+    _pickling,
     _plan,
     _same,
     _trace,
@@ -91,7 +92,7 @@ class Ensemble:
 
     def __reduce__(self) -> Any:
         # Copies start without compiled programs, which cannot be copied.
-        return _restored, (self.init, self.size, self.in_axes, self.donate)
+        return _restored, (_pickling.Packed(self.init), self.size, self.in_axes, self.donate)
 
     def __call__(self, key: Any, *args: Any) -> Any:
         """All members: equal to ``jax.vmap(init)(jax.random.split(key, size))``.
@@ -380,8 +381,8 @@ def _members(chosen: _check.Chosen | None, fold: bool) -> Any:
     return _check.words(chosen.indices()) if fold else chosen.indices()
 
 
-def _restored(init: Callable[..., Any], size: int, in_axes: Any, donate: bool = False) -> Ensemble:
-    return Ensemble(init, size, in_axes=in_axes, donate=donate)
+def _restored(init: _pickling.Packed, size: int, in_axes: Any, donate: bool) -> Ensemble:
+    return Ensemble(init.value, size, in_axes=in_axes, donate=donate)
 
 
 def recorded_ensemble(

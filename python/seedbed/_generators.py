@@ -18,6 +18,14 @@ _PARTS = ("split", "random_bits", "fold_in")
 # Implementations with the bits of threefry2x32: jax's own, and that of `prng`.
 _threefry: list[Any] = [_compat.threefry_prng_impl]
 
+# Others of jax's that count: under `jax.vmap` each key draws what it draws alone.
+_counting: list[Any] = [
+    impl
+    for impl in map(_compat.prng_named, ("philox2x32", "philox4x32", "threefry4x32"))
+    if impl is not None
+    and all(getattr(impl, part).__module__.startswith("jax.") for part in _PARTS)
+]
+
 # Primitives that make keys of what is none, and those that draw from words, for a batch as a whole.
 _MAKES_KEYS = frozenset({"random_seed", "random_wrap"})
 _OF_THE_BATCH = frozenset({"rng_bit_generator", "rng_uniform"})
@@ -43,7 +51,7 @@ def is_threefry(impl: Any) -> bool:
 
 
 def draws_alone(impl: Any) -> bool:
-    """Whether each key of an implementation is known to draw under `jax.vmap` what it draws alone."""
+    """Whether a key is known to draw under `jax.vmap` what it draws alone."""
     return is_threefry(impl) or any(same(impl, known) for known in _counting)
 
 
@@ -136,7 +144,7 @@ def drawing(jaxpr: Any, given: Sequence[Any]) -> Drawing:
     return Drawing(
         other,
         tuple([partitionable and is_threefry(impl) for impl in given]),
-        other is None and alone,
+        alone and all(draws_alone(impl) for impl in impls.values()),
         keys_watched(),
     )
 

@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from . import _pickling
 from ._draw import Draw, KeyPath, Kind, Shape, root
 from ._record import Record
 from ._steps import Literal, Operand, Source, Splat, Step
@@ -48,6 +49,8 @@ class Output(Record):
 class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
     """What one member's initialisation consists of.
 
+    A plan that was pickled can be read as before, and not run: of its steps it has the text.
+
     Attributes:
         draws: arrays the backend makes, one result of the custom call each.
         steps: residual equations, evaluated by XLA under `jax.vmap`.
@@ -69,6 +72,17 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
     streams: tuple[str, ...] = ("",)
     args: tuple[int, ...] = ()
     captures: tuple[int, ...] = ()
+
+    def __copy__(self) -> Plan:
+        return self  # immutable
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        return self
+
+    def __reduce__(self) -> Any:
+        # The metadata of modules in it may need some help.
+        fields = {name: getattr(self, name) for name in self._names if name != "out_tree"}
+        return _restored, (fields, _pickling.Packed(self.out_tree))
 
     @property
     def member_bytes(self) -> int:
@@ -160,6 +174,10 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
         elif isinstance(output.source, (Splat, Literal)):
             kind = "constant"
         return (output.path, kind, str(output.shape), output.dtype, path, made_by)
+
+
+def _restored(fields: dict[str, Any], out_tree: _pickling.Packed) -> Plan:
+    return Plan(**fields, out_tree=out_tree.value)
 
 
 def can_fill(source: Source) -> TypeGuard[Splat]:

@@ -52,6 +52,12 @@ class Literal(Record):
 Source = Operand | Splat | Literal
 
 
+class Shown(Record):
+    """An equation as text: what a pickle holds of it, since jax's own objects do not pickle."""
+
+    text: str
+
+
 class Computation:
     """What an equation computes; compared by that, not by which trace it is from."""
 
@@ -75,16 +81,21 @@ class Computation:
         # The rest costs more than a comparison that is not needed.
         return hash(str(self.eqn.primitive.name))
 
+    def __reduce__(self) -> Any:
+        return Shown, (str(self.eqn),)
+
 
 class Step(Record):
     """One residual equation: what it computes, from what, and the numbers of its results."""
 
-    computation: Computation
+    computation: Computation | Shown
     inputs: tuple[Source, ...]
     outputs: tuple[int, ...]
 
     @property
     def eqn(self) -> Any:
+        if isinstance(self.computation, Shown):
+            raise TypeError("a plan that was pickled can be read, and not run")
         return self.computation.eqn
 
 

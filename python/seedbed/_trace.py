@@ -9,13 +9,15 @@ constants (`_fold`).
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from . import _compat, _flatten
@@ -67,12 +69,14 @@ def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorde
     traces: list[weakref.ref[Any]] = []
 
     def traced(key: Any, args: tuple[Any, ...]) -> Any:
-        for leaf in jax.tree_util.tree_leaves((key, args)):
+        leaves = jax.tree_util.tree_leaves((key, args))
+        for leaf in leaves:
             owner = _compat.trace_of(leaf)
             if owner is not None:
                 traces.append(weakref.ref(owner))
-        out = init(key, *args)
-        _check_outputs(out)
+        with released_on_failure(leaves):
+            out = init(key, *args)
+            check_outputs(out)
         return out
 
     with _compat.only_new_garbage():
@@ -115,10 +119,11 @@ def _check_types(recorded: Recorded, types: Sequence[Any]) -> None:
         raise TypeError(f"this function was traced for arguments of types {want}; got {came}")
 
 
-def _check_outputs(out: Any) -> None:
+def check_outputs(out: Any) -> None:
+    """Whether all leaves of what a traced function returns are arrays or numbers."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(out):
         if isinstance(leaf, (int, float, complex, bool, np.generic, np.ndarray, jax.Array)):
-            if not isinstance(leaf, (np.generic, np.ndarray)) or leaf.dtype.kind in "biufcV":
+            if not isinstance(leaf, (np.generic, np.ndarray)) or _is_number(leaf.dtype):
                 continue
         where = jax.tree_util.keystr(path) or "the result itself"
         raise TypeError(
@@ -127,6 +132,28 @@ def _check_outputs(out: Any) -> None:
             "things (functions, strings) out of the result, for example with "
             "`equinox.filter` or by closing over them."
         )
+
+
+def _is_number(dtype: Any) -> bool:
+    # bfloat16 and its like are of the kind V, as are records, which jax does not have.
+    return dtype.kind in "biufc" or (dtype.kind == "V" and jnp.issubdtype(dtype, np.number))
+
+
+@contextlib.contextmanager
+def released_on_failure(leaves: Sequence[Any]) -> Iterator[None]:
+    """For the body of a function that is traced with these values.
+
+    jax lets go of a trace when it is done. One that fails after it has captured an array is kept
+    alive by the array's finalizer, which waits for the trace.
+    """
+    try:
+        yield
+    except BaseException:
+        for leaf in leaves:
+            invalidate = getattr(_compat.trace_of(leaf), "invalidate", None)
+            if invalidate is not None:
+                invalidate()
+        raise
 
 
 def outlived(traces: Sequence[weakref.ref[Any]]) -> bool:

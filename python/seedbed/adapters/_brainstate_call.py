@@ -24,7 +24,7 @@ from .. import _check, _compat, _ensemble, _generators, _trace
 from ..nn import _tap
 from ..nn._members import dummy_key
 from ._brainstate_keys import split_key
-from ._brainstate_program import NotNative, kept, moved, parts, shown, without_checks
+from ._brainstate_program import NotNative, kept, leaks_allowed, moved, parts, shown, without_checks
 from ._brainstate_roots import Place, Snapshot, flatten, tracers, walk
 
 _here = threading.local()  # .depth: how many calls are being traced for one member
@@ -122,7 +122,7 @@ class Call:
             NotNative: brainstate has to run it; what changed is for the snapshot to undo.
         """
         transform = rebound(own, jax=self.jax)
-        with _compat.only_new_garbage():
+        with _compat.only_new_garbage(), leaks_allowed():
             try:
                 out = transform(self.fun, **options)(*args, **kwargs)
             finally:
@@ -167,7 +167,7 @@ class Call:
     def _probe(self, args: tuple[Any, ...]) -> None:
         def traced(token: Any) -> list[Any]:
             self._remember(token)
-            with _alone(), catch_new_states() as caught:
+            with _trace.released_on_failure([token]), _alone(), catch_new_states() as caught:
                 self._user(args)
             self.kinds = [type(state) for state in caught.get_states()]
             found = [leaf for place in walk(self.roots) for _, leaf in tracers(place)]
@@ -253,7 +253,7 @@ class Call:
         member = _Member(self, fun, given, tree, keyed, mapped)
         try:
             _here.depth = 1
-            closed = jax.make_jaxpr(member)(*types)
+            closed = jax.make_jaxpr(member.released)(*types)
         finally:
             _here.depth = 0
         closed = without_checks(closed)
@@ -303,6 +303,10 @@ class _Member:
         self.inputs = [*first, *mapped]
         self.names: list[str] = []
         self.left: list[tuple[Place, list[int]]] = []
+
+    def released(self, *traced: Any) -> list[Any]:
+        with _trace.released_on_failure(traced):
+            return self(*traced)
 
     def __call__(self, *traced: Any) -> list[Any]:
         call = self.call

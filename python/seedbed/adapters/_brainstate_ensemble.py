@@ -15,8 +15,12 @@ from brainstate.random import DEFAULT, RandomState
 from brainstate.transform._mapping_core import INIT_NO_BATCHING
 from brainstate.util.filter import to_predicate
 
-from .. import _check, _compat, _generators, _plan, filters
+from .. import _check, _compat, _generators, _pickling, _plan, filters
 from ._brainstate_keys import split_key
+from ._model import check_arguments
+from ._variables import row
+
+_ACCEPTED = "a seed, a key, or an array of a key for each member"
 
 
 class Ensemble:
@@ -35,6 +39,11 @@ class Ensemble:
         self._new_states = new_states
         self._plan_of = plan_of
 
+    def __reduce__(self) -> Any:
+        from . import brainstate  # which makes these
+
+        return brainstate._restored, (_pickling.Packed(self.make), self.size)
+
     def __repr__(self) -> str:
         name = getattr(self.make, "__qualname__", None) or repr(self.make)
         return f"ensemble({name}, {self.size})"
@@ -47,7 +56,7 @@ class Ensemble:
                 for each member.
             *args, **kwargs: arguments of ``make``, the same for every member.
         """
-        return self._build(self._keys(seed_or_key, used=True), args, kwargs)
+        return self._build(self._keys(seed_or_key, args, kwargs, used=True), args, kwargs)
 
     def member(self, seed_or_key: Any, i: int, *args: Any, **kwargs: Any) -> Any:
         """Member ``i`` alone: a plain module, in the time and memory of one member.
@@ -64,8 +73,8 @@ class Ensemble:
         return self._some(seed_or_key, _check.members(index, self.size), args, kwargs)
 
     def _some(self, seed_or_key: Any, chosen: _check.Chosen, args: Any, kwargs: Any) -> Any:
-        keys = self._keys(seed_or_key)
-        if _generators.is_threefry(_generators.of(keys)):
+        keys = self._keys(seed_or_key, args, kwargs)
+        if _generators.draws_alone(_generators.of(keys)):
             return self._build(chosen.take(keys, 0), args, kwargs)
         # A member is what it is among all: the keys may draw for the batch as a whole.
         made = self._build(keys, args, kwargs)
@@ -75,10 +84,13 @@ class Ensemble:
 
     def plan(self, seed_or_key: Any, *args: Any, **kwargs: Any) -> _plan.Plan:
         """What would run; print ``plan(seed).explain()``."""
-        return self._plan_of(self._build, self._keys(seed_or_key), args, kwargs)
+        return self._plan_of(self._build, self._keys(seed_or_key, args, kwargs), args, kwargs)
 
-    def _keys(self, seed_or_key: Any, used: bool = False) -> Any:
+    def _keys(
+        self, seed_or_key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], used: bool = False
+    ) -> Any:
         """Every member's key; ``used`` says whether all are, if jax looks for keys used twice."""
+        check_arguments(self.make, args, kwargs, "seed_or_key", seed_or_key, _ACCEPTED)
         if isinstance(seed_or_key, jax.Array) and _generators.keys_watched():
             if used:
                 _generators.use_up([seed_or_key])
@@ -176,7 +188,7 @@ def unstack(module: Any, states: Any = None) -> list[Any]:
         copy = graph.clone(module)
         inside = graph.states(copy)
         for path, state in batched.items():
-            inside[path].restore_value(jax.tree.map(lambda leaf: leaf[i], state.value))  # noqa: B023
+            inside[path].restore_value(row(state.value, jax.device_put(np.int32(i))))
         members.append(copy)
     return members
 

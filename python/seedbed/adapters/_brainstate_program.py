@@ -73,8 +73,11 @@ def parts(closed: Any, once: list[int], loose: list[int]) -> tuple[Callable[[], 
     single, members, needed, _ = _tap.split(closed, (), (), positions)
     assert not needed
 
+    # Nothing in it reads the key, of which there is none here.
+    alone = single.jaxpr.replace(invars=[])
+
     def evaluate() -> Any:
-        return jax.core.eval_jaxpr(single.jaxpr, single.consts, None)
+        return jax.core.eval_jaxpr(alone, single.consts)
 
     return evaluate, members
 
@@ -103,6 +106,12 @@ def without_checks(closed: Any) -> Any:
         if any(inner.effects for inner in eqn.params["branches"][index].jaxpr.eqns):
             raise NotNative("a check of an argument fails")
     return closed.replace(jaxpr=jaxpr.replace(eqns=quiet, effects=frozenset()))
+
+
+def leaks_allowed() -> contextlib.AbstractContextManager[None]:
+    """Without `jax.checking_leaks`, for traces that leave values behind on purpose."""
+    setting: Any = getattr(jax.checking_leaks, "func", None)
+    return contextlib.nullcontext() if setting is None else setting(False)
 
 
 def kept(value: Any) -> Any:

@@ -7,14 +7,16 @@ again; `ModelEnsemble` does the rest with `seedbed.ensemble`.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Hashable, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
-from .. import _check, _ensemble, _plan
+from .. import _check, _ensemble, _pickling, _plan
 
 # Programs kept for one ensemble: one for each set of arguments that are not arrays.
 _KEPT = 64
@@ -36,6 +38,9 @@ class _Rest:
         self.tree = tree
         self.common_tree = common_tree
         self.value = value
+
+    def __reduce__(self) -> Any:
+        return _Rest, (None, None, None)  # in a plan, which makes no models
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -80,6 +85,7 @@ class ModelEnsemble:
         together: Callable[[TakenApart], Any],
         *,
         in_axes: Any = None,
+        check_key: Callable[[Any], None] | None = None,
     ) -> None:
         """
         Args:
@@ -87,17 +93,25 @@ class ModelEnsemble:
             size: number of members.
             apart: ``apart(key, args, kwargs)`` makes one member, under a trace.
             together: makes a model again of what ``apart`` gave, with or without a leading axis.
+                Both have to pickle for the ensemble to.
             in_axes: as for `seedbed.ensemble`, of the positional arguments.
+            check_key: raises where the framework does not take a key of this form.
         """
         self.size = _check.size(size)
         self.in_axes = in_axes
         self._name = getattr(make, "__qualname__", None) or repr(make)
         self._apart = apart
         self._together = together
+        self._check_key = check_key
         self._kept: collections.OrderedDict[Hashable, _Programs] = collections.OrderedDict()
 
     def __repr__(self) -> str:
         return f"ensemble({self._name}, {self.size})"
+
+    def __reduce__(self) -> Any:
+        # Copies start without programs, which cannot be copied.
+        kept = {name: value for name, value in vars(self).items() if name != "_kept"}
+        return _restored, (type(self), _pickling.Packed(kept))
 
     def __call__(self, key: Any, /, *args: Any, **kwargs: Any) -> Any:
         """All members, as one model whose arrays have a leading axis of length ``size``.
@@ -107,22 +121,22 @@ class ModelEnsemble:
             *args, **kwargs: further arguments of the model, the same for every member unless
                 ``in_axes`` maps them.
         """
-        programs, leaves = self._programs(args, kwargs)
+        programs, leaves = self._programs(key, args, kwargs)
         return self._model(programs, programs.own(key, *leaves), key, leaves)
 
     def member(self, key: Any, i: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Member ``i`` alone: a plain model, in the time and memory of one member."""
-        programs, leaves = self._programs(args, kwargs)
+        programs, leaves = self._programs(key, args, kwargs)
         return self._model(programs, programs.own.member(key, i, *leaves), key, leaves)
 
     def members(self, key: Any, index: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Some members, as one model: ``index`` is a slice or an array of integers."""
-        programs, leaves = self._programs(args, kwargs)
+        programs, leaves = self._programs(key, args, kwargs)
         return self._model(programs, programs.own.members(key, index, *leaves), key, leaves)
 
     def plan(self, key: Any, /, *args: Any, **kwargs: Any) -> _plan.Plan:
         """What would run for the members' own arrays; print ``plan(key).explain()``."""
-        programs, leaves = self._programs(args, kwargs)
+        programs, leaves = self._programs(key, args, kwargs)
         return programs.own.plan(key, *leaves)
 
     def _model(self, programs: _Programs, out: _Own, key: Any, leaves: list[Any]) -> Any:
@@ -132,7 +146,11 @@ class ModelEnsemble:
         common = jax.tree_util.tree_unflatten(rest.common_tree, shared)
         return self._together(TakenApart(own, common, rest.value))
 
-    def _programs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Programs, Any]:
+    def _programs(
+        self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[_Programs, Any]:
+        if self._check_key is not None:
+            self._check_key(key)
         leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
         axes = self._axes(args, leaves)
         traced = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
@@ -191,6 +209,67 @@ class ModelEnsemble:
             _ensemble.ensemble(common, 1),
             {place: axis for place, axis in enumerate(mapped) if axis is not None},
         )
+
+
+def check_key(value: Any, name: str, *, named: bool) -> None:
+    """Whether a key has a form that a framework takes; what is in it is checked later.
+
+    Args:
+        named: whether a mapping from names to keys is one.
+    """
+    if value is None or jax.tree_util.all_leaves([value]):
+        return
+    accepted = "one key, or an array with a key for each member"
+    what = f"a {type(value).__name__} of {len(jax.tree_util.tree_leaves(value))}"
+    if named:
+        accepted += '; or a mapping from names to such, as {"params": key, "dropout": other}'
+        if isinstance(value, Mapping):
+            wrong = [
+                one
+                for one, key in value.items()
+                if not (isinstance(one, str) and jax.tree_util.all_leaves([key]))
+            ]
+            if not wrong:
+                return
+            what = f"a mapping with a {type(value[wrong[0]]).__name__} under {wrong[0]!r}"
+    raise TypeError(f"`{name}` must be {accepted}; got {what}")
+
+
+def check_arguments(
+    make: Any, args: tuple[Any, ...], kwargs: dict[str, Any], first: str, given: Any, accepted: str
+) -> None:
+    """Whether ``make`` takes what follows the first argument of the call, its random numbers.
+
+    Those who forget it see their own first argument taken for it.
+    """
+    function: Any = make
+    before: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}
+    while isinstance(function, functools.partial):
+        before, options = (*function.args, *before), {**function.keywords, **options}
+        function = function.func
+    name = getattr(function, "__qualname__", None) or repr(function)
+    made: Any = function
+    if isinstance(function, type):  # the metaclass takes anything
+        function, before = made.__init__, (None, *before)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # builtins and some wrapped functions have none
+        return
+    try:
+        signature.bind(*before, *args, **{**options, **kwargs})
+    except TypeError as error:
+        what = f"the seed {given}" if isinstance(given, int) else f"of type {type(given).__name__}"
+        raise TypeError(
+            f"`{first}` is the first argument of the call, {accepted}; it is {what}, and {name} "
+            f"does not take the {len(args)} argument(s) that follow: {error}"
+        ) from None
+
+
+def _restored(kind: type[ModelEnsemble], kept: _pickling.Packed) -> ModelEnsemble:
+    made = kind.__new__(kind)
+    vars(made).update(kept.value, _kept=collections.OrderedDict())
+    return made
 
 
 def _common(programs: _Programs, key: Any, leaves: list[Any]) -> Any:

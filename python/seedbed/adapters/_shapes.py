@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import partial_eval
 
+from .. import _compat, _trace
+
 
 def call(init: Callable[..., Any], key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``init(key, *args, **kwargs)``, where inputs may be `jax.ShapeDtypeStruct`.
@@ -36,7 +38,10 @@ def call(init: Callable[..., Any], key: Any, args: tuple[Any, ...], kwargs: dict
             for _, leaf in found
         ]
         args, kwargs = jax.tree_util.tree_unflatten(tree, leaves)
-        return init(key, *args, **kwargs)
+        with _trace.released_on_failure(jax.tree_util.tree_leaves((shapes, key))):
+            out = init(key, *args, **kwargs)
+            _trace.check_outputs(out)
+        return out
 
     closed, result = jax.make_jaxpr(filled, return_shape=True)(shapes, key, arrays)
     # Which inputs matter, also through loops and jitted functions.
@@ -52,4 +57,11 @@ def call(init: Callable[..., Any], key: Any, args: tuple[Any, ...], kwargs: dict
     blanks = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
     inputs = jax.tree_util.tree_leaves((blanks, key, arrays))
     out = jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *inputs)
+    # Numbers come back as such, of a type of their own.
+    out = [
+        _compat.with_weak_type(jnp.asarray(leaf, aval.dtype), aval.weak_type)
+        if isinstance(leaf, (bool, int, float, complex))
+        else leaf
+        for leaf, aval in zip(out, closed.out_avals, strict=True)
+    ]
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(result), out)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from .. import _check, _compat, filters
 from ._model import TakenApart
@@ -43,13 +44,15 @@ def unstack(variables: Any, shared: Any, is_variable: IsVariable = None) -> list
     if size is None:
         raise ValueError("`variables` must hold a variable that the members do not share")
     return [
-        put_together(TakenApart(_one(made.own, index), made.common, made.rest))
-        for index in range(size)
+        put_together(TakenApart(row(made.own, index), made.common, made.rest))
+        # Sent explicitly, which jax.transfer_guard("disallow") allows.
+        for index in map(jax.device_put, np.arange(size, dtype=np.int32))
     ]
 
 
 @jax.jit
-def _one(tree: Any, index: Any) -> Any:
+def row(tree: Any, index: Any) -> Any:
+    """One member of arrays that have them first."""
     return jax.tree.map(
         lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), tree
     )
@@ -133,11 +136,20 @@ def _picked(items: list[_Item], shared: Any) -> tuple[bool, ...]:
     keep = filters.to_predicate(_by_path(shared, [_text(path) for path, _ in items]))
     picked = []
     for path, item in items:
-        leaves = jax.tree_util.tree_leaves(item)
-        # Only types: what is shared must not depend on the numbers.
-        seen = _compat.abstract(leaves[0].shape, leaves[0].dtype) if leaves else None
-        picked.append(keep(path, seen))
+        types = [_type(path, leaf) for leaf in jax.tree_util.tree_leaves(item)]
+        picked.append(keep(path, types[0] if types else None))
     return tuple(picked)
+
+
+def _type(path: tuple[Any, ...], leaf: Any) -> Any:
+    """What a filter sees of a variable: what is shared must not depend on the numbers."""
+    if not _check.array_like(leaf):
+        raise TypeError(
+            f"variables must be arrays or numbers; {_text(path)} is {leaf!r} of type "
+            f"{type(leaf).__name__}"
+        )
+    found = jax.typeof(leaf)
+    return _compat.abstract(found.shape, found.dtype)
 
 
 def _by_path(shared: Any, texts: list[str]) -> Any:
@@ -170,12 +182,13 @@ def _size(variables: Any, shared: Any, is_variable: IsVariable) -> int | None:
     found: dict[int, str] = {}
     for (path, item), common in zip(items, _picked(items, shared), strict=True):
         for leaf in () if common else jax.tree_util.tree_leaves(item):
-            if not leaf.shape:
+            shape = np.shape(leaf)
+            if not shape:
                 raise ValueError(
                     f"`variables` must have the member axis first; {_text(path)} has none. Name "
                     "what all members share in `shared`"
                 )
-            found.setdefault(leaf.shape[0], _text(path))
+            found.setdefault(shape[0], _text(path))
     if len(found) > 1:
         (one, first), (other, second), *_ = found.items()
         raise ValueError(

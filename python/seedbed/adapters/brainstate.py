@@ -16,7 +16,7 @@ from brainstate.nn import _collective_ops as _ops
 from brainstate.transform import _mapping1
 from brainstate.util import filter as _filter
 
-from .. import _plan, filters
+from .. import _pickling, _plan, filters
 from ..nn import _methods
 from ._brainstate_call import Call, Planned, rebound, watched
 from ._brainstate_ensemble import Ensemble, forward, reset_members, unstack
@@ -223,6 +223,10 @@ def ensemble(make: Callable[..., Any], size: int) -> Ensemble:
         (2, 6)
     """
     return Ensemble(make, size, _new_states, plan_of)
+
+
+def _restored(make: _pickling.Packed, size: int) -> Ensemble:
+    return ensemble(make.value, size)
 
 
 # --- brainstate's own functions ---------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._model import ModelEnsemble, TakenApart
+from ._model import ModelEnsemble, TakenApart, check_key
 
 
 def ensemble(
@@ -44,7 +45,8 @@ def ensemble(
         A callable with the methods ``member``, ``members`` and ``plan``.
 
     Raises:
-        TypeError: ``make`` or ``shared`` is not callable, or ``size`` is not an integer.
+        TypeError: ``make`` or ``shared`` is not callable, or ``size`` is not an integer; when
+            called, a layer of equinox is given several keys in a container.
         ValueError: ``size`` is not positive; when called: ``shared`` returned no array of the
             model.
 
@@ -58,18 +60,35 @@ def ensemble(
         (1,)
     """
     _callable(make, "make", "a module class or a function of a key")
-    by_name = _key_by_name(make)
+    apart = _Apart(make, _key_by_name(make), shared)
+    # What a user's function does with its key is the user's.
+    own = isinstance(make, type) and make.__module__.startswith("equinox.")
+    check = _check_key if own else None
+    return ModelEnsemble(make, size, apart, _together, in_axes=in_axes, check_key=check)
 
-    def apart(key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
-        model = make(*args, key=key, **kwargs) if by_name else make(key, *args, **kwargs)
-        own, rest = eqx.partition(model, _own(model, shared))
+
+def _check_key(key: Any) -> None:
+    check_key(key, "key", named=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """Makes one member, in parts."""
+
+    make: Callable[..., Any]
+    by_name: bool
+    shared: Callable[[Any], Any] | None
+
+    def __call__(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
+        make = self.make
+        model = make(*args, key=key, **kwargs) if self.by_name else make(key, *args, **kwargs)
+        own, rest = eqx.partition(model, _own(model, self.shared))
         common, rest = eqx.partition(rest, eqx.is_array)
         return TakenApart(own, common, rest)
 
-    def together(made: TakenApart) -> Any:
-        return eqx.combine(made.own, made.common, made.rest)
 
-    return ModelEnsemble(make, size, apart, together, in_axes=in_axes)
+def _together(made: TakenApart) -> Any:
+    return eqx.combine(made.own, made.common, made.rest)
 
 
 def unstack(models: Any, *, shared: Callable[[Any], Any] | None = None) -> list[Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import haiku as hk
 
+from .. import _pickling
 from . import _shapes, _variables
-from ._model import ModelEnsemble, TakenApart
+from ._model import ModelEnsemble, TakenApart, check_key
 
 _WITH_STATE = (hk.TransformedWithState, hk.MultiTransformedWithState)
 _TRANSFORMED = (hk.Transformed, hk.MultiTransformed, *_WITH_STATE)
@@ -41,7 +43,8 @@ def ensemble(
         them.
 
     Raises:
-        TypeError: ``transformed`` is something else, or ``size`` is not an integer.
+        TypeError: ``transformed`` is something else, or ``size`` is not an integer; when called,
+            ``key`` is several keys in a container.
         ValueError: ``size`` is not positive; when called, ``shared`` names what the model does not
             have, or variables depend on the values of an input that is only a shape.
 
@@ -59,18 +62,67 @@ def ensemble(
             "`transformed` must be what hk.transform, hk.transform_with_state or "
             f"hk.multi_transform returns; got {transformed!r} of type {type(transformed).__name__}"
         )
-    stateful = isinstance(transformed, _WITH_STATE)
-
-    def apart(key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
-        made = _shapes.call(transformed.init, key, args, kwargs)
-        return _variables.take_apart(_named(made, stateful), shared)
-
-    def together(made: TakenApart) -> Any:
-        variables = _variables.put_together(made)
-        return (variables["params"], variables["state"]) if stateful else variables["params"]
-
+    parts = _Parts(transformed.init, isinstance(transformed, _WITH_STATE), shared)
     original = getattr(transformed.init, "_original_fn", type(transformed))
-    return ModelEnsemble(original, size, apart, together, in_axes=in_axes)
+    return ModelEnsemble(
+        original, size, parts.apart, parts.together, in_axes=in_axes, check_key=_check_key
+    )
+
+
+def _check_key(key: Any, name: str = "key") -> None:
+    check_key(key, name, named=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Makes one member, in parts, and puts them together again."""
+
+    init: Callable[..., Any]
+    stateful: bool
+    shared: Any
+
+    def apart(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
+        made = _shapes.call(self.init, key, args, kwargs)
+        return _variables.take_apart(_named(made, self.stateful), self.shared)
+
+    def together(self, made: TakenApart) -> Any:
+        variables = _variables.put_together(made)
+        return (variables["params"], variables["state"]) if self.stateful else variables["params"]
+
+
+_MAKERS = (
+    "transform",
+    "transform_with_state",
+    "multi_transform",
+    "multi_transform_with_state",
+)
+
+
+def _reduced(function: Any) -> Any:
+    """How haiku makes this ``init`` or ``apply`` of a function of the user's."""
+    original = function
+    while _is_haikus(original):
+        inside = _pickling.closure_of(original).get("f")
+        original = getattr(inside, "init", inside)
+    if original is function or original is None:
+        return None
+    for name in _MAKERS:
+        made = getattr(hk, name)(original)
+        for field in ("init", "apply"):
+            if _pickling.alike(getattr(made, field), function):
+                return _remade, (name, original, field)
+    return None
+
+
+def _is_haikus(function: Any) -> bool:
+    return inspect.isfunction(function) and "haiku._src" in function.__globals__["__name__"]
+
+
+def _remade(name: str, original: Any, field: str) -> Any:
+    return getattr(getattr(hk, name)(original), field)
+
+
+_pickling.REDUCERS.append(_reduced)
 
 
 def unstack(variables: Any, *, shared: Any = None) -> list[Any]:
@@ -141,6 +193,7 @@ def forward(
         )
     state = args[:stateful]
     rng, inputs = (args[stateful] if random else None), args[count:]
+    _check_key(rng, "rng")
 
     def call(variables: Any, rng: Any, inputs: tuple[Any, ...]) -> Any:
         own = [*variables.values(), *([rng] if random else [])]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from flax import linen as nn
 
 from . import _shapes, _variables
-from ._model import ModelEnsemble, TakenApart
+from ._model import ModelEnsemble, TakenApart, check_key
 
 
 def ensemble(
@@ -35,7 +36,8 @@ def ensemble(
         `jax.ShapeDtypeStruct`: then no array is made for them.
 
     Raises:
-        TypeError: ``model`` is not a linen module, or ``size`` not an integer.
+        TypeError: ``model`` is not a linen module, or ``size`` not an integer; when called,
+            ``key`` is a list or something else that flax does not take.
         ValueError: ``size`` is not positive; when called, ``shared`` names what the model does not
             have, or variables depend on the values of an input that is only a shape.
 
@@ -49,13 +51,25 @@ def ensemble(
         (3, 2)
     """
     _check_model(model)
+    apart = _Apart(model, shared)
+    together = _variables.put_together
+    return ModelEnsemble(type(model), size, apart, together, in_axes=in_axes, check_key=_check_key)
 
-    def apart(key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
-        variables = _shapes.call(model.init, key, args, kwargs)
-        return _variables.take_apart(variables, shared, _is_box)
 
-    made = ModelEnsemble(type(model), size, apart, _variables.put_together, in_axes=in_axes)
-    return made
+def _check_key(key: Any, name: str = "key") -> None:
+    check_key(key, name, named=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """Makes one member, in parts."""
+
+    model: nn.Module
+    shared: Any
+
+    def __call__(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
+        variables = _shapes.call(self.model.init, key, args, kwargs)
+        return _variables.take_apart(variables, self.shared, _is_box)
 
 
 def unstack(variables: Any, *, shared: Any = None) -> list[Any]:
@@ -104,7 +118,7 @@ def forward(
             all members.
 
     Raises:
-        TypeError: ``model`` is not a linen module.
+        TypeError: ``model`` is not a linen module, or ``rngs`` are keys in a list.
         ValueError: the numbers of members differ.
 
     Example:
@@ -115,6 +129,7 @@ def forward(
         (8, 5, 2)
     """
     _check_model(model)
+    _check_key(rngs, "rngs")
 
     def apply(variables: Any, rngs: Any, inputs: tuple[Any, ...]) -> Any:
         return model.apply(variables, *inputs, rngs=rngs, **kwargs)

@@ -7,6 +7,7 @@ Rngs go into the trace of one member, and its model comes out, as in nnx's own t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import _plan, filters
-from ._model import ModelEnsemble, TakenApart
+from ._model import ModelEnsemble, TakenApart, check_arguments
 
 _TAG = "seedbed"
+_ACCEPTED = "an nnx.Rngs, one key or integer, or a mapping from streams to them"
 
 
 class ModuleEnsemble(ModelEnsemble):
@@ -28,10 +30,9 @@ class ModuleEnsemble(ModelEnsemble):
                 "`make` must be an nnx.Module class or a function make(*args, rngs=rngs); got "
                 f"{make!r} of type {type(make).__name__}"
             )
-        super().__init__(make, size, self._traced, _merged, in_axes=in_axes)
-        self._make = make
+        filters = () if shared is None else (_filter(shared, "shared"), ...)
+        super().__init__(make, size, _Apart(make, filters), _merged, in_axes=in_axes)
         self._only = _filter(only, "only")
-        self._filters: tuple[Any, ...] = () if shared is None else (_filter(shared, "shared"), ...)
 
     def __call__(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Any:
         """All members, as one module whose variables have a leading axis of length ``size``.
@@ -42,7 +43,7 @@ class ModuleEnsemble(ModelEnsemble):
                 ``size`` keys is used as it is.
             *args, **kwargs: of the model, the same for all members unless ``in_axes`` maps them.
         """
-        rngs = _rngs(rngs_or_key)
+        rngs = self._rngs(rngs_or_key, args, kwargs)
         before = {
             name: (stream, stream.key.get_value(), stream.count.get_value())
             for name, stream in _streams(rngs).items()
@@ -61,25 +62,36 @@ class ModuleEnsemble(ModelEnsemble):
 
     def member(self, rngs_or_key: Any, i: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Member ``i`` alone: a plain module. An `nnx.Rngs` stays as it is."""
-        return self._run(super().member, nnx.clone(_rngs(rngs_or_key)), (i,), args, kwargs)[0]
+        rngs = nnx.clone(self._rngs(rngs_or_key, args, kwargs))
+        return self._run(super().member, rngs, (i,), args, kwargs)[0]
 
     def members(self, rngs_or_key: Any, index: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Some members, as one module: ``index`` is a slice or an array of integers."""
-        return self._run(super().members, nnx.clone(_rngs(rngs_or_key)), (index,), args, kwargs)[0]
+        rngs = nnx.clone(self._rngs(rngs_or_key, args, kwargs))
+        return self._run(super().members, rngs, (index,), args, kwargs)[0]
 
     def plan(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> _plan.Plan:
         """What would run for the members' own variables; print ``plan(rngs).explain()``."""
-        plan: _plan.Plan = self._run(super().plan, nnx.clone(_rngs(rngs_or_key)), (), args, kwargs)
+        rngs = nnx.clone(self._rngs(rngs_or_key, args, kwargs))
+        plan: _plan.Plan = self._run(super().plan, rngs, (), args, kwargs)
         return plan
 
-    def _run(
-        self, method: Callable[..., Any], rngs: Any, which: Any, args: Any, kwargs: Any
-    ) -> Any:
+    def _rngs(self, given: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The rngs of a call, whose arguments are looked at first."""
         if "rngs" in kwargs:
             raise TypeError(
                 "the rngs are the first argument: ensemble(Model, size)(rngs, *args, **kwargs); "
                 "got `rngs` by name"
             )
+        rngs = _rngs(given)
+        make: Any = self._apart
+        options = {**kwargs, "rngs": rngs}
+        check_arguments(make.make, args, options, "rngs_or_key", given, _ACCEPTED)
+        return rngs
+
+    def _run(
+        self, method: Callable[..., Any], rngs: Any, which: Any, args: Any, kwargs: Any
+    ) -> Any:
         keys = {}  # by stream, what members' keys are split from, or the members' own keys
         for name, stream in _streams(rngs).items():
             path = tuple(name.split("."))
@@ -101,7 +113,15 @@ class ModuleEnsemble(ModelEnsemble):
                 given = context.split(rngs)
             return method(keys or {"": jax.random.key(0)}, *which, *args, given=given, own=kwargs)
 
-    def _traced(self, keys: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
+
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """Makes one member, in parts."""
+
+    make: Callable[..., Any]
+    filters: tuple[Any, ...]  # of what members share, and the rest
+
+    def __call__(self, keys: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
         given, kwargs = kwargs["given"], kwargs["own"]
         with nnx.merge_context(_TAG, inner=True) as context:
             rngs = context.merge(*given)
@@ -109,10 +129,10 @@ class ModuleEnsemble(ModelEnsemble):
         for name in streams.keys() & keys.keys():
             streams[name].key.set_value(keys[name])
             streams[name].count.set_value(jnp.zeros((), jnp.uint32))
-        model = self._make(*args, rngs=rngs, **kwargs)
+        model = self.make(*args, rngs=rngs, **kwargs)
         used = {n: s.count.get_value() for n, s in streams.items() if n not in keys}
         with nnx.split_context(_TAG) as context:
-            graphdef, *shared, own = context.split(model, *self._filters)
+            graphdef, *shared, own = context.split(model, *self.filters)
         if shared and not jax.tree_util.tree_leaves(shared):
             raise ValueError(
                 "`shared` selects none of the model's variables; it has "
@@ -126,8 +146,8 @@ class ModuleEnsemble(ModelEnsemble):
                     f"`shared` variables are made with one key for all members; streams {stacks} "
                     "hold a key for each"
                 )
-            plain = self._make(*args, rngs=single, **kwargs)
-            shared = [nnx.state(plain, self._filters[0])]
+            plain = self.make(*args, rngs=single, **kwargs)
+            shared = [nnx.state(plain, self.filters[0])]
         return TakenApart(own, (shared, used), graphdef)
 
 
@@ -307,8 +327,7 @@ def _rngs(given: Any) -> Any:
     if isinstance(given, (int, jax.Array, Mapping)):
         return nnx.Rngs(given)
     raise TypeError(
-        "`rngs_or_key` must be an nnx.Rngs, one key or integer, or a mapping from streams to "
-        f"them; got {given!r} of type {type(given).__name__}"
+        f"`rngs_or_key` must be {_ACCEPTED}; got {given!r} of type {type(given).__name__}"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from .._check import flag
+from .._pickling import Made
 from . import _draft, _members, _traverse
 from ._calls import call_members, call_once, record_members
 from ._draft import Draft
@@ -243,4 +244,5 @@ def init_function(
         names = _traverse.dotted_paths(written)
         return {name: written[path] for name, path in names.items()}
 
-    return init
+    options = {"node_to_exclude": node_to_exclude, **init_kwargs}
+    return Made(init, init, (init_function, (target, *init_args), options))

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._pickling import is_wrapped
 from . import _draft, _traverse
 from ._draft import DELETED, LOCK
-from ._pickle import is_wrapped, pack_attribute, unpack_attribute
+from ._pickle import pack_attribute, unpack_attribute
 from ._state import State
 from ._traverse import Path
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _compat, _generators
+from .. import _compat, _generators, _pickling
 from ._draft import Content
 
 
@@ -19,11 +17,9 @@ from ._draft import Content
 class _Made:
     """An initialiser as the function that makes it and that function's arguments."""
 
+    module: str
     name: str
     arguments: dict[str, Any]
-
-    def __call__(self) -> Any:
-        return getattr(jax.nn.initializers, self.name)(**self.arguments)
 
 
 @dataclass(frozen=True)
@@ -40,10 +36,6 @@ class _Named:
 
     module: str
     name: str
-
-
-# Where functions of jax are looked up first: their own modules are private.
-_PUBLIC = ("jax.nn", "jax.numpy", "jax.lax")
 
 
 def pack_attribute(value: Any) -> Any:
@@ -70,25 +62,14 @@ def _mapped(value: Any, change: Callable[[Any], Any], inside: set[int]) -> Any:
     return type(value)(changed)
 
 
-def is_wrapped(value: Any) -> bool:
-    """Whether this is a function that wraps another, as `jax.jit` and `jax.custom_jvp` do."""
-    return callable(value) and not isinstance(value, type) and hasattr(value, "__wrapped__")
-
-
 def _pack_function(value: Any) -> Any:
-    # A wrapped function would be pickled as the one inside.
-    if not is_wrapped(value):
-        return value
-    name = getattr(value, "__qualname__", "")
-    for module in (*_PUBLIC, getattr(value, "__module__", "")):
-        if getattr(sys.modules.get(module), name, None) is value:
-            return _Named(module, name)
-    return value
+    found = _pickling.name_of(value)
+    return value if found is None else _Named(*found)
 
 
 def _unpack_function(value: Any) -> Any:
     if isinstance(value, _Named):
-        return getattr(importlib.import_module(value.module), value.name)
+        return _pickling.named(value.module, value.name)
     return value
 
 
@@ -104,25 +85,18 @@ def unpack(content: Content) -> Content:
     """What `pack` was given."""
     declared = content.declared
     if declared is not None and isinstance(declared.init, _Made):
-        declared = declared._replace(init=declared.init())
+        declared = declared._replace(init=_unpack_init(declared.init))
     return content._replace(value=jax.tree.map(_unpack_key, content.value), declared=declared)
 
 
 def _pack_init(init: Any) -> Any:
-    """``init``, or, for one that `jax.nn.initializers` made, how to make it again.
+    """``init``, or, for one that `jax.nn.initializers` made, how to make it again."""
+    how = _pickling.maker_of(init)
+    return init if how is None else _Made(*how)
 
-    Those are local functions, which pickle cannot name; what they close over are the
-    arguments they were made with. Anything else is left to pickle.
-    """
-    name, _, local = getattr(init, "__qualname__", "").partition(".<locals>.")
-    if not local or not hasattr(jax.nn.initializers, name) or not init.__closure__:
-        return init
-    cells = zip(init.__code__.co_freevars, init.__closure__, strict=True)
-    made = _Made(name, {argument: cell.cell_contents for argument, cell in cells})
-    try:
-        return made if _same(made(), init) else init
-    except TypeError:  # the function that makes it takes other arguments
-        return init
+
+def _unpack_init(how: _Made) -> Any:
+    return _pickling.made(how.module, how.name, how.arguments)
 
 
 def _pack_key(leaf: Any) -> Any:
@@ -136,17 +110,3 @@ def _unpack_key(leaf: Any) -> Any:
     if isinstance(leaf, _Words):
         return jax.random.wrap_key_data(leaf.words, impl=leaf.impl)
     return leaf
-
-
-def _same(left: Any, right: Any) -> bool:
-    """Whether two functions are the same code over the same values."""
-    if left.__code__ is not right.__code__:
-        return False
-    pairs = zip(left.__closure__, right.__closure__, strict=True)
-    return all(_equal(a.cell_contents, b.cell_contents) for a, b in pairs)
-
-
-def _equal(left: Any, right: Any) -> bool:
-    if left is right:
-        return True
-    return bool(np.array_equal(left, right)) if type(left) is type(right) else False

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _check
+from .._pickling import Made
 from . import _draft, _foreign, _loop, _members, _traverse
 from ._commit import check_axes, commit
 from ._draft import Draft
@@ -130,8 +131,16 @@ def vmap(
 
         return _draft.transacted(draft, call)
 
-    functools.update_wrapper(run, fn, updated=())
-    return run
+    options = {
+        "in_axes": in_axes,
+        "out_axes": out_axes,
+        "in_states": in_states,
+        "out_states": out_states,
+        "axis_size": axis_size,
+        "chunk_size": chunk_size,
+        "loop": loop,
+    }
+    return Made(run, fn, (vmap, (fn,), options))
 
 
 def vmap_new_states(
@@ -232,8 +241,7 @@ def vmap_new_states(
 
         return _draft.transacted(draft, call)
 
-    functools.update_wrapper(run, fun)
-    return run
+    return Made(run, fun, (vmap_new_states, (fun,), options))
 
 
 def _with_keys(keys: Keys, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
