@@ -1,5 +1,6 @@
 """Settings that every test runs under; they must come before jax is imported."""
 
+import contextlib
 import os
 
 # Four devices on one processor, for the tests of sharding.
@@ -32,8 +33,9 @@ COSTLY = frozenset(
     "accelerate adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx "
     "adapters arithmetic collective collective_atomic collective_errors collective_filters "
     "collective_hostile collective_nested collective_reset collective_states donate ensemble "
-    "equivalence execute hostile match prng recorded run run_hostile run_states "
-    "run_transformations same sampler_functions samplers sealed selfcheck streams transformations "
+    "equivalence execute export hostile match prng recorded run run_hostile run_states "
+    "run_transformations same sampler_functions samplers sealed selfcheck sharding "
+    "sharding_random streams transformations "
     "zoo_brainstate zoo_equinox zoo_haiku zoo_linen zoo_nnx".split()
 )
 
@@ -65,6 +67,16 @@ def pytest_report_header() -> str:
 def key():
     """A typed key."""
     return jax.random.key(20)
+
+
+@pytest.fixture(params=["alone", "set_mesh"])
+def entered(request):
+    """Enters a mesh, which its arrays do without, or leaves it."""
+
+    def enter(mesh):
+        return jax.set_mesh(mesh) if request.param == "set_mesh" else contextlib.nullcontext()
+
+    return enter
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from . import (
     _execute,
     _match,
     _native,
+    _places,
     _plan,
     _same,
     _trace,
@@ -101,8 +102,9 @@ class Ensemble:
                 as it is, by itself.
             *args: further arguments of ``init``, broadcast or mapped as ``in_axes`` says. With
                 ``donate=True`` they come after ``old``, a result of an earlier call: its arrays
-                are given up (jax calls them deleted), and the new ones take their memory. Inside
-                ``jax.jit`` and other traces they are left alone.
+                are given up (jax calls them deleted), and the new ones take their memory; on
+                several devices, where the new ones are laid out alike, as with `jax.jit`.
+                Inside ``jax.jit`` and other traces they are left alone.
 
         Returns:
             The result of ``init`` with a leading axis of length ``size`` on every leaf.
@@ -296,6 +298,7 @@ class Ensemble:
             tuple((leaf.shape, leaf.dtype, leaf.weak_type) for leaf in abstract),
             _backends.requested(),
             _compat.trace_context(),
+            (_places.of((*keys, *leaves)), _places.mapped_over()),
             _compat.elsewhere((*keys, *leaves)),
         )
         prepared = self._prepared.get(signature)
@@ -306,7 +309,8 @@ class Ensemble:
         key_type = jax.tree_util.tree_unflatten(key_tree, key_types)
         recorded = _trace.record(self.init, key_type, member_args)
         impls = [_check.key_impl(one) for one in keys]
-        prepared = _prepared(recorded, impls, axes, signature)
+        reason = _places.why_jaxs((*keys, *leaves), recorded.closed)
+        prepared = _prepared(recorded, impls, axes, signature, reason)
         # A function that closes over values being traced means something else next time.
         if not _compat.under_trace(recorded.closed.consts):
             self._prepared[signature] = prepared
@@ -315,13 +319,18 @@ class Ensemble:
 
 @_compat.collections_paused()
 def _prepared(
-    recorded: _trace.Recorded, impls: list[str], axes: tuple[int | None, ...], signature: Any
+    recorded: _trace.Recorded,
+    impls: list[str],
+    axes: tuple[int | None, ...],
+    signature: Any,
+    reason: str | None,
 ) -> _Prepared:
-    """Plans a traced function for keys of these implementations."""
+    """Plans a traced function for keys of these implementations; ``reason`` is against it."""
     graph = _trace.flatten(recorded, sealed=True)
     foreign = [impl for impl in impls if not _compat.is_threefry(impl)]
     impl = _compat.foreign_impl(graph.avals) or (foreign or impls)[0]
-    reason = _backends.why_reference(impl, graph.effects) or _backends.why_elsewhere(signature[-1])
+    reason = _backends.why_reference(impl, graph.effects) or reason
+    reason = reason or _backends.why_elsewhere(signature[-1])
     if reason is None:
         graph, plan = _planned(recorded, graph, _backends.kernels())
         reason = _backends.why_unscheduled(plan)
