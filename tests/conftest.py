@@ -1,5 +1,6 @@
 """Settings that every test runs under; they must come before jax is imported."""
 
+import contextlib
 import os
 
 # Four devices on one processor, for the tests of sharding.
@@ -32,9 +33,10 @@ COSTLY = frozenset(
     "accelerate adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx "
     "adapters arithmetic checked collective collective_atomic collective_errors "
     "collective_filters collective_hostile collective_nested collective_reset "
-    "collective_states donate ensemble equivalence execute failed hostile match numbers "
+    "collective_states donate ensemble equivalence execute export failed hostile match numbers "
     "pickled prng recorded run run_hostile run_states run_transformations same "
-    "sampler_functions samplers sealed selfcheck settings streams transformations "
+    "sampler_functions samplers sealed selfcheck settings sharding sharding_random streams "
+    "transformations "
     "zoo_brainstate zoo_equinox zoo_haiku zoo_linen zoo_nnx".split()
 )
 
@@ -66,6 +68,16 @@ def pytest_report_header() -> str:
 def key():
     """A typed key."""
     return jax.random.key(20)
+
+
+@pytest.fixture(params=["alone", "set_mesh"])
+def entered(request):
+    """Enters a mesh, which its arrays do without, or leaves it."""
+
+    def enter(mesh):
+        return jax.set_mesh(mesh) if request.param == "set_mesh" else contextlib.nullcontext()
+
+    return enter
 
 
 @pytest.fixture

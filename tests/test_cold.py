@@ -10,7 +10,7 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, native_problem, run_python
-from seedbed import _build, _check, _ensemble, _match, _plan, _trace
+from seedbed import _build, _check, _match, _plan, _prepare, _trace
 
 # --- import -----------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ def _planning(init, count, shape, sealed):
 
     def run():
         graph = _trace.flatten(recorded, sealed)
-        _, made = _ensemble._planned(recorded, graph, _plan.ALL_KERNELS)
+        _, made = _prepare.planned(recorded, graph, _plan.ALL_KERNELS)
         assert len(made.outputs) == count
         hash(made)
         made.explain()

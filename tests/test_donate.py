@@ -1,6 +1,7 @@
 """Initialising anew into the memory of an old ensemble: `ensemble(..., donate=True)`, `nn`."""
 
 import pickle
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import seedbed as sb
-from helpers import Tagged, assert_same_bits, oracle, run_python
+from helpers import Tagged, assert_same_bits, oracle
 
 normal = jax.random.normal
 SIZE = 5
@@ -182,20 +183,54 @@ def test_memory_that_is_there_is_not_asked_for(monkeypatch, key):
     assert_same_bits(sb.ensemble(large, 2, donate=True)(key, old), want)
 
 
-def test_old_on_several_devices():
-    run_python(
-        """
-        import jax, jax.numpy as jnp, pytest, seedbed as sb
-        from jax.sharding import NamedSharding, PartitionSpec as P
-        mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
-        make = sb.ensemble(lambda key: jax.random.normal(key, (3,)), 2, donate=True)
-        old = jax.device_put(jnp.zeros((2, 3)), NamedSharding(mesh, P("d")))
-        with pytest.raises(ValueError, match="`old` must be on one device, .*; it is on 2"):
-            make(jax.random.key(0), old)
-        assert not old.is_deleted()
-        """,
-        XLA_FLAGS="--xla_force_host_platform_device_count=2",
-    )
+def _places(array):
+    return {shard.data.unsafe_buffer_pointer() for shard in array.addressable_shards}
+
+
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+@pytest.mark.parametrize("spec", [("d",), (), (None, "d")], ids=["members", "whole", "elements"])
+@pytest.mark.parametrize("keys", ["one", "stacked"])
+def test_old_on_several_devices(keys, spec, kind):
+    def init(key):
+        return normal(key, (8,))
+
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(getattr(jax.sharding.AxisType, kind),))
+    place = jax.NamedSharding(mesh, jax.P(*spec))
+    key, split = jax.random.key(0), lambda key: jax.random.split(key, 4)
+    if keys == "stacked":
+        key, split = jax.device_put(split(key), jax.NamedSharding(mesh, jax.P("d"))), jnp.copy
+    made = jax.jit(lambda old, key: jax.vmap(init)(split(key)), donate_argnums=0, keep_unused=True)
+    make = sb.ensemble(init, 4, donate=True)
+    for _ in range(2):
+        old, others = (jax.device_put(jnp.zeros((4, 8)), place) for _ in range(2))
+        memory = _places(old)
+        with warnings.catch_warnings():  # where no memory is reused, on an explicit mesh
+            warnings.filterwarnings("ignore", "Some donated buffers were not usable")
+            new, want = make(key, old), made(others, key)
+        assert_same_bits(np.asarray(new), np.asarray(want))
+        assert new.sharding.device_set == want.sharding.device_set
+        alike = place.is_equivalent_to(new.sharding, 2)
+        assert not alike or _places(new) == memory
+        if kind == "Explicit":
+            assert new.sharding.is_equivalent_to(want.sharding, 2)
+            assert old.is_deleted() == others.is_deleted()
+        else:  # where XLA lays out what is native as it likes
+            assert old.is_deleted() == alike
+
+
+def test_memory_on_several_devices_is_given_up_once():
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    old = jax.device_put(jnp.zeros((4, 3)), jax.NamedSharding(mesh, jax.P("d")))
+    twice = jax.device_put(old, old.sharding)  # another object
+    part = old.addressable_shards[2].data
+    make = sb.ensemble(lambda key: (normal(key, (3,)), jnp.ones(3)), 4, donate=True)
+    with pytest.raises(ValueError, match=r"`old\[1\]` has the same memory as another leaf"):
+        make(jax.random.key(0), (old, twice))
+    make = sb.ensemble(lambda key, x: normal(key, (3,)) + x[0], 4, donate=True)
+    for argument in (twice, part):
+        with pytest.raises(ValueError, match=r"`old` has the same memory as the key or an arg"):
+            make(jax.random.key(0), old, argument)
+    assert not old.is_deleted() and not part.is_deleted()
 
 
 class Static:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _compat, _generators
+from . import _compat, _generators, _places
 from ._plan import Plan, largest
 
 # More members than a 64-bit processor has addresses.
@@ -132,7 +132,8 @@ def is_stack(value: Any) -> bool:
 def member_key_type(value: Any) -> Any:
     """The abstract type of one member's key."""
     shape = () if _typed(value) else value.shape[-1:]
-    return _compat.abstract(shape, value.dtype)
+    place = _places.member(value, 0 if is_stack(value) else None)
+    return _compat.abstract(shape, value.dtype, place=place)
 
 
 # --- arguments --------------------------------------------------------------------------
@@ -215,10 +216,8 @@ def array_like(leaf: Any) -> bool:
 def member_type(leaf: Any, axis: int | None) -> Any:
     """The type of an argument leaf as one member sees it."""
     aval = jax.typeof(leaf)
-    if axis is None:
-        return _compat.abstract(aval.shape, aval.dtype, weak_type=aval.weak_type)
-    shape = aval.shape[:axis] + aval.shape[axis + 1 :]
-    return _compat.abstract(shape, aval.dtype, weak_type=aval.weak_type)
+    shape = aval.shape if axis is None else aval.shape[:axis] + aval.shape[axis + 1 :]
+    return _compat.abstract(shape, aval.dtype, aval.weak_type, _places.member(aval, axis))
 
 
 # --- members ----------------------------------------------------------------------------
@@ -243,10 +242,13 @@ class Chosen:
     def pick(self, whole: Any, single: bool) -> Any:
         """The chosen members of a whole ensemble."""
         # Sent explicitly, which jax.transfer_guard("disallow") allows.
-        return _picked(whole, jax.device_put(self.indices()[0] if single else self.indices()))
+        index = jax.device_put(self.indices()[0] if single else self.indices())
+        whole = jax.tree_util.tree_map(lambda leaf: _places.gathered(leaf, 0), whole)
+        return _picked(whole, index)
 
     def take(self, leaf: Any, axis: int) -> Any:
         """The chosen members of an array with a member axis."""
+        leaf = _places.gathered(leaf, axis)
         if isinstance(self.start, int):
             return jax.lax.slice_in_dim(
                 jnp.asarray(leaf), self.start, self.start + self.count, axis=axis
@@ -370,7 +372,8 @@ def memory(
         reused: bytes that are there already.
     """
     asked = count * member_bytes
-    if asked < _SMALL:
+    # Symbolic dimensions (`jax.export`) have no size yet.
+    if not isinstance(asked, int) or asked < _SMALL:
         return
     leaves = ", ".join(
         f"{output.path} {(count, *output.shape)} {output.dtype}" for output in largest(plan)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import _backends, _compat, _generators, _lowering, _native
+from . import _backends, _compat, _generators, _lowering, _native, _places
 from ._draw import MEMBER, Draw, KeyPath, Kind, Level, Shape, key_path
 
 # --- native, while a program is lowered ---------------------------------------------------
@@ -189,21 +189,21 @@ _fold_in_p = primitive(
 
 def random_bits(words: Any, bit_width: int, shape: Shape) -> Any:
     """``uint<bit_width>[*shape]`` for one key ``uint32[2]``."""
-    if _for_jax(shape) or _narrowed(bit_width):
+    if _for_jax(shape, words) or _narrowed(bit_width):
         return _compat.threefry_prng_impl.random_bits(words, bit_width, shape)
     return _bits_p.bind(words, bit_width=bit_width, shape=tuple(shape))
 
 
 def split(words: Any, shape: Shape) -> Any:
     """``uint32[*shape, 2]`` for one key ``uint32[2]``."""
-    if _for_jax(shape):
+    if _for_jax(shape, words):
         return _compat.threefry_prng_impl.split(words, shape)
     return _split_p.bind(words, shape=tuple(shape))
 
 
 def fold_in(words: Any, data: Any) -> Any:
     """The key ``uint32[2]`` that one key ``uint32[2]`` and a 32-bit number give."""
-    if _for_jax(()):
+    if _for_jax((), words, data):
         return _compat.threefry_prng_impl.fold_in(words, data)
     return _fold_in_p.bind(words, jnp.asarray(data, dtype="uint32"))
 
@@ -213,9 +213,11 @@ def _narrowed(bit_width: int) -> bool:
     return bit_width == 64 and not jax.config.jax_enable_x64
 
 
-def _for_jax(shape: Shape) -> bool:
+def _for_jax(shape: Shape, *operands: Any) -> bool:
     """Whether jax's functions are traced themselves: symbolic sizes, shardings as types."""
-    return not _static(shape) or _lowering.explicit_mesh()
+    if not _static(shape) or _lowering.explicit_mesh() or _places.mapped_over():
+        return True
+    return any(_places.sharding_of(one) is not None for one in operands)
 
 
 def _static(shape: Shape) -> bool:

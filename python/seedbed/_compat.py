@@ -125,9 +125,10 @@ def partitionable() -> bool:
     return bool(config.jax_threefry_partitionable)
 
 
-def abstract(shape: tuple[int, ...], dtype: Any, weak_type: bool = False) -> Any:
+def abstract(shape: Sequence[int], dtype: Any, weak_type: bool = False, place: Any = None) -> Any:
     """The type of an array, for tracing."""
-    return jax.ShapeDtypeStruct(shape, dtype, weak_type=weak_type)  # type: ignore[no-untyped-call]
+    made: Any = jax.ShapeDtypeStruct
+    return made(shape, dtype, weak_type=weak_type, sharding=place)
 
 
 def key_impl(dtype: Any) -> Any:
@@ -158,13 +159,6 @@ def prng_named(name: str) -> Any | None:
 def key_words(key: Any) -> Any:
     """The words of a key or an array of keys, typed or legacy."""
     return jax.random.key_data(key) if is_key(key.dtype) else key
-
-
-def address(array: Any) -> int:
-    """Where the data of an array, or of an array of typed keys, is in memory."""
-    # `key_data` would be traced where anything is.
-    base = getattr(array, "_base_array", array)
-    return int(base.unsafe_buffer_pointer())
 
 
 def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:

@@ -11,28 +11,46 @@ from . import _compat
 from ._plan import Plan
 
 
-def memory(array: Any) -> int:
-    """A number that arrays which share memory have in common."""
+def memory(array: Any) -> frozenset[Any]:
+    """Numbers that arrays which share memory have in common, one for each device's part."""
     if usable(array) and array.size:
-        return _compat.address(array)
-    return id(array)
+        return frozenset(_addresses(array))
+    return frozenset([id(array)])
+
+
+def _addresses(array: Any) -> list[tuple[int, int]]:
+    """Devices and places of an array's data, or of typed keys', in this process's memory."""
+    # `key_data` would be traced where anything is.
+    base = getattr(array, "_base_array", array)
+    if len(base.sharding.device_set) == 1:
+        return [(_memory_of(next(iter(base.devices()))), int(base.unsafe_buffer_pointer()))]
+    parts = [shard.data for shard in base.addressable_shards]
+    return [(_memory_of(next(iter(x.devices()))), int(x.unsafe_buffer_pointer())) for x in parts]
+
+
+def _memory_of(device: Any) -> int:
+    """A number of the memory that a device computes in: CPU devices share one."""
+    return -1 if device.platform == "cpu" else int(device.id)
 
 
 def usable(array: Any) -> bool:
-    """Whether a value is an array with memory of its own, on one device."""
-    if not isinstance(array, jax.Array) or _compat.is_tracer(array) or array.is_deleted():
-        return False
-    return len(array.sharding.device_set) == 1
+    """Whether a value is an array with memory of its own."""
+    return isinstance(array, jax.Array) and not _compat.is_tracer(array) and not array.is_deleted()
+
+
+def alone(array: Any) -> bool:
+    """Whether such an array is on one device."""
+    return usable(array) and len(array.sharding.device_set) == 1
 
 
 def free(arrays: Iterable[Any], kept: Iterable[Any]) -> list[Any]:
     """Those of ``arrays`` that share memory neither with ``kept`` nor with each other."""
-    taken = {memory(one) for one in kept}
+    taken = frozenset().union(*map(memory, kept))
     found = []
     for array in arrays:
-        place = memory(array)
-        if usable(array) and place not in taken:
-            taken.add(place)
+        places = memory(array)
+        if usable(array) and not places & taken:
+            taken |= places
             found.append(array)
     return found
 
@@ -61,8 +79,8 @@ def checked(old: Any, plan: Plan, count: int, others: Any) -> list[Any]:
             "`old` must be a result of an earlier call, with the leaves "
             f"{_listed(paths)}; got {_listed(found)}"
         )
-    read = {memory(leaf) for leaf in jax.tree_util.tree_leaves(others)}
-    seen: set[int] = set()
+    read = frozenset().union(*map(memory, jax.tree_util.tree_leaves(others)))
+    seen: frozenset[Any] = frozenset()
     for path, (_, leaf), output in zip(paths, leaves, plan.outputs, strict=True):
         name, shape = f"`old{path}`", (count, *output.shape)
         if not isinstance(leaf, jax.Array):
@@ -79,16 +97,11 @@ def checked(old: Any, plan: Plan, count: int, others: Any) -> list[Any]:
             continue
         if leaf.is_deleted():
             raise ValueError(f"{name} has been deleted or donated already")
-        if not usable(leaf):
-            raise ValueError(
-                f"{name} must be on one device, which the new result is made on; it is on "
-                f"{len(leaf.sharding.device_set)}"
-            )
-        place = memory(leaf)
-        if place in seen or place in read:
-            other = "another leaf of `old`" if place in seen else "the key or an argument"
+        places = memory(leaf)
+        if places & seen or places & read:
+            other = "another leaf of `old`" if places & seen else "the key or an argument"
             raise ValueError(f"{name} has the same memory as {other}; it can be given up only once")
-        seen.add(place)
+        seen |= places
     return [leaf for _, leaf in leaves]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,43 +11,21 @@ import numpy as np
 
 from . import (
     _backends,
-    _build,
     _check,
     _compat,
     _donate,
     _execute,
     _generators,
-    _match,
     _native,
     _pickling,
+    _places,
     _plan,
-    _same,
+    _prepare,
     _trace,
 )
+from ._prepare import Prepared
 
 Plan = _plan.Plan
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """What one signature of the arguments compiles to.
-
-    ``reads`` are the positions of the argument leaves that the program takes, ``axes`` their
-    mapped axes; ``trimmed`` is what the reference evaluates, where it is asked to.
-    """
-
-    plan: Plan
-    captures: tuple[Any, ...]
-    reads: tuple[int, ...]
-    axes: tuple[int | None, ...]
-    member_bytes: int
-    # Structure of the arguments, and what the program takes of key and arguments, as a
-    # dictionary key.
-    tree: Any
-    types: Any
-    drawing: _generators.Drawing
-    trimmed: _same.Trimmed | None = None
-    programs: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +36,7 @@ class _Direct:
     given: Any
     key_type: type
     backend: str
-    prepared: _Prepared
+    prepared: Prepared
 
 
 class Ensemble:
@@ -82,7 +60,7 @@ class Ensemble:
         self.size = _check.size(size)
         self.in_axes = in_axes
         self.donate = _check.flag(donate, "donate")
-        self._prepared: dict[Any, _Prepared] = {}
+        self._prepared: dict[Any, Prepared] = {}
 
     def __repr__(self) -> str:
         name = getattr(self.init, "__qualname__", None) or repr(self.init)
@@ -104,8 +82,9 @@ class Ensemble:
                 as it is, by itself.
             *args: further arguments of ``init``, broadcast or mapped as ``in_axes`` says. With
                 ``donate=True`` they come after ``old``, a result of an earlier call: its arrays
-                are given up (jax calls them deleted), and the new ones take their memory. Inside
-                ``jax.jit`` and other traces they are left alone.
+                are given up (jax calls them deleted), and the new ones take their memory; on
+                several devices, where the new ones are laid out alike, as with `jax.jit`.
+                Inside ``jax.jit`` and other traces they are left alone.
 
         Returns:
             The result of ``init`` with a leading axis of length ``size`` on every leaf.
@@ -257,7 +236,7 @@ class Ensemble:
 
     def _program(
         self,
-        prepared: _Prepared,
+        prepared: Prepared,
         keys: list[Any],
         chosen: _check.Chosen | None,
         stacked: list[bool],
@@ -288,7 +267,7 @@ class Ensemble:
 
     def _prepare(
         self, key: Any, args: tuple[Any, ...], axes: tuple[int | None, ...], keys: list[Any]
-    ) -> _Prepared:
+    ) -> Prepared:
         """Traces and plans, once for each signature of the arguments."""
         leaves, tree = jax.tree_util.tree_flatten(args)
         abstract = [_check.member_type(leaf, axis) for leaf, axis in zip(leaves, axes, strict=True)]
@@ -302,6 +281,7 @@ class Ensemble:
             tuple((leaf.shape, leaf.dtype, leaf.weak_type) for leaf in abstract),
             _backends.requested(),
             _compat.trace_context(),
+            (_places.of((*keys, *leaves)), _places.mapped_over()),
             _compat.elsewhere((*keys, *leaves)),
         )
         prepared = self._prepared.get(signature)
@@ -312,51 +292,12 @@ class Ensemble:
         key_type = jax.tree_util.tree_unflatten(key_tree, key_types)
         recorded = _trace.record(self.init, key_type, member_args)
         impls = [_generators.of(one) for one in keys]
-        prepared = _prepared(recorded, impls, axes, signature)
+        reason = _places.why_jaxs((*keys, *leaves), recorded.closed)
+        prepared = _prepare.prepare(recorded, impls, axes, signature, reason)
         # A function that closes over values being traced means something else next time.
         if not _compat.under_trace(recorded.closed.consts):
             self._prepared[signature] = prepared
         return prepared
-
-
-@_compat.collections_paused()
-def _prepared(
-    recorded: _trace.Recorded, impls: list[Any], axes: tuple[int | None, ...], signature: Any
-) -> _Prepared:
-    """Plans a traced function for keys of these implementations."""
-    graph = _trace.flatten(recorded, sealed=True)
-    drawing = _generators.drawing(recorded.closed.jaxpr, impls)
-    reason = (
-        _backends.why_reference(drawing.foreign, graph.effects)
-        or _backends.why_elsewhere(signature[-1])
-        or _backends.why_watched()
-    )
-    if reason is None:
-        graph, plan = _planned(recorded, graph, _backends.kernels())
-        reason = _backends.why_unscheduled(plan)
-    if reason is None:
-        captured = tuple(graph.captured.values())
-        captures = tuple(captured[position] for position in plan.captures)
-        reads, trimmed = plan.args, None
-    else:
-        plan = _build.reference_plan(graph, reason)
-        trimmed, captures, reads = _same.trim(recorded.closed, len(impls))
-    read_axes = tuple(axes[position] for position in reads)
-    key_tree, keys, tree, _, args, *settings = signature
-    types = (key_tree, keys, tuple(args[position] for position in reads), *settings)
-    size = plan.total_bytes
-    return _Prepared(plan, captures, reads, read_axes, size, tree, types, drawing, trimmed)
-
-
-def _planned(
-    recorded: _trace.Recorded, graph: _trace.Graph, kernels: frozenset[str]
-) -> tuple[_trace.Graph, Plan]:
-    """The plan of a graph, which is made again, whole, where too much of it is sealed."""
-    try:
-        return graph, _build.build(graph, _match.match(graph), kernels)
-    except _build.Sealed:
-        graph = _trace.flatten(recorded)
-        return graph, _build.build(graph, _match.match(graph), kernels)
 
 
 def _member_words(chosen: _check.Chosen | None, stacked: list[bool]) -> tuple[tuple[int, ...], Any]:

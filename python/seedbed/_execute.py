@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _compat, _native, _reference
+from . import _compat, _fill, _native, _places, _reference
 from ._plan import Plan
 from ._same import Trimmed
 from ._steps import Literal, Operand, Source, Splat
@@ -40,7 +40,7 @@ def program(
         plan: what to make for each member; ``captures`` are the values that it closes over.
         size: how many members.
         modes: how each leaf of ``key`` gives the members' keys, with ``members`` where it is
-            not the members' own (`_native.call`).
+            not the members' own (`_fill.call`).
         axes: mapped axis, or None, of every argument leaf that the plan reads (`Plan.args`);
             ``leaves`` are those.
         single: drop the member axis of the results (``size`` is 1).
@@ -129,7 +129,7 @@ def _types(*values: Any) -> Hashable:
     leaves, tree = jax.tree_util.tree_flatten(values)
     types = [jax.typeof(leaf) for leaf in leaves]
     seen = tuple((one.shape, one.dtype, one.weak_type) for one in types)
-    return tree, seen, _compat.trace_context()
+    return tree, seen, _places.of(types), _compat.trace_context()
 
 
 def _draws(
@@ -148,7 +148,7 @@ def _draws(
         words = _compat.key_words(key)
         read = members if mode in (_native.CONSECUTIVE, _native.CHOSEN) else None
         wanted = tuple(draws[i] for i in chosen)
-        made.update(zip(chosen, _native.call(wanted, mode, size, words, read), strict=True))
+        made.update(zip(chosen, _fill.call(wanted, mode, size, words, read), strict=True))
     results = [made[i] for i in range(len(draws))]
     count = len(plan.draws)
     return results[:count], dict(zip(fills, results[count:], strict=True))

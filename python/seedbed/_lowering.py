@@ -33,23 +33,43 @@ except (ImportError, AttributeError):  # pragma: no cover - only a future jax wi
     gamma_one = random_gamma = None
 
 
-def new_primitive(name: str, result: Callable[..., tuple[tuple[int, ...], str]]) -> Primitive:
-    """A primitive with one result, whose shape and dtype ``result`` gives for its operands.
+def new_primitive(
+    name: str, result: Callable[..., Any], multiple_results: bool = False
+) -> Primitive:
+    """A primitive whose result has the shape and dtype that ``result`` gives for its operands.
 
-    Inside of `jax.shard_map` the result varies over the devices as the first operand does.
+    With ``multiple_results``, ``result`` gives a list of them. Inside of `jax.shard_map` results
+    vary over the devices as the first operand does. Operands are arrays of keys as words, or have
+    the batch dimensions of these in front: those lie on the devices of a mesh as they do there.
     """
     primitive: Any = _compat.core.Primitive(name)
+    primitive.multiple_results = multiple_results
     primitive.def_impl(functools.partial(_xla.apply_primitive, primitive))
 
     def abstract_eval(*avals: Any, **params: Any) -> Any:
-        shape, dtype = result(*avals, **params)
-        sharding = avals[0].sharding.update(spec=(None,) * len(shape))
-        return avals[0].update(
-            shape=shape, dtype=np.dtype(dtype), weak_type=False, sharding=sharding
-        )
+        first = avals[0]
+
+        def typed(shape: tuple[int, ...], dtype: str) -> Any:
+            spec = (*first.sharding.spec[: first.ndim - 1], *(None,) * len(shape))[: len(shape)]
+            return first.update(
+                shape=shape,
+                dtype=np.dtype(dtype),
+                weak_type=False,
+                sharding=first.sharding.update(spec=spec),
+            )
+
+        made = result(*avals, **params)
+        return [typed(*one) for one in made] if multiple_results else typed(*made)
 
     primitive.def_abstract_eval(abstract_eval)
     return primitive
+
+
+# Makes operands vary over the same devices of `jax.shard_map`.
+_core: Any = _compat.core
+alike_in_shard_map: Any = getattr(_core, "auto_insert_reshard", None) or getattr(
+    _core, "standard_insert_pvary", None
+)
 
 
 def set_rules(primitive: Primitive, batch: Any, lowerings: dict[str | None, Any]) -> None:
@@ -69,6 +89,13 @@ def lower(
     """Lowers what ``function`` traces to, in place of the equation of ``context``."""
     rule = _mlir.lower_fun(function, multiple_results=multiple_results)
     return rule(context, *operands, **params)
+
+
+def lower_call(
+    target: str, context: Any, operands: Sequence[Any], attributes: dict[str, Any]
+) -> Any:
+    """Lowers a custom call in place of the equation of ``context``."""
+    return jax.ffi.ffi_lowering(target)(context, *operands, **attributes)
 
 
 def physical(context: Any) -> Any:

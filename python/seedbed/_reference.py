@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from . import _compat
+from . import _compat, _places
 from ._same import Trimmed
 
 
@@ -53,4 +53,4 @@ def evaluate(
         return trimmed.evaluate(*keys, *captures, *args)
 
     mapped: Any = jax.vmap(member, in_axes=(0, *axes), out_axes=0, axis_size=size)
-    return list(mapped(list(keys), *args))
+    return list(mapped(_places.mapped_alike(keys, args, axes), *args))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from . import _backends, _compat
+from . import _backends, _compat, _places
 
 ARRAYS = (jax.Array, np.ndarray)
 
@@ -58,12 +58,16 @@ def read(
         return None
     if not args:
         kwargs = {"key": kwargs["key"], **kwargs}
+    if _places.mapped_over():
+        return None
     operands: list[Any] = []
     places: list[int | str] = []
     rest: list[Hashable] = []
     given: tuple[tuple[int | str, Any], ...] = (*enumerate(args), *kwargs.items())
     for place, value in given:
         if isinstance(value, ARRAYS):
+            if _places.sharding_of(value) is not None:
+                return None
             operands.append(value)
             places.append(place)
             rest.append((place, value.shape, value.dtype, getattr(value, "weak_type", False)))

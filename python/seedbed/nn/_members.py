@@ -248,7 +248,7 @@ class Members:
             value = None if state is None else values.pop(id(state), None)
             types = [((self.size, *one.shape), one.dtype) for one in output.types]
             for leaf in () if output.excluded else jax.tree.leaves(value):
-                if _donate.usable(leaf) and (leaf.shape, leaf.dtype) in types:
+                if _donate.alone(leaf) and (leaf.shape, leaf.dtype) in types:
                     types.remove((leaf.shape, leaf.dtype))
                     found.append(leaf)
         # What is left are the values of states that the call does not write.
