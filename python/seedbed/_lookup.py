@@ -102,7 +102,7 @@ def log1p_near() -> float:
     """The bound above which XLA:CPU takes a rational function for the float64 ``log1p`` of
     -1 <= y <= 0, and not the C library's ``log(1 + y)``.
 
-    jaxlib 0.10 and 0.11 do for ``abs(y) < sqrt(2) - 1``, jaxlib 0.12 for ``y >= sqrt(1/2) - 1``.
+    jaxlib does for ``abs(y) < sqrt(2) - 1``, and from 0.11.1 on for ``y >= sqrt(1/2) - 1``.
     """
     known = _golden.log1p_near()
     if known is not None:
