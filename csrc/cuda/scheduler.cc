@@ -95,6 +95,9 @@ class PartMaker {
  private:
   void add_task(Part& part, size_t index, uint16_t slot) const {
     const Draw& draw = plan_.draws[index];
+    if (draw.sampler.kind == Kind::kNormal && draw.sampler.word_bits == 64) {
+      fail(index, "float64 normals have no kernel there");
+    }
     Task task = make_task(draw);
     task.out = call_.outputs[index];
     task.slot = slot;

@@ -60,7 +60,6 @@ void set_uniform(Task& task, const Sampler& s) {
 }
 
 void set_normal(Task& task, const Sampler& s) {
-  if (s.word_bits == 64) throw InvalidPlan("float64 normals have no kernel for CUDA");
   set_floats(task, s, 7);
   const float lo = f32(s, 3), hi = f32(s, 4);
   if (std::isnan(lo) || std::isnan(hi)) {  // and so is every result

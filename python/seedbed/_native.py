@@ -83,7 +83,7 @@ def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
             assert nodes[node.parent] < number
             words += [nodes[node.parent], node.index]
     for draw in draws:
-        params, table = _params(draw), draw.table + b"\0" * (-len(draw.table) % 8)
+        constants, table = params(draw), draw.table + b"\0" * (-len(draw.table) % 8)
         words += [
             draw.kind,
             draw.word_bits,
@@ -91,7 +91,7 @@ def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
             draw.inner,
             0,  # first counter
             nodes[draw.key.node],
-            len(params),
+            len(constants),
             len(draw.key.batch),
             len(draw.key.levels),
             len(table) // 8,
@@ -99,12 +99,12 @@ def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
         ]
         for level in draw.key.levels:
             words += [level.base, *level.strides]
-        words += params
+        words += constants
         words += np.frombuffer(table, "<i8").tolist()
     return np.array([word & 0xFFFFFFFFFFFFFFFF for word in words], np.uint64).view(np.int64)
 
 
-def _params(draw: Draw) -> tuple[int, ...]:
+def params(draw: Draw) -> tuple[int, ...]:
     """The constants of a draw, and where XLA here changes from one logarithm to another."""
     if draw.needs != "normal64":
         return draw.params
