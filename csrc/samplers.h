@@ -210,8 +210,8 @@ SEEDBED_HD typename L::F erf_inv_far_double(typename L::F t) {
 
 // The float64 erf_inv takes three steps, since XLA calls the C library's log, a scalar at a time,
 // for all that is not near 1. Nothing else will do: its last bits are the library's own.
-//   1. log(1 - x^2) in the lanes where -x^2 > near; the others, NaN too, are set in `left`. What XLA
-//      takes for near is 1 - sqrt(2), and from jaxlib 0.11.1 on what is just below sqrt(1/2) - 1.
+//   1. log(1 - x^2) in the lanes where -x^2 > near; the others, NaN too, are set in `left`. XLA
+//      takes 1 - sqrt(2) for near, and from jaxlib 0.11.1 on what is just below sqrt(1/2) - 1.
 template <class L>
 SEEDBED_HD typename L::F log_one_minus_square(typename L::F x, typename L::F near, uint64_t& left) {
   const typename L::F y = x * -x;
