@@ -213,7 +213,8 @@ def _edges(draw: Draw) -> np.ndarray[Any, Any]:
     units = [0.0, 0.5, 1.0, *((sign * x - low) / span for x in _CHANGES for sign in (-1, 1))]
     inside = [int(unit * (1 << 52)) for unit in units if 0 <= unit <= 1]
     around = np.add.outer(np.array(inside), np.arange(-_NEAR_EDGES, _NEAR_EDGES)).ravel()
-    return (around.clip(0, (1 << 52) - 1).astype(np.uint64)) << np.uint64(12)
+    mantissas: np.ndarray[Any, Any] = around.clip(0, (1 << 52) - 1).astype(np.uint64)
+    return mantissas << np.uint64(12)
 
 
 def _clip(bound: float) -> tuple[Any, Any]:
