@@ -191,7 +191,7 @@ void transform_piece(const NormalF32<kClip, kAffine>& op, uint64_t n, Piece<uint
                      char* out) {
   constexpr uint64_t kItem = sizeof(uint32_t), kGroup = QuadLanes::kCount;
   const uint64_t whole = n / kGroup * kGroup;
-  uint64_t tails[piece.kSize / 64] = {};  // a bit for each element
+  uint64_t tails[Piece<uint32_t>::kSize / 64] = {};  // a bit for each element
   const auto group = [&](uint64_t i, char* to) {
     uint64_t bits;
     store(to, op.template central<QuadLanes>(load_lanes<QuadU>(piece.words + i), bits));
@@ -205,7 +205,7 @@ void transform_piece(const NormalF32<kClip, kAffine>& op, uint64_t n, Piece<uint
     __builtin_memcpy(out + whole * kItem, rest, (n - whole) * kItem);
     tails[n / 64] &= (uint64_t{1} << n % 64) - 1;
   }
-  uint16_t at[piece.kSize];
+  uint16_t at[Piece<uint32_t>::kSize];
   const uint64_t count = positions(tails, n, at);
   for (uint64_t j = 0; j < count; j += kLanes) {
     const uint64_t lanes = count - j < kLanes ? count - j : kLanes;
@@ -227,8 +227,8 @@ void transform_piece(const NormalF64<kClip, kAffine>& op, uint64_t n, Piece<uint
   using Group = QuadDoubles;
   constexpr uint64_t kItem = sizeof(uint64_t), kGroup = Group::kCount;
   const uint64_t padded = (n + kGroup - 1) / kGroup * kGroup;
-  alignas(64) double logs[piece.kSize];
-  uint64_t left[piece.kSize / 64] = {};  // a bit for each element
+  alignas(64) double logs[Piece<uint64_t>::kSize];
+  uint64_t left[Piece<uint64_t>::kSize / 64] = {};  // a bit for each element
   __builtin_memset(piece.words + n, 0, (padded - n) * kItem);
   for (uint64_t i = 0; i < padded; i += kGroup) {
     uint64_t bits;
@@ -239,7 +239,7 @@ void transform_piece(const NormalF64<kClip, kAffine>& op, uint64_t n, Piece<uint
     store(logs + i, log);
     __builtin_memcpy(reinterpret_cast<char*>(left) + i / 8, &bits, kGroup / 8);
   }
-  uint16_t at[piece.kSize];
+  uint16_t at[Piece<uint64_t>::kSize];
   const uint64_t count = positions(left, padded, at);
   for (uint64_t j = 0; j < count; ++j) {
     double x;

@@ -51,7 +51,10 @@ struct Doubles {
   static F fma(F a, F b, F c) { return ::fma(a, b, c); }
   static F mul_add(F a, F b, F c) { return ::fma(a, b, c); }
   static F sqrt(F x) { return square_root(x); }
-  static F select(I m, F a, F b) { return m ? a : b; }
+  template <class Mask>  // compilers differ in which 64-bit integers a comparison gives
+  static F select(Mask m, F a, F b) {
+    return m ? a : b;
+  }
   static uint64_t not_above(F x, F y) { return ::not_above(x, y); }
   static F max(F bound, F x) { return max_second(bound, x); }
   static F min(F bound, F x) { return min_second(bound, x); }
@@ -186,7 +189,8 @@ struct TwinOf {
   }
   static SEEDBED_INLINE F mul_add(F a, F b, F c) { return fma(a, b, c); }
   static SEEDBED_INLINE F sqrt(F a) { return {L::sqrt(a.x), L::sqrt(a.y)}; }
-  static SEEDBED_INLINE F select(I m, F a, F b) {
+  template <class Mask>
+  static SEEDBED_INLINE F select(Mask m, F a, F b) {
     return {L::select(m.x, a.x, b.x), L::select(m.y, a.y, b.y)};
   }
   static SEEDBED_INLINE uint64_t not_above(F a, F b) {
