@@ -28,6 +28,7 @@ def numpy(case: Case) -> Call:
         "bits": lambda rng, shape: rng.integers(0, 1 << 32, shape, np.uint32),
         "uniform": lambda rng, shape: rng.random(shape, np.float32),
         "normal": lambda rng, shape: rng.standard_normal(shape, np.float32),
+        "normal_float64": lambda rng, shape: rng.standard_normal(shape),
     }
     _refuse(case, set(methods))
 
@@ -52,6 +53,7 @@ def torch(case: Case, in_place: bool = False) -> Call:
         "bits": lambda leaf, tensor: tensor.random_(-(1 << 31), 1 << 31),
         "uniform": lambda leaf, tensor: tensor.uniform_(),
         "normal": lambda leaf, tensor: tensor.normal_(),
+        "normal_float64": lambda leaf, tensor: tensor.normal_(),
         "truncated_normal": lambda leaf, tensor: torch.nn.init.trunc_normal_(tensor),
         "he_normal": normal,
         "lecun_normal": normal,
@@ -65,7 +67,8 @@ def torch(case: Case, in_place: bool = False) -> Call:
     def tensor(leaf: Leaf) -> Any:
         if leaf.name in old:
             return old[leaf.name]
-        dtype = torch.int32 if leaf.sampler == "bits" else torch.float32
+        dtypes = {"bits": torch.int32, "normal_float64": torch.float64}
+        dtype = dtypes.get(leaf.sampler, torch.float32)
         return torch.empty((case.members, *leaf.shape), dtype=dtype)
 
     def run(generator: Any) -> dict[str, Any]:

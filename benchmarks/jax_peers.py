@@ -20,6 +20,7 @@ SAMPLERS = {
     "bits": lambda key, shape: jax.random.bits(key, shape, jnp.uint32),
     "uniform": lambda key, shape: jax.random.uniform(key, shape),
     "normal": lambda key, shape: jax.random.normal(key, shape),
+    "normal_float64": lambda key, shape: jax.random.normal(key, shape, jnp.float64),
     "truncated_normal": lambda key, shape: jax.random.truncated_normal(key, -2.0, 2.0, shape),
     "split": lambda key, shape: jax.random.split(key, shape),
     "he_normal": initializers.he_normal(),
@@ -50,6 +51,8 @@ def draw(leaf: Leaf, key: Any) -> Any:
 def init(case: Case) -> Any:
     """The case's model as a plain function of a key."""
     random = [leaf.name for leaf in case.leaves if leaf.sampler not in CONSTANTS]
+    if any(leaf.sampler.endswith("float64") for leaf in case.leaves):
+        jax.config.update("jax_enable_x64", True)  # the process has no other case
 
     def model(key: Any) -> dict[str, Any]:
         keys = [key] if len(random) == 1 else jax.random.split(key, len(random))

@@ -23,8 +23,8 @@ def _draw(
     more: tuple[str, ...] = (),
     rounds: int | None = None,
 ) -> Case:
-    # 2**24 words of 4 bytes; a key is two words.
-    count = 1 << 19 if sampler == "split" else 1 << 20
+    # 2**24 words of 4 bytes; a key and a float64 are two words.
+    count = 1 << 19 if sampler in ("split", "normal_float64") else 1 << 20
     return Case(
         name=f"draw-{sampler.replace('_', '-')}",
         title=title,
@@ -91,6 +91,7 @@ CASES = (
     _draw("bits", "random bits, {draws} uint32", *ARRAYS, more=GENERATORS),
     _draw("uniform", "uniform, {draws} float32", *ARRAYS, more=GENERATORS),
     _draw("normal", "normal, {draws} float32", *ARRAYS, more=(*GENERATORS, *HUGE_PAGES), rounds=7),
+    _draw("normal_float64", "normal, {draws} float64", *ARRAYS, rounds=7),
     _draw(
         "truncated_normal",
         "normal truncated to (-2, 2), {draws} float32",

@@ -18,7 +18,7 @@ enum class Kind : int64_t {
   kConstant = 7,  // one value, params[0], throughout: no words are drawn
 };
 constexpr int64_t kKinds = 8;
-constexpr int kMaxParams = 7;
+constexpr int kMaxParams = 8;
 
 // How one draw turns words into values: a plan's draw without its shape and its keys.
 struct Sampler {

@@ -116,13 +116,15 @@ void run_plan(Input<int64_t> encoded, int64_t mode, int64_t size, Input<uint32_t
   run(kernels, plan, call, pool);
 }
 
-void transform(Input<float> params, Input<uint32_t> bits, Output<float> out,
+template <class Float, class Word>
+void transform(Input<Float> params, Input<Word> bits, Output<Float> out,
                std::optional<std::string> isa) {
-  expect_elements("params", elements(params), kMaxParams);
+  constexpr int kParams = sizeof(Word) == 8 ? 8 : 7;
+  expect_elements("params", elements(params), kParams);
   expect_elements("out", elements(out), elements(bits));
-  Sampler sampler = {Kind::kNormal, 32, 4, {}, nullptr};
-  for (int i = 0; i < kMaxParams; ++i) {
-    uint32_t word;
+  Sampler sampler = {Kind::kNormal, 8 * sizeof(Word), sizeof(Float), {}, nullptr};
+  for (int i = 0; i < kParams; ++i) {
+    Word word;
     std::memcpy(&word, params.data() + i, sizeof word);
     sampler.params[i] = word;
   }
@@ -181,8 +183,10 @@ NB_MODULE(_cpu, m) {
   // Without conversions: an output that had to be copied first would never reach the caller.
   m.def("run_plan", &run_plan, "plan"_a.noconvert(), "mode"_a, "size"_a, "keys"_a.noconvert(),
         "members"_a.noconvert(), "outputs"_a.noconvert(), "isa"_a = nb::none(), "threads"_a = 1);
-  m.def("transform", &transform, "params"_a.noconvert(), "bits"_a.noconvert(), "out"_a.noconvert(),
-        "isa"_a = nb::none());
+  m.def("transform", &transform<float, uint32_t>, "params"_a.noconvert(), "bits"_a.noconvert(),
+        "out"_a.noconvert(), "isa"_a = nb::none());
+  m.def("transform", &transform<double, uint64_t>, "params"_a.noconvert(), "bits"_a.noconvert(),
+        "out"_a.noconvert(), "isa"_a = nb::none());
   m.def("threefry", &threefry, "keys"_a.noconvert(), "counters"_a.noconvert(), "out"_a.noconvert(),
         "isa"_a = nb::none());
 }

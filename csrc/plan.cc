@@ -117,7 +117,8 @@ class DrawDecoder {
 
   void read_params(Draw& draw, uint64_t n) {
     static constexpr uint64_t kParams[kKinds] = {0, 0, 4, 7, 3, 3, 1, 1};
-    const uint64_t expected = kParams[static_cast<int64_t>(draw.sampler.kind)];
+    uint64_t expected = kParams[static_cast<int64_t>(draw.sampler.kind)];
+    if (draw.sampler.kind == Kind::kNormal && draw.sampler.word_bits == 64) ++expected;
     if (n != expected) {
       fail("expected " + std::to_string(expected) + " params, got " + std::to_string(n));
     }
@@ -146,10 +147,8 @@ class DrawDecoder {
         ok = pair(8, 1) || pair(16, 2) || pair(32, 4) || pair(64, 8);
         break;
       case Kind::kUniform:
-        ok = pair(32, 4) || pair(64, 8);
-        break;
       case Kind::kNormal:
-        ok = pair(32, 4);
+        ok = pair(32, 4) || pair(64, 8);
         break;
       case Kind::kBernoulli:
         ok = pair(32, 1) || pair(64, 1);

@@ -1,15 +1,15 @@
 // Bits -> values: what XLA computes from one random word, operation by operation, so that results
 // have the same bits. Templated over a lane type `L`, so that CPU vectors and device scalars share
 // the text. `L` supplies
-//   F, U             float32 and uint32
-//   f(x), u(x)       broadcasts
+//   F, U             float32 and uint32, or float64 and uint64
+//   f(x), u(x)       broadcasts; f rounds a double
 //   fma, sqrt        fused multiply-add with ONE rounding; square root
 //   mul_add(a, b, c) a * b + c as XLA evaluates it there: with one rounding on CPUs, two on GPUs
 //   select(m, a, b)  m ? a : b, lane by lane
 //   not_above(x, y)  the lanes where x > y does not hold, a bit each
 //   max(bound, x)    IEEE maximum of a bound that is no NaN; NaN if x is
 //   to_float(i)      exact for |i| < 2^24
-//   as_float, as_uint, as_int   reinterpretations of 32-bit lanes
+//   as_float, as_uint, as_int   reinterpretations of lanes
 // Every fused multiply-add is written out; compile with contraction off. The sequences were read
 // off what XLA makes: object code for the CPU, PTX for the GPU.
 #ifndef SEEDBED_SAMPLERS_H_
@@ -25,7 +25,13 @@ SEEDBED_HD typename L::F unit_float(typename L::U word) {
   return L::as_float((word >> 9) | 0x3F800000u) - 1.0f;
 }
 
-// Range [lo, lo + span], spacing that of `unit_float` times span, rounded once: `lo` is included,
+// Range [0, 1), spacing 2^-52, from the high 52 bits of 64.
+template <class L>
+SEEDBED_HD typename L::F unit_double(typename L::U word) {
+  return L::as_float((word >> 12) | 0x3FF0000000000000u) - L::f(1.0);
+}
+
+// Range [lo, lo + span], spacing that of the unit range times span, rounded once: `lo` is included,
 // and lo + span can be reached by rounding (as in XLA). A NaN in span or lo gives NaN.
 template <class L>
 SEEDBED_HD typename L::F affine_uniform(typename L::F unit, typename L::F span, typename L::F lo) {
@@ -56,24 +62,25 @@ SEEDBED_HD typename L::F log_normal_range(typename L::F x) {
   return L::fma(e, L::f(6.93359375e-1f), y + m);
 }
 
-// log(1 + y) for |y| < sqrt(2) - 1, by Cephes' rational function y - y^2/2 + y^3 P(y)/Q(y).
+// log(1 + y) for |y| < sqrt(2) - 1, by Cephes' rational function y - y^2/2 + y^3 P(y)/Q(y), in
+// either width.
 template <class L>
 SEEDBED_HD typename L::F log1p_small(typename L::F y) {
   using F = typename L::F;
-  F q = y + 15.0629091f;
-  q = L::fma(q, y, L::f(83.0475693f));
-  q = L::fma(q, y, L::f(221.762405f));
-  q = L::fma(q, y, L::f(309.098724f));
-  q = L::fma(q, y, L::f(216.427887f));
-  q = L::fma(q, y, L::f(60.1186600f));
-  F p = L::fma(y, L::f(4.52700010e-5f), L::f(4.98541027e-1f));
-  p = L::fma(p, y, L::f(6.57873249f));
-  p = L::fma(p, y, L::f(29.9119186f));
-  p = L::fma(p, y, L::f(60.9496689f));
-  p = L::fma(p, y, L::f(57.1129646f));
-  p = L::fma(p, y, L::f(20.0395527f));
+  F q = y + L::f(15.062909083469192);
+  q = L::fma(q, y, L::f(83.04756596796722));
+  q = L::fma(q, y, L::f(221.76239823732857));
+  q = L::fma(q, y, L::f(309.09872225312057));
+  q = L::fma(q, y, L::f(216.42788614495947));
+  q = L::fma(q, y, L::f(60.11866049760384));
+  F p = L::fma(y, L::f(4.52700008624452e-5), L::f(0.49854102823193375));
+  p = L::fma(p, y, L::f(6.578732594206104));
+  p = L::fma(p, y, L::f(29.911919328553072));
+  p = L::fma(p, y, L::f(60.94966798098779));
+  p = L::fma(p, y, L::f(57.11296359058554));
+  p = L::fma(p, y, L::f(20.039553499201283));
   const F y2 = y * y;
-  return y + L::fma(y2, L::f(-0.5f), (y2 * y) * (p / q));
+  return y + L::fma(y2, L::f(-0.5), (y2 * y) * (p / q));
 }
 
 // Giles' central polynomial for erf_inv(x)/x in t = w - 2.5, w = -log(1 - x^2) < 5.
@@ -128,6 +135,111 @@ SEEDBED_HD typename L::F erf_inv(typename L::F x) {
   const F p = L::select(l > -5.0f, centre, tail);
   const F value = x * L::select((x == 1.0f) | (x == -1.0f), L::f(__builtin_inff()), p);
   return L::select(x == x, value, x);  // the product of two NaNs may be either
+}
+
+// Giles' polynomials for erf_inv(x)/x of float64: in t = w - 3.125 for w < 6.25,
+template <class L>
+SEEDBED_HD typename L::F erf_inv_centre_double(typename L::F t) {
+  typename L::F p = L::fma(t, L::f(-3.64441206401782e-21), L::f(-1.6850591381820166e-19));
+  p = L::fma(t, p, L::f(1.28584807152564e-18));
+  p = L::fma(t, p, L::f(1.1157877678025181e-17));
+  p = L::fma(t, p, L::f(-1.333171662854621e-16));
+  p = L::fma(t, p, L::f(2.0972767875968562e-17));
+  p = L::fma(t, p, L::f(6.637638134358324e-15));
+  p = L::fma(t, p, L::f(-4.054566272975207e-14));
+  p = L::fma(t, p, L::f(-8.151934197605472e-14));
+  p = L::fma(t, p, L::f(2.6335093153082323e-12));
+  p = L::fma(t, p, L::f(-1.2975133253453532e-11));
+  p = L::fma(t, p, L::f(-5.415412054294628e-11));
+  p = L::fma(t, p, L::f(1.0512122733215323e-9));
+  p = L::fma(t, p, L::f(-4.112633980346984e-9));
+  p = L::fma(t, p, L::f(-2.9070369957882005e-8));
+  p = L::fma(t, p, L::f(4.2347877827932404e-7));
+  p = L::fma(t, p, L::f(-1.3654692000834679e-6));
+  p = L::fma(t, p, L::f(-1.3882523362786469e-5));
+  p = L::fma(t, p, L::f(0.00018673420803405714));
+  p = L::fma(t, p, L::f(-0.000740702534166267));
+  p = L::fma(t, p, L::f(-0.006033670871430149));
+  p = L::fma(t, p, L::f(0.24015818242558962));
+  return L::fma(t, p, L::f(1.6536545626831027));
+}
+
+// in t = sqrt(w) - 3.25 for 6.25 <= w < 16,
+template <class L>
+SEEDBED_HD typename L::F erf_inv_tail_double(typename L::F t) {
+  typename L::F p = L::fma(t, L::f(2.2137376921775787e-9), L::f(9.075656193888539e-8));
+  p = L::fma(t, p, L::f(-2.7517406297064545e-7));
+  p = L::fma(t, p, L::f(1.8239629214389228e-8));
+  p = L::fma(t, p, L::f(1.5027403968909828e-6));
+  p = L::fma(t, p, L::f(-4.013867526981546e-6));
+  p = L::fma(t, p, L::f(2.9234449089955446e-6));
+  p = L::fma(t, p, L::f(1.2475304481671779e-5));
+  p = L::fma(t, p, L::f(-4.7318229009055734e-5));
+  p = L::fma(t, p, L::f(6.828485145957318e-5));
+  p = L::fma(t, p, L::f(2.4031110387097894e-5));
+  p = L::fma(t, p, L::f(-0.0003550375203628475));
+  p = L::fma(t, p, L::f(0.0009532893797373805));
+  p = L::fma(t, p, L::f(-0.0016882755560235047));
+  p = L::fma(t, p, L::f(0.002491442096107851));
+  p = L::fma(t, p, L::f(-0.003751208507569241));
+  p = L::fma(t, p, L::f(0.005370914553590064));
+  p = L::fma(t, p, L::f(1.0052589676941592));
+  return L::fma(t, p, L::f(3.0838856104922208));
+}
+
+// and in t = sqrt(w) - 5 for 16 <= w.
+template <class L>
+SEEDBED_HD typename L::F erf_inv_far_double(typename L::F t) {
+  typename L::F p = L::fma(t, L::f(-2.7109920616438573e-11), L::f(-2.555641816996525e-10));
+  p = L::fma(t, p, L::f(1.5076572693500548e-9));
+  p = L::fma(t, p, L::f(-3.789465440126737e-9));
+  p = L::fma(t, p, L::f(7.61570120807834e-9));
+  p = L::fma(t, p, L::f(-1.496002662714924e-8));
+  p = L::fma(t, p, L::f(2.914795345090108e-8));
+  p = L::fma(t, p, L::f(-6.771199775845234e-8));
+  p = L::fma(t, p, L::f(2.2900482228026655e-7));
+  p = L::fma(t, p, L::f(-9.9298272942317e-7));
+  p = L::fma(t, p, L::f(4.526062597223154e-6));
+  p = L::fma(t, p, L::f(-1.968177810553167e-5));
+  p = L::fma(t, p, L::f(7.599527703001776e-5));
+  p = L::fma(t, p, L::f(-0.00021503011930044477));
+  p = L::fma(t, p, L::f(-0.00013871931833623122));
+  p = L::fma(t, p, L::f(1.0103004648645344));
+  return L::fma(t, p, L::f(4.849906401408584));
+}
+
+// The float64 erf_inv takes three steps, since XLA calls the C library's log, a scalar at a time,
+// for all that is not near 1. Nothing else will do: its last bits are the library's own.
+//   1. log(1 - x^2) in the lanes where -x^2 > near; the others, NaN too, are set in `left`. XLA
+//      takes 1 - sqrt(2) for near, and from jaxlib 0.11.1 on what is just below sqrt(1/2) - 1.
+template <class L>
+SEEDBED_HD typename L::F log_one_minus_square(typename L::F x, typename L::F near, uint64_t& left) {
+  const typename L::F y = x * -x;
+  left = L::not_above(y, near);
+  return log1p_small<L>(y);
+}
+//   2. The number whose log the caller puts into those lanes.
+SEEDBED_HD double one_minus_square(double x) { return x * -x + 1.0; }
+
+//   3a. erf_inv(x) from x and l = log(1 - x^2), where all lanes have l > -6.25,
+template <class L>
+SEEDBED_HD typename L::F erf_inv_central_double(typename L::F x, typename L::F l) {
+  return x * erf_inv_centre_double<L>(L::f(-3.125) - l);
+}
+
+//   3b. and anywhere: odd, finite on (-1, 1), +-inf at +-1, NaN beyond and for NaN.
+template <class L>
+SEEDBED_HD typename L::F erf_inv_double(typename L::F x, typename L::F l) {
+  using F = typename L::F;
+  const F root = L::sqrt(-l);
+  const F centre = erf_inv_centre_double<L>(L::f(-3.125) - l);
+  const F tail = erf_inv_tail_double<L>(root - L::f(3.25));
+  const F far = erf_inv_far_double<L>(root - L::f(5.0));
+  const F p = L::select(l > -6.25, centre, L::select(l > -16.0, tail, far));
+  const F value = x * L::select((x == 1.0) | (x == -1.0), L::f(__builtin_inf()), p);
+  // The sign of the library's NaN is its own; XLA's result has this one.
+  const F beyond = L::as_float(L::u(0xFFF8000000000000u));
+  return L::select(x == x, L::select((x > 1.0) | (x < -1.0), beyond, value), x);
 }
 
 // log(1 + x) for -1 <= x < 0 as CUDA's libdevice computes it, and by way of it XLA:GPU. (For zeros

@@ -16,6 +16,10 @@ UNIFORM32 = ref.float_bits(3.0, -1.25, 1.0, -0.0)
 BELOW = float(np.nextafter(np.float32(-1), np.float32(0)))
 NORMAL = ref.float_bits(2.0, BELOW, 2**0.5, -np.inf, np.inf, 1.0, -0.0)
 TRUNCATED = ref.float_bits(1.9089994, -0.9544997, 2**0.5, -1.9999999, 1.9999999, 0.02, 0.5)
+WIDE_NORMALS = {
+    "normal": ref.double_bits(2.0, -1.0, 2**0.5, -np.inf, np.inf, 1.0, -0.0, -0.2929),
+    "truncated": ref.double_bits(1.9, -0.95, 2**0.5, -1.9999999, 1.9999999, 0.02, 0.5, -0.4142),
+}
 
 
 def table(entries: int, itemsize: int) -> bytes:

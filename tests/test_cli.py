@@ -96,7 +96,7 @@ def test_info_shows_one_screen(extension, capsys, monkeypatch):
         "cores",
         "built, not loaded: jax computes on 'cpu'" if CUDA_BUILT else "no (CPU-only build)",
         "native (SEEDBED_BACKEND=auto, and the extension is usable)",
-        "all 6 kernels agree with XLA",
+        "all 7 kernels agree with XLA",
     ):
         assert text in out
 
@@ -167,6 +167,9 @@ def test_doctor_quick_finds_nothing_and_says_it_is_a_subset(extension, capsys):
     assert "only a subset" in out
     rows = {line[2:29].strip(): line for line in out.splitlines() if " of " in line}
     assert rows["normal"].count("0 of 524,288") == len(extension.isas())
+    edges = (3 + 2 * 4) * 2 * doctor._NEAR_EDGES
+    count = f"0 of {2**17 + edges:,}"
+    assert rows["normal float64"].count(count) == len(extension.isas())
     assert "cipher, known answers" in rows and "truncated normal (-2, 2)" in rows
     assert "under jax.jit" in out
     assert "No difference found." in out
@@ -178,6 +181,30 @@ def test_doctor_without_quick_checks_every_mantissa():
     words = np.concatenate(list(doctor._words(None, checks["normal"])))
     assert words.dtype == np.uint32
     assert np.array_equal(words >> 9, np.arange(1 << 23))
+
+
+def test_doctor_takes_as_many_words_as_it_is_told(extension, capsys, monkeypatch):
+    checks = doctor._checks(True, 2**20 + 5)
+    (check,) = (check for check in checks if check.name == "normal float64")
+    sizes = [word.size for word in doctor._words(extension, check)]
+    assert sizes[1:] == [2**19, 2**19, 5] and sum(sizes) == check.values
+    with pytest.raises(SystemExit):
+        main(["doctor", "--words", "0"])
+    assert "'0' is not a positive integer" in capsys.readouterr().err
+
+
+def test_doctor_looks_around_every_change_of_a_float64_normal():
+    (check,) = (check for check in doctor._checks(True, 0) if check.name == "normal float64")
+    span, low, *_ = check.draw.floats()
+    x = (
+        np.sort((doctor._edges(check.draw) >> np.uint64(12)).astype(np.float64) * 2**-52) * span
+        + low
+    )
+    w = -np.log1p(-x * x)
+    for values, change in [(x * x, np.sqrt(2) - 1), (x * x, 1 - np.sqrt(0.5)), (w, 6.25), (w, 16)]:
+        near = np.abs(values / change - 1) < 1e-9
+        assert ((values < change) & near).any() and ((values > change) & near).any()
+    assert x[0] == low and 1 > x[-1] >= 1 - 2**-51 and abs(x).min() < 1e-15
 
 
 def test_doctor_counts_one_wrong_value(extension, capsys, monkeypatch):
@@ -194,7 +221,7 @@ def test_doctor_counts_one_wrong_value(extension, capsys, monkeypatch):
 
     normal = next(check for check in doctor._checks(quick=True) if check.name == "normal")
     monkeypatch.setattr(_native, "load", lambda: (Wrong(), ""))
-    monkeypatch.setattr(doctor, "_checks", lambda quick: [normal])
+    monkeypatch.setattr(doctor, "_checks", lambda quick, words: [normal])
     monkeypatch.setattr(doctor, "_ensemble_results", lambda module: [])
     if "baseline" not in extension.isas():
         pytest.skip("needs the baseline kernels, which x86-64 has")

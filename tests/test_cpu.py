@@ -16,7 +16,16 @@ import pytest
 import plan_reference as ref
 from helpers import run_python
 from plan_reference import Draw
-from plans import NORMAL, SIZES, TRUNCATED, VARIANTS, keys_of, known_answers, random_draws
+from plans import (
+    NORMAL,
+    SIZES,
+    TRUNCATED,
+    VARIANTS,
+    WIDE_NORMALS,
+    keys_of,
+    known_answers,
+    random_draws,
+)
 
 if importlib.util.find_spec("seedbed._cpu") is None:
     if os.environ.get("SEEDBED_REQUIRE_NATIVE") != "1":
@@ -86,16 +95,20 @@ def test_variants(name, isa):
     check(draws, 3, keys_of(3), isas=[isa])
 
 
-@pytest.mark.parametrize("params", [NORMAL, TRUNCATED], ids=["normal", "truncated"])
-def test_normals_are_alike_on_every_isa(params):
-    draws = [Draw(ref.NORMAL, 32, 4, n, params=params) for n in (*SIZES, 1023, 4099)]
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("name", ["normal", "truncated"])
+def test_normals_are_alike_on_every_isa(name, width):
+    params = {"normal": NORMAL, "truncated": TRUNCATED} if width == 32 else WIDE_NORMALS
+    word, real, item = f"u{width // 8}", f"f{width // 8}", width // 8
+    sizes = (*SIZES, 1023, 4099)
+    draws = [Draw(ref.NORMAL, width, item, n, params=params[name]) for n in sizes]
     check(draws, 3, keys_of(3))
-    words = [Draw(ref.BITS, 32, 4, d.inner) for d in draws]
-    values = np.array(params, np.uint32).view(np.float32)
+    words = [Draw(ref.BITS, width, item, d.inner) for d in draws]
+    values = np.array(params[name], word).view(real)
     for normal, bits in zip(run(draws, 3, keys_of(3)), run(words, 3, keys_of(3)), strict=True):
-        expected = np.zeros(bits.size, np.float32)
+        expected = np.zeros(bits.size, real)
         _cpu.transform(values, bits.ravel(), expected)
-        np.testing.assert_array_equal(normal.ravel(), expected.view(np.uint32))
+        np.testing.assert_array_equal(normal.ravel(), expected.view(word))
 
 
 def test_rows_of_a_batch():
@@ -231,7 +244,7 @@ def test_messages_name_what_is_wrong():
     wide = [np.zeros((2, 3), np.uint64)]
     cases = {
         "magic number": (words + (np.arange(len(words)) == 0), 0, 2, keys, none, out),
-        "version 3": (words + (np.arange(len(words)) == 1), 0, 2, keys, none, out),
+        "version 4": (words + (np.arange(len(words)) == 1), 0, 2, keys, none, out),
         "mode must be .* got 4": (words, 4, 2, keys, none, out),
         "size must be >= 0, got -1": (words, 0, -1, keys, none, out),
         "keys must have 6 elements, got 4": (words, 0, 3, keys, none, out),

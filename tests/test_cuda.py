@@ -79,7 +79,7 @@ def test_plans_are_native(gpu, key):
 
 
 def test_kernels_must_agree_on_both_platforms(gpu, monkeypatch):
-    assert _backends.kernels() == _selfcheck.ALL_KERNELS
+    assert _backends.kernels() == _selfcheck.CUDA_KERNELS
     known = _selfcheck._expected_of_cuda
 
     def tampered(module):
@@ -89,7 +89,17 @@ def test_kernels_must_agree_on_both_platforms(gpu, monkeypatch):
     monkeypatch.setattr(_selfcheck, "_expected_of_cuda", tampered)
     monkeypatch.setattr(_selfcheck, "_reports", {})
     with pytest.warns(sb.SelfCheckWarning, match="normal32"):
-        assert _backends.kernels() == _selfcheck.ALL_KERNELS - {"normal32"}
+        assert _backends.kernels() == _selfcheck.CUDA_KERNELS - {"normal32"}
+
+
+def test_float64_normals_stay_with_xla(gpu):
+    def init(key):
+        return jax.random.normal(key, (6,), jnp.float64)
+
+    with jax.enable_x64(True):
+        plan = sb.ensemble(init, 3).plan(jax.random.key(0))
+    assert [draw.needs for draw in plan.draws] == ["uniform64"]
+    assert "XLA" in plan.outputs[0].why
 
 
 def test_the_verdict_is_kept_for_the_next_process(gpu, monkeypatch):
@@ -99,7 +109,7 @@ def test_the_verdict_is_kept_for_the_next_process(gpu, monkeypatch):
     monkeypatch.setattr(_selfcheck, "measure", None)  # a call would fail
     second = _selfcheck.report("cuda")
     assert second.source.startswith("measured earlier on this machine (no golden values for GPUs)")
-    assert second.trusted == first.trusted == _selfcheck.ALL_KERNELS
+    assert second.trusted == first.trusted == _selfcheck.CUDA_KERNELS
 
 
 def test_kernels_that_do_not_run_are_not_used(gpu, monkeypatch, key):
@@ -194,7 +204,7 @@ def test_first_device():
 
 def test_without_the_cpu(gpu, monkeypatch, capsys):
     monkeypatch.setattr(_compat, "has_platform", lambda platform: platform != "cpu")
-    assert _backends.kernels() == _selfcheck.ALL_KERNELS
+    assert _backends.kernels() == _selfcheck.CUDA_KERNELS
     assert set(_selfcheck._reports) == {"cuda"}
 
 

@@ -12,7 +12,16 @@ import pytest
 import cuda_host
 import plan_reference as ref
 from plan_reference import Draw
-from plans import NORMAL, SIZES, TRUNCATED, VARIANTS, keys_of, known_answers, random_draws
+from plans import (
+    NORMAL,
+    SIZES,
+    TRUNCATED,
+    VARIANTS,
+    WIDE_NORMALS,
+    keys_of,
+    known_answers,
+    random_draws,
+)
 
 
 def check(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, **options):
@@ -42,6 +51,12 @@ def test_variants(name):
 def test_normals(params):
     draws = [Draw(ref.NORMAL, 32, 4, n, params=params) for n in (*SIZES, 1023, 4099)]
     check(draws, 3, keys_of(3))
+
+
+def test_float64_normals_are_refused():
+    draw = Draw(ref.NORMAL, 64, 8, 5, params=WIDE_NORMALS["normal"])
+    with pytest.raises(ValueError, match="cannot be made on a GPU: float64 normals have no kernel"):
+        cuda_host.run([draw], 3, keys_of(3))
 
 
 def test_every_normal_is_that_of_xla_on_a_gpu():

@@ -36,7 +36,7 @@ STAGES = {
     },
     "_plan": {"_draw", "_pickling", "_record", "_steps"},
     "_build": {"_compat", "_draw", "_fold", "_meaning", "_plan", "_record", "_steps", "_trace"},
-    "_native": {"_compat", "_draw"},
+    "_native": {"_compat", "_draw", "_lookup"},
     "_lowering": {"_compat"},
     "_cipher": {"_backends", "_compat", "_draw", "_generators", "_lowering", "_native", "_places"},
     "_accelerate": {"_backends", "_cipher", "_compat", "_lowering"},

@@ -83,11 +83,12 @@ def test_draws_are_recognised_with_x64():
             (lambda key: uniform(key, (6,), minval=-1.0), "uniform [-1, 1)"),
             (lambda key: jax.random.bernoulli(key, 0.25, (6,)), "bernoulli p=0.25"),
             (lambda key: jax.random.randint(key, (6,), -3, 9), "randint [-3, 9)"),
+            (lambda key: normal(key, (6,)) * 0.5 + 1.5, "normal * 0.5 + 1.5"),
+            # XLA rounds all of these alike, also where it unrolls the innermost loop.
+            (lambda key: normal(key, (6, 3)), "normal"),
+            (lambda key: I.lecun_normal()(key, (4, 7)), "truncated_normal [-2, 2] * 0.568424"),
         ]:
             assert list(sources(plan_of(init)).values()) == [text]
-        # The float64 normal is a native uniform under XLA's erf_inv.
-        plan = plan_of(lambda key: normal(key, (6,)))
-        assert not plan.native and [str(draw) for draw in plan.draws] == ["uniform [-1, 1)"]
 
 
 KEYS = {

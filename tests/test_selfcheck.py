@@ -17,7 +17,7 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits
-from seedbed import _build, _cases, _golden, _match, _native, _plan, _selfcheck, _trace
+from seedbed import _build, _cases, _golden, _lookup, _match, _native, _plan, _selfcheck, _trace
 from seedbed._draw import Kind
 
 UNKNOWN = {"jaxlib": "99.0.0", "jax": "99.0.0"}
@@ -65,6 +65,16 @@ def tamper(monkeypatch, *kernels):
     monkeypatch.setattr(_selfcheck, "_expected", changed)
 
 
+def other_log(module):
+    """Why the C library here may not give the shipped values, or None."""
+    if _golden.why_unknown():
+        return "another release"
+    values = _selfcheck.native_values(module, _selfcheck._LIBRARY_CASES)
+    made = _selfcheck.digests(values, _selfcheck._LIBRARY_CASES)["normal64"]
+    same = made == _golden.facts()["digests"]["normal64"]
+    return None if same else "the C library's log is another"
+
+
 # --- what is compared ---------------------------------------------------------------------
 
 
@@ -101,6 +111,7 @@ def planned(sample, x64=False):
         (9, lambda key: jax.random.truncated_normal(key, -2, 2, (6,)) * 0.17, False),
         (11, lambda key: jax.random.bernoulli(key, 0.3, (5,)), False),
         (13, lambda key: jax.random.uniform(key, (5,), jnp.float64, -3.7, 11.3), True),
+        (16, lambda key: jax.random.normal(key, (6,)), True),
     ],
 )
 def test_cases_are_what_the_planner_makes(position, sample, x64):
@@ -110,17 +121,22 @@ def test_cases_are_what_the_planner_makes(position, sample, x64):
 
 
 @pytest.mark.parametrize("release", sorted(_golden.table().get(_golden.machine(), {})) or [None])
-def test_every_instruction_set_gives_the_shipped_digests(module, release):
+def test_every_instruction_set_gives_the_shipped_digests(module, monkeypatch, release):
     if release is None:
         pytest.skip(f"no values are shipped for {_golden.machine()}")
-    shipped = _golden.table()[_golden.machine()][release]["digests"]
+    facts = _golden.table()[_golden.machine()][release]
+    monkeypatch.setattr(_lookup, "log1p_near", lambda: facts["log1p_near"])
+    shipped = dict(facts["digests"])
+    if other_log(module):  # what it should be then, only XLA here can say
+        del shipped["normal64"]
     for isa in module.isas():
         values = _selfcheck.native_values(module, _cases.CASES, isa)
-        assert _selfcheck.digests(values) == shipped, isa
+        made = _selfcheck.digests(values)
+        assert {kernel: made[kernel] for kernel in shipped} == shipped, isa
 
 
 def test_shipped_digests_are_those_of_this_xla(module):
-    reason = _selfcheck.why_measure(module) or _golden.why_unknown()
+    reason = _selfcheck.why_measure(module) or _golden.why_unknown() or other_log(module)
     if reason is not None:
         pytest.skip(f"the shipped values do not apply: {reason}")
     assert _selfcheck.measure(module) == _golden.facts()["digests"]
@@ -139,13 +155,49 @@ def test_digest_sees_one_bit():
 
 
 def test_a_known_release_compiles_nothing(fresh, monkeypatch):
-    if _selfcheck.why_measure(fresh) or _golden.why_unknown():
+    if _selfcheck.why_measure(fresh) or _golden.why_unknown() or other_log(fresh):
         pytest.skip("the shipped values do not apply here")
     monkeypatch.setattr(_selfcheck, "measure", None)  # a call would fail
     found = _selfcheck.report()
     assert found.trusted == _plan.ALL_KERNELS
     assert found.source == f"golden values for jaxlib {_golden.versions()['jaxlib']}"
-    assert "all 6 kernels agree" in str(found)
+    assert "all 7 kernels agree" in str(found)
+
+
+@pytest.fixture
+def other_library(fresh, monkeypatch):
+    """A machine whose C library gives other logarithms than that of the golden values."""
+    if _selfcheck.why_measure(fresh) or _golden.why_unknown():
+        pytest.skip("the shipped values do not apply here")
+    facts = _golden.facts()
+    other = {**facts, "digests": facts["digests"] | {"normal64": "0" * 32}}
+    monkeypatch.setattr(_golden, "facts", lambda: other)
+
+
+def test_logs_of_another_c_library_are_measured(other_library, monkeypatch):
+    found = _selfcheck.report()
+    assert found.trusted == _plan.ALL_KERNELS
+    assert found.source.startswith("measured now (the C library's log has no golden values), kept")
+    assert again(monkeypatch).source.startswith("measured earlier on this machine (the C library")
+
+
+def test_a_wrong_log_leaves_float64_normals_to_xla(native, other_library, monkeypatch):
+    measure = _selfcheck.measure
+
+    def another(module, platform):
+        return measure(module, platform) | {"normal64": "1" * 32}
+
+    monkeypatch.setattr(_selfcheck, "measure", another)
+
+    def init(key):
+        return jax.random.normal(key, (33,), jnp.float64)
+
+    with jax.enable_x64(True):
+        key, make = jax.random.key(3), sb.ensemble(init, 5)
+        with pytest.warns(sb.SelfCheckWarning, match="normal64"):
+            plan = make.plan(key)
+        assert [draw.needs for draw in plan.draws] == ["uniform64"]
+        assert_same_bits(make(key), jax.jit(jax.vmap(init))(jax.random.split(key, 5)))
 
 
 def again(monkeypatch):
@@ -389,7 +441,7 @@ def test_an_xla_without_fused_multiply_add(module, tmp_path):
         warnings.simplefilter("always")
         plan = make.plan(key)
     assert [w.category for w in caught] == [sb.SelfCheckWarning], caught
-    assert "normal32, uniform32" in str(caught[0].message)
+    assert "normal32, normal64, uniform32" in str(caught[0].message)
     assert {draw.needs for draw in plan.draws} == {"bits"}, plan.explain()
     assert_same_bits(make(key), jax.jit(jax.vmap(init))(jax.random.split(key, 7)))
     """

@@ -23,6 +23,12 @@ uint64_t bits_of(float x) {
   return bits;
 }
 
+uint64_t wide_bits_of(double x) {
+  uint64_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
 template <class Call>
 void count(const char* name, const Call& call) {
   call();  // the dynamic linker's work is done here
@@ -73,6 +79,9 @@ int main() {
       4,
       {bits_of(2.0f * edge), bits_of(-edge), root, bits_of(-1.9999999f), bound, scale, none},
       nullptr};
+  Sampler wide_normal{Kind::kNormal, 64, 8, {}, nullptr};
+  const double wide_params[] = {2.0, -1.0, std::sqrt(2.0), -INFINITY, INFINITY, 1.0, -0.0, -0.2929};
+  for (int i = 0; i < 8; ++i) wide_normal.params[i] = wide_bits_of(wide_params[i]);
   const Sampler bernoulli{Kind::kBernoulli, 32, 1, {one, zero, scale}, nullptr};
   const Sampler randint{Kind::kRandint, 32, 4, {1000, 296, 5}, nullptr};
   const Sampler small{Kind::kTable, 8, 2, {1}, entries.data()};
@@ -85,6 +94,8 @@ int main() {
   count_fill("normal", normal, kDraws);
   count_fill("normal, rows of 256", normal, 256);
   count_fill("normal, rows of 4", normal, 4);
+  count_fill("normal, 64", wide_normal, kDraws);
+  count_fill("normal, 64, rows of 4", wide_normal, 4);
   count_fill("truncated normal", truncated, kDraws);
   count_fill("bernoulli", bernoulli, kDraws);
   count_fill("randint", randint, kDraws);

@@ -122,9 +122,8 @@ struct Transform {
   static Sampler sampler(uint32_t seed) {
     Sampler s = {Kind::kNormal, 32, 4, {}, nullptr};
     const float lo = -0.99999994f, spread = static_cast<float>(seed);
-    const float params[seedbed::kMaxParams] = {1.0f - lo, lo,     1.41421354f, -2.0f,
-                                               2.0f,      spread, -0.0f};
-    for (int i = 0; i < seedbed::kMaxParams; ++i) {
+    const float params[] = {1.0f - lo, lo, 1.41421354f, -2.0f, 2.0f, spread, -0.0f};
+    for (int i = 0; i < 7; ++i) {
       uint32_t bits;
       __builtin_memcpy(&bits, params + i, sizeof bits);
       s.params[i] = bits;

@@ -149,29 +149,49 @@ bool is_neutral(double mul, double add) {
   return mul == 1.0 && add == 0.0 && __builtin_signbit(add);
 }
 
+template <template <bool, bool> class Op, class Visit>
+void with_variant(const Sampler& s, const Visit& visit) {
+  using T = typename Op<false, false>::T;
+  const bool affine = !is_neutral(param<T>(s, 5), param<T>(s, 6));
+  const bool clip = !(param<T>(s, 3) == -__builtin_inff() && param<T>(s, 4) == __builtin_inff());
+  if (clip && affine) return visit(Op<true, true>(s));
+  if (clip) return visit(Op<true, false>(s));
+  if (affine) return visit(Op<false, true>(s));
+  visit(Op<false, false>(s));
+}
+
 template <class Visit>
 void with_normal(const Sampler& s, const Visit& visit) {
-  const bool affine = !is_neutral(param_f32(s, 5), param_f32(s, 6));
-  const bool clip = !(param_f32(s, 3) == -__builtin_inff() && param_f32(s, 4) == __builtin_inff());
-  if (clip && affine) return visit(NormalF32<true, true>(s));
-  if (clip) return visit(NormalF32<true, false>(s));
-  if (affine) return visit(NormalF32<false, true>(s));
-  visit(NormalF32<false, false>(s));
+  if (s.word_bits == 64) return with_variant<NormalF64>(s, visit);
+  with_variant<NormalF32>(s, visit);
 }
 
 // Words that wait for their transform, few enough that the L1 cache holds them and the results.
+template <class Word>
 struct Piece {
-  static constexpr uint64_t kSize = 2048;
-  alignas(64) uint32_t words[kSize];
+  static constexpr uint64_t kSize = 8192 / sizeof(Word);
+  alignas(64) Word words[kSize];
 };
+
+// The positions of the bits that are set among the first n, and their number.
+inline uint64_t positions(const uint64_t* flags, uint64_t n, uint16_t* at) {
+  uint64_t count = 0;
+  for (uint64_t i = 0; i < n; i += 64) {
+    for (uint64_t bits = flags[i / 64]; bits != 0; bits &= bits - 1) {
+      at[count++] = static_cast<uint16_t>(i + static_cast<uint64_t>(__builtin_ctzll(bits)));
+    }
+  }
+  return count;
+}
 
 // The transform of the first n words. Four vectors at a time go through the part that nearly all
 // lanes need; the rest are noted, gathered and done again.
-template <class Op>
-void transform_piece(const Op& op, uint64_t n, Piece& piece, char* out) {
+template <bool kClip, bool kAffine>
+void transform_piece(const NormalF32<kClip, kAffine>& op, uint64_t n, Piece<uint32_t>& piece,
+                     char* out) {
   constexpr uint64_t kItem = sizeof(uint32_t), kGroup = QuadLanes::kCount;
   const uint64_t whole = n / kGroup * kGroup;
-  uint64_t tails[Piece::kSize / 64] = {};  // a bit for each element
+  uint64_t tails[Piece<uint32_t>::kSize / 64] = {};  // a bit for each element
   const auto group = [&](uint64_t i, char* to) {
     uint64_t bits;
     store(to, op.template central<QuadLanes>(load_lanes<QuadU>(piece.words + i), bits));
@@ -185,13 +205,8 @@ void transform_piece(const Op& op, uint64_t n, Piece& piece, char* out) {
     __builtin_memcpy(out + whole * kItem, rest, (n - whole) * kItem);
     tails[n / 64] &= (uint64_t{1} << n % 64) - 1;
   }
-  uint16_t at[Piece::kSize];
-  uint64_t count = 0;
-  for (uint64_t i = 0; i < n; i += 64) {
-    for (uint64_t bits = tails[i / 64]; bits != 0; bits &= bits - 1) {
-      at[count++] = static_cast<uint16_t>(i + static_cast<uint64_t>(__builtin_ctzll(bits)));
-    }
-  }
+  uint16_t at[Piece<uint32_t>::kSize];
+  const uint64_t count = positions(tails, n, at);
   for (uint64_t j = 0; j < count; j += kLanes) {
     const uint64_t lanes = count - j < kLanes ? count - j : kLanes;
     U32 words = {};
@@ -204,21 +219,62 @@ void transform_piece(const Op& op, uint64_t n, Piece& piece, char* out) {
   }
 }
 
+// In float64 a third of the lanes need the C library's log, which takes one number at a time. The
+// uniforms replace the words meanwhile.
+template <bool kClip, bool kAffine>
+void transform_piece(const NormalF64<kClip, kAffine>& op, uint64_t n, Piece<uint64_t>& piece,
+                     char* out) {
+  using Group = QuadDoubles;
+  constexpr uint64_t kItem = sizeof(uint64_t), kGroup = Group::kCount;
+  const uint64_t padded = (n + kGroup - 1) / kGroup * kGroup;
+  alignas(64) double logs[Piece<uint64_t>::kSize];
+  uint64_t left[Piece<uint64_t>::kSize / 64] = {};  // a bit for each element
+  __builtin_memset(piece.words + n, 0, (padded - n) * kItem);
+  for (uint64_t i = 0; i < padded; i += kGroup) {
+    uint64_t bits;
+    typename Group::F log;
+    const auto words = load_lanes<typename Group::U>(piece.words + i);
+    const auto uniforms = op.template begin<Group>(words, log, bits);
+    store(piece.words + i, uniforms);
+    store(logs + i, log);
+    __builtin_memcpy(reinterpret_cast<char*>(left) + i / 8, &bits, kGroup / 8);
+  }
+  uint16_t at[Piece<uint64_t>::kSize];
+  const uint64_t count = positions(left, padded, at);
+  for (uint64_t j = 0; j < count; ++j) {
+    double x;
+    __builtin_memcpy(&x, piece.words + at[j], kItem);
+    logs[at[j]] = __builtin_log(one_minus_square(x));
+  }
+  const auto values = [&](uint64_t i) {
+    return op.template end<Group>(load_lanes<typename Group::F>(piece.words + i),
+                                  load_lanes<typename Group::F>(logs + i));
+  };
+  const uint64_t whole = n / kGroup * kGroup;
+  for (uint64_t i = 0; i < whole; i += kGroup) store(out + i * kItem, values(i));
+  if (whole < n) {
+    char rest[kGroup * kItem];
+    store(rest, values(whole));
+    __builtin_memcpy(out + whole * kItem, rest, (n - whole) * kItem);
+  }
+}
+
 // Words first, then the transform, a piece at a time. Two simple loops run faster than one whose
 // constants exceed the registers, and short rows cost the transform nothing.
 template <class Op>
 void fill_staged(const Op& op, const Fill& f) {
-  Piece piece;
+  using Word = typename Op::Word;
+  Piece<Word> piece;
   const uint64_t rows_at_once = f.count == 0 || f.count >= piece.kSize ? 1 : piece.kSize / f.count;
   char* out = static_cast<char*>(f.out);
   for (uint64_t row = 0; row < f.rows; row += rows_at_once) {
     const uint64_t rows = f.rows - row < rows_at_once ? f.rows - row : rows_at_once;
     for (uint64_t done = 0; done < f.count;) {
       const uint64_t left = f.count - done, count = left < piece.kSize ? left : piece.kSize;
-      fill_rows(Bits<uint32_t>(), Fill{f.sampler, f.k0 + row, f.k1 + row, nullptr, nullptr, rows,
-                                       count, f.counter + done, piece.words});
+      fill_rows(Bits<Word>(), Fill{f.sampler, f.k0 + row, f.k1 + row, nullptr, nullptr, rows, count,
+                                   f.counter + done, piece.words});
       transform_piece(op, rows * count, piece, out);
-      out += rows * count * sizeof(uint32_t);
+      out += rows * count * sizeof(Word);
       done += count;
     }
   }
@@ -298,14 +354,20 @@ void derive(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* 
   }
 }
 
-void transform(uint64_t n, const Sampler& sampler, const uint32_t* words, void* out) {
+template <class Op>
+void transform_words(const Op& op, uint64_t n, const char* words, char* out) {
+  constexpr uint64_t kItem = sizeof(typename Op::Word);
+  Piece<typename Op::Word> piece;
+  for (uint64_t i = 0; i < n; i += piece.kSize) {
+    const uint64_t count = n - i < piece.kSize ? n - i : piece.kSize;
+    __builtin_memcpy(piece.words, words + i * kItem, count * kItem);
+    transform_piece(op, count, piece, out + i * kItem);
+  }
+}
+
+void transform(uint64_t n, const Sampler& sampler, const void* words, void* out) {
   with_normal(sampler, [&](const auto& op) {
-    Piece piece;
-    for (uint64_t i = 0; i < n; i += piece.kSize) {
-      const uint64_t count = n - i < piece.kSize ? n - i : piece.kSize;
-      __builtin_memcpy(piece.words, words + i, count * sizeof *words);
-      transform_piece(op, count, piece, static_cast<char*>(out) + i * sizeof *words);
-    }
+    transform_words(op, n, static_cast<const char*>(words), static_cast<char*>(out));
   });
 }
 

@@ -27,8 +27,8 @@ struct KernelTable {
   void (*derive)(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* c0,
                  const uint32_t* c1, uint32_t* o0, uint32_t* o1);
   void (*fill)(const Fill& fill);
-  // The kNormal transform on given words, exactly as `fill` applies it.
-  void (*transform)(uint64_t n, const Sampler& sampler, const uint32_t* words, void* out);
+  // The kNormal transform on given words of the sampler's width, exactly as `fill` applies it.
+  void (*transform)(uint64_t n, const Sampler& sampler, const void* words, void* out);
 };
 
 #if defined(__x86_64__)

@@ -1,6 +1,7 @@
-// The lane types of samplers.h: one vector, and two that go through the same operations side by
-// side. Chains of dependent operations fill the scheduler of an out-of-order core before they fill
-// its vector units; two interleaved chains leave it half as much to look ahead.
+// The lane types of samplers.h: one vector of floats or of doubles, and two that go through the
+// same operations side by side. Chains of dependent operations fill the scheduler of an
+// out-of-order core before they fill its vector units; two interleaved chains leave it half as much
+// to look ahead.
 #ifndef SEEDBED_CPU_LANES_H_
 #define SEEDBED_CPU_LANES_H_
 
@@ -15,9 +16,14 @@ struct Lanes {
   using F = F32;
   using U = U32;
   using I = I32;
+  using V = F32;
+  using Float = float;
   static constexpr int kCount = kLanes;
   static F like(F x) { return x; }
-  static F f(float x) { return broadcast(x); }
+  template <class T>
+  static F f(T x) {
+    return broadcast(static_cast<float>(x));
+  }
   static U u(uint32_t x) { return broadcast(x); }
   static F fma(F a, F b, F c) { return ::fma(a, b, c); }
   static F mul_add(F a, F b, F c) { return ::fma(a, b, c); }
@@ -30,6 +36,30 @@ struct Lanes {
   static F as_float(U x) { return reinterpret<F32>(x); }
   static U as_uint(F x) { return reinterpret<U32>(x); }
   static I32 as_int(U x) { return reinterpret<I32>(x); }
+};
+
+struct Doubles {
+  using F = F64;
+  using U = U64;
+  using I = I64;
+  using V = F64;
+  using Float = double;
+  static constexpr int kCount = kLanes / 2;
+  static F like(F x) { return x; }
+  static F f(double x) { return broadcast(x); }
+  static U u(uint64_t x) { return broadcast(x); }
+  static F fma(F a, F b, F c) { return ::fma(a, b, c); }
+  static F mul_add(F a, F b, F c) { return ::fma(a, b, c); }
+  static F sqrt(F x) { return square_root(x); }
+  template <class Mask>  // compilers differ in which 64-bit integers a comparison gives
+  static F select(Mask m, F a, F b) {
+    return m ? a : b;
+  }
+  static uint64_t not_above(F x, F y) { return ::not_above(x, y); }
+  static F max(F bound, F x) { return max_second(bound, x); }
+  static F min(F bound, F x) { return min_second(bound, x); }
+  static F as_float(U x) { return reinterpret<F64>(x); }
+  static U as_uint(F x) { return reinterpret<U64>(x); }
 };
 
 template <class V>
@@ -143,16 +173,24 @@ struct TwinOf {
   using F = Twin<typename L::F>;
   using U = Twin<typename L::U>;
   using I = Twin<typename L::I>;
+  using V = typename L::V;
   static constexpr int kCount = 2 * L::kCount;
-  static SEEDBED_INLINE F like(F32 x) { return {L::like(x), L::like(x)}; }
-  static SEEDBED_INLINE F f(float x) { return {L::f(x), L::f(x)}; }
-  static SEEDBED_INLINE U u(uint32_t x) { return {L::u(x), L::u(x)}; }
+  static SEEDBED_INLINE F like(V x) { return {L::like(x), L::like(x)}; }
+  template <class T>
+  static SEEDBED_INLINE F f(T x) {
+    return {L::f(x), L::f(x)};
+  }
+  template <class T>
+  static SEEDBED_INLINE U u(T x) {
+    return {L::u(x), L::u(x)};
+  }
   static SEEDBED_INLINE F fma(F a, F b, F c) {
     return {L::fma(a.x, b.x, c.x), L::fma(a.y, b.y, c.y)};
   }
   static SEEDBED_INLINE F mul_add(F a, F b, F c) { return fma(a, b, c); }
   static SEEDBED_INLINE F sqrt(F a) { return {L::sqrt(a.x), L::sqrt(a.y)}; }
-  static SEEDBED_INLINE F select(I m, F a, F b) {
+  template <class Mask>
+  static SEEDBED_INLINE F select(Mask m, F a, F b) {
     return {L::select(m.x, a.x, b.x), L::select(m.y, a.y, b.y)};
   }
   static SEEDBED_INLINE uint64_t not_above(F a, F b) {
@@ -167,6 +205,7 @@ struct TwinOf {
 };
 using TwinLanes = TwinOf<Lanes>;
 using QuadLanes = TwinOf<TwinLanes>;
+using QuadDoubles = TwinOf<TwinOf<Doubles>>;
 
 }  // namespace
 

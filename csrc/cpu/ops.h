@@ -66,19 +66,13 @@ struct UniformF32 {
   }
 };
 
-// Range [0, 1), spacing 2^-52, from the high 52 bits of (a << 32) | b.
-inline F64 unit_double(U32 interleaved) {
-  const U64 bits = (reinterpret<U64>(interleaved) >> 12) | 0x3FF0000000000000u;
-  return reinterpret<F64>(bits) - 1.0;
-}
-
 struct RangeF64 {
   F64 span, lo;
   explicit RangeF64(const Sampler& s)
       : span(broadcast(proper_span(param_f64(s, 0), s.params[1]))), lo(broadcast(param_f64(s, 1))) {
   }
   F64 operator()(U32 interleaved) const {
-    return max_second(lo, fma(unit_double(interleaved), span, lo));
+    return affine_uniform<Doubles>(unit_double<Doubles>(reinterpret<U64>(interleaved)), span, lo);
   }
 };
 
@@ -97,14 +91,27 @@ struct UniformF64 {
   }
 };
 
+template <class T>
+T param(const Sampler& s, int i) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return param_f32(s, i);
+  } else {
+    return param_f64(s, i);
+  }
+}
+
 // min(clip_hi, max(clip_lo, x)) with the zeros and NaN of IEEE maximum and minimum, -0 < +0.
+// (A plan's parameters of 32 bits are whole words: no bits above.)
+template <class Base>
 struct Clip {
-  F32 lo, hi;
-  U32 keep, set;  // x & keep makes zeros +0, x | set makes them -0
+  using T = typename Base::Float;
+  static constexpr uint64_t kSign = uint64_t{1} << (8 * sizeof(T) - 1), kAll = kSign | (kSign - 1);
+  typename Base::F lo, hi;
+  typename Base::U keep, set;  // x & keep makes zeros +0, x | set makes them -0
   Clip(const Sampler& s, int first)
-      : lo(Lanes::f(param_f32(s, first))), hi(Lanes::f(param_f32(s, first + 1))),
-        keep(Lanes::u(s.params[first] == 0 ? 0x7FFFFFFFu : 0xFFFFFFFFu)),
-        set(Lanes::u(s.params[first + 1] == 0x80000000u ? 0x80000000u : 0)) {}
+      : lo(Base::f(param<T>(s, first))), hi(Base::f(param<T>(s, first + 1))),
+        keep(Base::u(s.params[first] == 0 ? kSign - 1 : kAll)),
+        set(Base::u(s.params[first + 1] == kSign ? kSign : 0)) {}
   template <class L>
   SEEDBED_INLINE typename L::F apply(typename L::F x) const {
     x = L::as_float(L::as_uint(L::max(L::like(lo), x)) & keep);
@@ -112,40 +119,70 @@ struct Clip {
   }
 };
 
-// Applied to words that are in memory already; see fill_staged.
-template <bool kClip, bool kAffine>
-struct NormalF32 {
-  F32 span, lo, scale;
-  Clip clip;
-  F32 mul, add;
-  explicit NormalF32(const Sampler& s)
-      : span(Lanes::f(proper_span(param_f32(s, 0), s.params[1]))), lo(Lanes::f(param_f32(s, 1))),
-        scale(Lanes::f(param_f32(s, 2))), clip(s, 3), mul(Lanes::f(param_f32(s, 5))),
-        add(Lanes::f(param_f32(s, 6))) {
-    const bool nan_bound = __builtin_isunordered(param_f32(s, 3), param_f32(s, 4));
-    if (nan_bound) scale = Lanes::f(__builtin_nanf(""));  // and so every result
-  }
-  template <class L>
-  SEEDBED_INLINE typename L::F transform(typename L::U word) const {
-    return finish<L>(erf_inv<L>(uniform<L>(word)));
-  }
-  // As `transform`, but for the lanes whose bits are set in `tails`.
-  template <class L>
-  SEEDBED_INLINE typename L::F central(typename L::U word, uint64_t& tails) const {
-    return finish<L>(erf_inv_central<L>(uniform<L>(word), tails));
+// Applied to words that are in memory already; see fill_staged. `Base` is a vector of the results.
+template <class Base, bool kClip, bool kAffine>
+struct Normal {
+  using T = typename Base::Float;
+  using V = typename Base::V;
+  V span, lo, scale;
+  Clip<Base> clip;
+  V mul, add;
+  explicit Normal(const Sampler& s)
+      : span(Base::f(proper_span(param<T>(s, 0), s.params[1]))), lo(Base::f(param<T>(s, 1))),
+        scale(Base::f(param<T>(s, 2))), clip(s, 3), mul(Base::f(param<T>(s, 5))),
+        add(Base::f(param<T>(s, 6))) {
+    const bool nan_bound = __builtin_isunordered(param<T>(s, 3), param<T>(s, 4));
+    if (nan_bound) scale = Base::f(__builtin_nanf(""));  // and so every result
   }
 
- private:
+ protected:
   template <class L>
-  SEEDBED_INLINE typename L::F uniform(typename L::U word) const {
-    return affine_uniform<L>(unit_float<L>(word), L::like(span), L::like(lo));
+  SEEDBED_INLINE typename L::F uniform(typename L::F unit) const {
+    return affine_uniform<L>(unit, L::like(span), L::like(lo));
   }
   template <class L>
   SEEDBED_INLINE typename L::F finish(typename L::F x) const {
     x = x * scale;
-    if constexpr (kClip) x = clip.apply<L>(x);
+    if constexpr (kClip) x = clip.template apply<L>(x);
     if constexpr (kAffine) x = L::fma(x, L::like(mul), L::like(add));
     return x;
+  }
+};
+
+template <bool kClip, bool kAffine>
+struct NormalF32 : Normal<Lanes, kClip, kAffine> {
+  using Word = uint32_t;
+  using Normal<Lanes, kClip, kAffine>::Normal;
+  template <class L>
+  SEEDBED_INLINE typename L::F transform(typename L::U word) const {
+    return this->template finish<L>(erf_inv<L>(this->template uniform<L>(unit_float<L>(word))));
+  }
+  // As `transform`, but for the lanes whose bits are set in `tails`.
+  template <class L>
+  SEEDBED_INLINE typename L::F central(typename L::U word, uint64_t& tails) const {
+    const auto x = this->template uniform<L>(unit_float<L>(word));
+    return this->template finish<L>(erf_inv_central<L>(x, tails));
+  }
+};
+
+template <bool kClip, bool kAffine>
+struct NormalF64 : Normal<Doubles, kClip, kAffine> {
+  using Word = uint64_t;
+  F64 near;
+  explicit NormalF64(const Sampler& s)
+      : Normal<Doubles, kClip, kAffine>(s), near(Doubles::f(param_f64(s, 7))) {}
+  // The uniform, and log(1 - its square) but for the lanes whose bits are set in `left`.
+  template <class L>
+  SEEDBED_INLINE typename L::F begin(typename L::U word, typename L::F& log, uint64_t& left) const {
+    const auto x = this->template uniform<L>(unit_double<L>(word));
+    log = log_one_minus_square<L>(x, L::like(near), left);
+    return x;
+  }
+  template <class L>
+  SEEDBED_INLINE typename L::F end(typename L::F x, typename L::F log) const {
+    const bool central = L::not_above(log, L::f(-6.25)) == 0;  // as all but 1 in 500 are
+    const auto value = central ? erf_inv_central_double<L>(x, log) : erf_inv_double<L>(x, log);
+    return this->template finish<L>(value);
   }
 };
 

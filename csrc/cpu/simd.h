@@ -63,6 +63,7 @@ inline To reinterpret(From v) {
 
 // The same value in every lane. (By integers: 0 + x would lose the sign of -0.)
 inline U32 broadcast(uint32_t x) { return U32{} + x; }
+inline U64 broadcast(uint64_t x) { return U64{} + x; }
 inline F32 broadcast(float x) {
   uint32_t bits;
   __builtin_memcpy(&bits, &x, sizeof bits);
@@ -82,12 +83,15 @@ inline F64 broadcast(double x) {
 inline F32 fma(F32 a, F32 b, F32 c) { return F32(_mm512_fmadd_ps(a, b, c)); }
 inline F64 fma(F64 a, F64 b, F64 c) { return F64(_mm512_fmadd_pd(a, b, c)); }
 inline F32 square_root(F32 x) { return F32(_mm512_sqrt_ps(x)); }
+inline F64 square_root(F64 x) { return F64(_mm512_sqrt_pd(x)); }
 // The lanes where x > y does not hold, a bit each.
 inline uint64_t not_above(F32 x, F32 y) { return _mm512_cmp_ps_mask(x, y, _CMP_NGT_UQ); }
+inline uint64_t not_above(F64 x, F64 y) { return _mm512_cmp_pd_mask(x, y, _CMP_NGT_UQ); }
 // The second operand where the two are equal or either is a NaN.
 inline F32 max_second(F32 a, F32 b) { return F32(_mm512_max_ps(a, b)); }
 inline F32 min_second(F32 a, F32 b) { return F32(_mm512_min_ps(a, b)); }
 inline F64 max_second(F64 a, F64 b) { return F64(_mm512_max_pd(a, b)); }
+inline F64 min_second(F64 a, F64 b) { return F64(_mm512_min_pd(a, b)); }
 inline U64 multiply_even(U32 a, U32 b) { return U64(_mm512_mul_epu32(__m512i(a), __m512i(b))); }
 #elif defined(__AVX2__)
 #define SEEDBED_IOTA 0, 1, 2, 3, 4, 5, 6, 7
@@ -97,11 +101,16 @@ inline U64 multiply_even(U32 a, U32 b) { return U64(_mm512_mul_epu32(__m512i(a),
 inline F32 fma(F32 a, F32 b, F32 c) { return F32(_mm256_fmadd_ps(a, b, c)); }
 inline F64 fma(F64 a, F64 b, F64 c) { return F64(_mm256_fmadd_pd(a, b, c)); }
 inline F32 square_root(F32 x) { return F32(_mm256_sqrt_ps(x)); }
+inline F64 square_root(F64 x) { return F64(_mm256_sqrt_pd(x)); }
 inline F32 max_second(F32 a, F32 b) { return F32(_mm256_max_ps(a, b)); }
 inline F32 min_second(F32 a, F32 b) { return F32(_mm256_min_ps(a, b)); }
 inline F64 max_second(F64 a, F64 b) { return F64(_mm256_max_pd(a, b)); }
+inline F64 min_second(F64 a, F64 b) { return F64(_mm256_min_pd(a, b)); }
 inline uint64_t not_above(F32 x, F32 y) {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_NGT_UQ)));
+}
+inline uint64_t not_above(F64 x, F64 y) {
+  return static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd(x, y, _CMP_NGT_UQ)));
 }
 inline U64 multiply_even(U32 a, U32 b) { return U64(_mm256_mul_epu32(__m256i(a), __m256i(b))); }
 #else
@@ -113,11 +122,16 @@ inline U64 multiply_even(U32 a, U32 b) { return U64(_mm256_mul_epu32(__m256i(a),
 inline F32 fma(F32 a, F32 b, F32 c) { return F32(vfmaq_f32(c, a, b)); }
 inline F64 fma(F64 a, F64 b, F64 c) { return F64(vfmaq_f64(c, a, b)); }
 inline F32 square_root(F32 x) { return F32(vsqrtq_f32(x)); }
+inline F64 square_root(F64 x) { return F64(vsqrtq_f64(x)); }
 inline F32 max_second(F32 a, F32 b) { return a > b ? a : b; }
 inline F32 min_second(F32 a, F32 b) { return a < b ? a : b; }
 inline F64 max_second(F64 a, F64 b) { return a > b ? a : b; }
+inline F64 min_second(F64 a, F64 b) { return a < b ? a : b; }
 inline uint64_t not_above(F32 x, F32 y) {
   return vaddvq_u32(uint32x4_t(~(x > y)) & uint32x4_t{1, 2, 4, 8});
+}
+inline uint64_t not_above(F64 x, F64 y) {
+  return vaddvq_u64(uint64x2_t(~(x > y)) & uint64x2_t{1, 2});
 }
 inline U64 multiply_even(U32 a, U32 b) {
   return U64(vmull_u32(vmovn_u64(uint64x2_t(a)), vmovn_u64(uint64x2_t(b))));
@@ -147,11 +161,16 @@ inline F64 fma(F64 a, F64 b, F64 c) {  // the C library's, which is exact
   return F64{__builtin_fma(a[0], b[0], c[0]), __builtin_fma(a[1], b[1], c[1])};
 }
 inline F32 square_root(F32 x) { return F32(_mm_sqrt_ps(x)); }
+inline F64 square_root(F64 x) { return F64(_mm_sqrt_pd(x)); }
 inline F32 max_second(F32 a, F32 b) { return F32(_mm_max_ps(a, b)); }
 inline F32 min_second(F32 a, F32 b) { return F32(_mm_min_ps(a, b)); }
 inline F64 max_second(F64 a, F64 b) { return F64(_mm_max_pd(a, b)); }
+inline F64 min_second(F64 a, F64 b) { return F64(_mm_min_pd(a, b)); }
 inline uint64_t not_above(F32 x, F32 y) {
   return static_cast<unsigned>(_mm_movemask_ps(_mm_cmpngt_ps(x, y)));
+}
+inline uint64_t not_above(F64 x, F64 y) {
+  return static_cast<unsigned>(_mm_movemask_pd(_mm_cmpngt_pd(x, y)));
 }
 inline U64 multiply_even(U32 a, U32 b) { return U64(_mm_mul_epu32(__m128i(a), __m128i(b))); }
 #endif

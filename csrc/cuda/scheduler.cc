@@ -306,6 +306,9 @@ class Scheduler {
     for (size_t d = 0; d < plan_.draws.size(); ++d) {
       const Draw& draw = plan_.draws[d];
       if (members_ == 0 || draw.inner == 0 || draw.batch == 0) continue;
+      if (draw.sampler.kind == Kind::kNormal && draw.sampler.word_bits == 64) {
+        fail(d, "float64 normals have no kernel there");
+      }
       if (draw.table.size() > kTableBytes) {
         fail(d, "its lookup table has " + std::to_string(draw.table.size()) +
                     " bytes, a block holds " + std::to_string(kTableBytes));

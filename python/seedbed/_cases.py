@@ -63,6 +63,13 @@ def _cases() -> tuple[Draw, ...]:
     add(Kind.UNIFORM, 64, f64, _floats(64, 15.0, -3.7, 1.0, -0.0))
     add(Kind.UNIFORM, 64, f64, _floats(64, 2.0, -1.0, 0.17, 0.3))
     add(Kind.BERNOULLI, 64, "bool", _floats(64, 1.0, 0.0, 0.3))
+    below_one, root_two = math.nextafter(-1, 0), math.sqrt(2.0)
+    truncated = (1.9089994722071, -0.95449973610364, root_two, math.nextafter(-2, 0))
+    add(Kind.NORMAL, 64, f64, _floats(64, 2.0, below_one, 1.0, -infinity, infinity, root_two, -0.0))
+    add(Kind.NORMAL, 64, f64, _floats(64, *truncated, -truncated[3], 0.17, -0.0))
+    add(Kind.NORMAL, 64, f64, _floats(64, *truncated, -truncated[3], 0.17, 0.3))
+    # Near -1 all take the last two of the three polynomials.
+    add(Kind.NORMAL, 64, f64, _floats(64, 1e-6, -1.0, 1.0, -infinity, infinity, root_two, -0.0))
     return tuple(made)
 
 

@@ -79,8 +79,16 @@ def why_altered() -> str | None:
 
 
 def facts() -> dict[str, Any]:
-    """The facts for the running jaxlib (`why_unknown` is None): digests, merges_factors."""
+    """The facts for the running jaxlib (`why_unknown` is None): digests, merges_factors,
+    log1p_near."""
     return _here()[versions()["jaxlib"]]
+
+
+def log1p_near() -> float | None:
+    """Where XLA changes between its two ways to ``log1p``, or None if it has to be asked."""
+    if why_unknown() or why_altered():
+        return None
+    return facts().get("log1p_near")
 
 
 def merges_factors() -> bool | None:

@@ -1,4 +1,4 @@
-"""What only XLA itself can say: tables of narrow draws, and how it treats constant factors."""
+"""What only XLA itself can say: tables of narrow draws, how it treats constants and logarithms."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from . import _compat, _golden, _lowering
@@ -90,6 +91,28 @@ def divides_by_reciprocals() -> bool:
     """Whether XLA turns ``x / a`` into ``x * (1 / a)``, which rounds differently."""
     x, a = np.float32(0.9), np.float32(3.0)
     return bool(_on_scalar(lambda x: x / a, x) == x * (np.float32(1.0) / a))
+
+
+# 1 - sqrt(2) and sqrt(1/2) - 1, as XLA writes them.
+_NEAR, _NEARER = -0.41421356237309503, -0.2928932188134525
+
+
+@functools.cache
+def log1p_near() -> float:
+    """The bound above which XLA:CPU takes a rational function for the float64 ``log1p`` of
+    -1 <= y <= 0, and not the C library's ``log(1 + y)``.
+
+    jaxlib does for ``abs(y) < sqrt(2) - 1``, and from 0.11.1 on for ``y >= sqrt(1/2) - 1``.
+    """
+    known = _golden.log1p_near()
+    if known is not None:
+        return known
+    y = np.linspace(-0.41, -0.3, 256)  # where the two differ in the last bit of every other value
+    with _compat.compile_time_eval(), jax.default_device(_compat.first_device("cpu")):
+        with jax.enable_x64(True):
+            one, other = jax.jit(lambda y: (jnp.log1p(y), jnp.log(1 + y)))(y)
+            by_library = bool(np.array_equal(one, other))
+    return math.nextafter(_NEARER, -1) if by_library else _NEAR
 
 
 # float32 bits of +-2 / sqrt(2), the bounds of nearly every truncated normal: settled, as the

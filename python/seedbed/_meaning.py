@@ -97,7 +97,10 @@ class Real(Record):
 
     @property
     def unsteady(self) -> bool:
-        """XLA unrolls so short an innermost loop, and then rounds erf_inv by element."""
+        """XLA unrolls so short an innermost loop, and then rounds erf_inv by element.
+
+        In float64 it calls the C library's log for each number, and rounds all of them alike.
+        """
         return self.bits == 32 and self.shape[-1:] in ((3,), (4,), (5,))
 
     @property

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import _compat
+from . import _compat, _lookup
 from ._draw import MEMBER, Draw, Node
 
 # Must equal the version the extension reports: a stale build would misread plans.
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 TARGET = "seedbed_fill_v1"
 CIPHER_TARGET = "seedbed_threefry_v1"
 _MAGIC = 0x5EEDBED0
@@ -83,7 +83,7 @@ def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
             assert nodes[node.parent] < number
             words += [nodes[node.parent], node.index]
     for draw in draws:
-        table = draw.table + b"\0" * (-len(draw.table) % 8)
+        constants, table = params(draw), draw.table + b"\0" * (-len(draw.table) % 8)
         words += [
             draw.kind,
             draw.word_bits,
@@ -91,7 +91,7 @@ def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
             draw.inner,
             0,  # first counter
             nodes[draw.key.node],
-            len(draw.params),
+            len(constants),
             len(draw.key.batch),
             len(draw.key.levels),
             len(table) // 8,
@@ -99,9 +99,17 @@ def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
         ]
         for level in draw.key.levels:
             words += [level.base, *level.strides]
-        words += draw.params
+        words += constants
         words += np.frombuffer(table, "<i8").tolist()
     return np.array([word & 0xFFFFFFFFFFFFFFFF for word in words], np.uint64).view(np.int64)
+
+
+def params(draw: Draw) -> tuple[int, ...]:
+    """The constants of a draw, and where XLA here changes from one logarithm to another."""
+    if draw.needs != "normal64":
+        return draw.params
+    near = np.array(_lookup.log1p_near(), np.float64)
+    return *draw.params, int(near.view(np.uint64))
 
 
 def _number_nodes(draws: tuple[Draw, ...]) -> dict[Node, int]:

@@ -34,6 +34,12 @@ int64_t bits_of(float x) {
   return bits;
 }
 
+int64_t wide_bits_of(double x) {
+  int64_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
 struct Variant {
   int64_t kind, word_bits, itemsize;
   std::vector<int64_t> params;
@@ -42,6 +48,10 @@ struct Variant {
 
 std::vector<int64_t> random_plan() {
   const int64_t f[] = {bits_of(2), bits_of(-1), bits_of(1.5f), bits_of(-2), bits_of(2), bits_of(1)};
+  std::vector<int64_t> wide;
+  for (const double x : {2.0, -1.0, 1.5, -2.0, 2.0, 1.0, 1.0, -0.4142}) {
+    wide.push_back(wide_bits_of(x));
+  }
   const Variant variants[] = {
       {0, 32, 4, {}, 0},
       {1, 8, 1, {}, 0},
@@ -51,6 +61,7 @@ std::vector<int64_t> random_plan() {
       {2, 32, 4, {f[0], f[1], f[5], bits_of(-0.0f)}, 0},
       {2, 64, 8, {1, 2, 3, 4}, 0},
       {3, 32, 4, {f[0], f[1], f[2], f[3], f[4], f[5], f[5]}, 0},
+      {3, 64, 8, wide, 0},
       {4, 32, 1, {f[0], f[1], f[5]}, 0},
       {4, 64, 1, {1, 2, 3}, 0},
       {5, 32, 4, {static_cast<int64_t>(below(9)), 2, 3}, 0},

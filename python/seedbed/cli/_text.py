@@ -1,11 +1,23 @@
-"""Plain text for a terminal: tables, and a progress bar that leaves no trace."""
+"""Plain text for a terminal: numbers read, tables, and a progress bar that leaves no trace."""
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 from collections.abc import Sequence
 from types import TracebackType
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return number
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:

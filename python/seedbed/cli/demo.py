@@ -20,10 +20,10 @@ _ROUNDS = 7
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=_positive, default=1024, help="members (default 1024)")
+    parser.add_argument("--size", type=_text.positive, default=1024, help="members (default 1024)")
     parser.add_argument(
         "--layers",
-        type=_positive,
+        type=_text.positive,
         nargs="+",
         default=list(_model.LAYERS),
         metavar="WIDTH",
@@ -33,16 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("demo.png"), help="the picture (default demo.png)"
     )
     parser.add_argument("--no-plot", action="store_true", help="draw no picture")
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
-    return number
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,14 +1,16 @@
 """Checks every native kernel, under every instruction set of this machine, against XLA.
 
 Known answers of the cipher; then all 2^23 words that a float32 normal can be made from, one
-by one; then uniforms, booleans, and an ensemble from end to end. Every number counts values
-whose bits differ. Where jax computes on an NVIDIA GPU, its kernels are compared with XLA there,
-on random words.
+by one; then float64 normals at both ends, around every point where their arithmetic changes, and
+of random words (--words sets how many); then uniforms, booleans, and an ensemble from end to end.
+Every number counts values whose bits differ. Where jax computes on an NVIDIA GPU, its kernels are
+compared with XLA there, on random words.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 import warnings
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ import numpy as np
 from .. import _cases, _compat, _ensemble, _golden, _lowering, _native, _selfcheck
 from .._draw import Draw, KeyPath, Kind, node
 from .._meaning import words
+from .._plan import CUDA_KERNELS
 from .._steps import Operand
 from . import OK, WRONG, _text
 from ._oracle import Oracle, bits
@@ -39,6 +42,12 @@ _CUDA_ROUNDS = 16
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="check a subset: no proof, but done in seconds"
+    )
+    parser.add_argument(
+        "--words",
+        type=_text.positive,
+        metavar="N",
+        help=f"random words for each float64 normal (default {_DRAWN:,}, --quick a {_QUICK}th)",
     )
 
 
@@ -63,9 +72,9 @@ def _examine(args: argparse.Namespace) -> int:
         return _finish(_ensemble_results(None), started)
     module.isa()  # an unknown SEEDBED_ISA is an error before any work
     isas = list(module.isas())
-    checks = _checks(args.quick)
+    checks = _checks(args.quick, args.words)
     results = [_known_answers(module, isas)]
-    total = sum(check.count for check in checks)
+    total = sum(check.values for check in checks)
     if _compat.has_platform("cpu"):
         with _text.Progress(total) as progress, _lowering.xla_on("cpu"):
             for check in checks:
@@ -73,7 +82,7 @@ def _examine(args: argparse.Namespace) -> int:
     else:
         print("\njax was told to do without the CPU, whose kernels were NOT compared with XLA.")
     if _compat.platform() == "cuda":
-        results += _cuda_results(checks)
+        results += _cuda_results([check for check in checks if check.draw.needs in CUDA_KERNELS])
     results += _ensemble_results(module)
     header = ["values whose bits differ", *isas]
     print("\n" + _text.table([header, *(result.row(isas) for result in results if result.wrong)]))
@@ -126,15 +135,22 @@ def _known_answers(module: Any, isas: list[str]) -> _Result:
 
 @dataclass(frozen=True)
 class _Check:
-    """A draw whose values are compared: on all mantissas, or on random words."""
+    """A draw whose values are compared: on all mantissas, or on random words.
+
+    ``count`` is the number of mantissas or words; a float64 normal has its edges besides.
+    """
 
     name: str
     draw: Draw
     count: int
     exhaustive: bool = False
 
+    @property
+    def values(self) -> int:
+        return self.count + (_edges(self.draw).size if self.draw.needs == "normal64" else 0)
 
-def _checks(quick: bool) -> list[_Check]:
+
+def _checks(quick: bool, words_of_normals: int | None = None) -> list[_Check]:
     root_two, below_one = np.sqrt(np.float32(2)), np.nextafter(np.float32(-1), np.float32(0))
     everything = (np.float32(2), below_one, np.float32(1), -np.inf, np.inf)
     # jax.random.truncated_normal(-2, 2): a uniform between erf(-2 / sqrt 2) and erf(2 / sqrt 2).
@@ -156,6 +172,9 @@ def _checks(quick: bool) -> list[_Check]:
         _Check(name, _float_draw(Kind.NORMAL, 32, params), mantissas, exhaustive=True)
         for name, params in normals.items()
     ]
+    wide = drawn if words_of_normals is None else words_of_normals
+    for name, params in _wide_normals().items():
+        checks.append(_Check(name, _float_draw(Kind.NORMAL, 64, params), wide))
     for word_bits in (32, 64):
         real: Any = np.float32 if word_bits == 32 else np.float64
         for name, (low, high) in ranges.items():
@@ -165,6 +184,37 @@ def _checks(quick: bool) -> list[_Check]:
         draw = _float_draw(Kind.BERNOULLI, word_bits, (1.0, 0.0, 0.3), drawn)
         checks.append(_Check(f"bernoulli 0.3 of {word_bits} bits", draw, drawn))
     return checks
+
+
+def _wide_normals() -> dict[str, tuple[Any, ...]]:
+    root_two, below_one = math.sqrt(2), math.nextafter(-1, 0)
+    everything = (2.0, below_one, 1.0, -math.inf, math.inf)
+    edge, clip = math.erf(root_two), math.nextafter(2, 0)
+    return {
+        "normal float64": (*everything, root_two, -0.0),
+        "normal * 0.5 + 1 float64": (*everything, root_two * 0.5, 1.0),
+        "truncated normal float64": (2 * edge, -edge, root_two, -clip, clip, 0.17, -0.0),
+    }
+
+
+# Where the arithmetic of a float64 erf_inv changes: -x^2 at both bounds of log1p, w at both ends of
+# the middle polynomial.
+_CHANGES = (
+    0.6435942529055827,
+    0.541196100146197,
+    *(math.sqrt(-math.expm1(-w)) for w in (6.25, 16)),
+)
+_NEAR_EDGES = 1 << 12
+
+
+def _edges(draw: Draw) -> np.ndarray[Any, Any]:
+    """Words of both ends of a draw's range, of its middle and of where its arithmetic changes."""
+    span, low, *_ = draw.floats()
+    units = [0.0, 0.5, 1.0, *((sign * x - low) / span for x in _CHANGES for sign in (-1, 1))]
+    inside = [int(unit * (1 << 52)) for unit in units if 0 <= unit <= 1]
+    around = np.add.outer(np.array(inside), np.arange(-_NEAR_EDGES, _NEAR_EDGES)).ravel()
+    mantissas: np.ndarray[Any, Any] = around.clip(0, (1 << 52) - 1).astype(np.uint64)
+    return mantissas << np.uint64(12)
 
 
 def _clip(bound: float) -> tuple[Any, Any]:
@@ -181,7 +231,7 @@ def _float_draw(kind: Kind, word_bits: int, params: tuple[Any, ...], inner: int 
 
 def _compare(module: Any, isas: list[str], check: _Check, progress: _text.Progress) -> _Result:
     """Runs XLA once and every instruction set against it."""
-    result = _Result(check.name, check.count, dict.fromkeys(isas, 0))
+    result = _Result(check.name, check.values, dict.fromkeys(isas, 0))
     expected_of = jax.jit(_cases.chain(check.draw))
     for word in _words(module, check):
         expected = np.asarray(expected_of(word))
@@ -234,6 +284,11 @@ def _cuda_round(check: _Check, index: int) -> tuple[np.ndarray[Any, Any], int]:
 
 
 def _words(module: Any, check: _Check) -> Iterator[np.ndarray[Any, Any]]:
+    if check.draw.needs == "normal64":
+        yield _edges(check.draw)
+        for start in range(0, check.count, _CHUNK):
+            yield _random_words(module, 1 + start, min(_CHUNK, check.count - start))
+        return
     if not check.exhaustive:
         draw = check.draw
         plain = Draw(
@@ -248,11 +303,17 @@ def _words(module: Any, check: _Check) -> Iterator[np.ndarray[Any, Any]]:
         yield np.arange(start, stop, step, dtype=np.uint32) << np.uint32(9)
 
 
+def _random_words(module: Any, index: int, count: int) -> np.ndarray[Any, Any]:
+    draw = Draw(Kind.BITS, KeyPath(node=node(index)), count, 64, "uint64", (count,))
+    return _selfcheck.native_values(module, (draw,))[0]
+
+
 def _made(module: Any, isa: str, check: _Check, word: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if not check.exhaustive:
+    if not check.exhaustive and check.draw.needs != "normal64":
         return _selfcheck.native_values(module, (check.draw,), isa)[0]
-    made = np.empty(word.shape, np.float32)
-    module.transform(np.array(check.draw.floats(), np.float32), word, made, isa=isa)
+    made = np.empty(word.shape, check.draw.dtype)
+    params = np.array(_native.params(check.draw), word.dtype).view(made.dtype)
+    module.transform(params, word, made, isa=isa)
     return made
 
 
