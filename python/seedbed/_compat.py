@@ -225,6 +225,12 @@ def equations(jaxpr: Any) -> Iterator[JaxprEqn]:
                     pending.append(inner)
 
 
+def nested_equations(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
+    """Every equation of the jaxprs that an equation holds."""
+    for inner in core.jaxprs_in_params(eqn.params):
+        yield from equations(inner)
+
+
 _REMAT = ("checkpoint", "remat", "remat2")
 
 
