@@ -86,7 +86,7 @@ def test_draws_are_recognised_with_x64():
         ]:
             assert list(sources(plan_of(init)).values()) == [text]
         # The float64 normal is a native uniform under XLA's erf_inv.
-        plan = plan_of(lambda key: normal(key, (6,)))
+        plan = plan_of(lambda key: normal(key, (60,)))
         assert not plan.native and [str(draw) for draw in plan.draws] == ["uniform [-1, 1)"]
 
 

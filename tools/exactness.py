@@ -1,6 +1,6 @@
 """Counts the elements of functions of draws that equal neither jax's jitted nor its eager result.
 
-    python tools/exactness.py [--members 4 257 1024] [--dims 1 2 3 ...] [--functions tanh ...] [--seeds 1]
+    python tools/exactness.py [--members 4 257 1024] [--dims 1 2 3 ...] [--functions tanh ...]
 
 Every function of a draw is one leaf of an init function, with each innermost dimension. A cell of
 the table is ``wrong (ulp)``: elements that equal neither result, and the largest distance to the
@@ -79,9 +79,7 @@ def count(names: list[str], dim: int, members: int, seed: int) -> dict[str, tupl
 
     def init(key: Any) -> Any:
         keys = R.split(key, len(names))
-        return {
-            name: FUNCTIONS[name](one, (dim,)) for name, one in zip(names, keys, strict=True)
-        }
+        return {name: FUNCTIONS[name](one, (dim,)) for name, one in zip(names, keys, strict=True)}
 
     key = R.key(seed)
     keys = R.split(key, members)
