@@ -57,7 +57,7 @@ def _kinds(eqn: Any) -> Iterable[str]:
         return
     for variable in eqn.outvars:
         dtype = getattr(variable.aval, "dtype", np.dtype(bool))
-        is_complex = dtype.kind == "c"
+        is_complex = isinstance(dtype, np.dtype) and dtype.kind == "c"
         if not (is_complex or _compat.is_float(dtype)):
             continue
         lengths = [length for length in variable.aval.shape if length != 1]
