@@ -19,7 +19,7 @@ from ._fold import Atom, Const
 from ._meaning import Keys, KeyWords, Meaning
 from ._trace import Graph
 
-# The longest innermost dimension that LLVM unrolls (seen from jaxlib 0.10.2 on).
+# The longest innermost dimension that LLVM unrolls (seen in jaxlib 0.12).
 _UNROLLED = 8
 
 # One rounding by IEEE 754 or none, or a library's routine: no loop changes the result.
