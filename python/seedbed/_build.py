@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from . import _compat
-from ._draw import Draw, Shape
+from . import _compat, _rounding
+from ._draw import Draw, Kind, Shape
 from ._fold import Atom, Const
-from ._meaning import Keys, Lookup, Meaning, Real
+from ._meaning import Keys, Lookup, Meaning, Real, Word
 from ._plan import ALL_KERNELS, NATIVE_DTYPES, Output, Plan, can_fill
 from ._record import Record
 from ._steps import Computation, Operand, Source, Step, constant
@@ -42,7 +42,10 @@ def build(
     Raises:
         Sealed: the graph has sealed calls, and one of them cannot stay so.
     """
-    return _Builder(graph, meanings, kernels).plan()
+    first = _Builder(graph, meanings, kernels)
+    plan = first.plan()
+    bare = first.rounded_by_loop()
+    return _Builder(graph, meanings, kernels, bare).plan() if bare else plan
 
 
 class Sealed(Exception):
@@ -71,9 +74,15 @@ class Unit(Record):
 
 class _Builder:
     def __init__(
-        self, graph: Graph, meanings: Mapping[int, Meaning], kernels: frozenset[str]
+        self,
+        graph: Graph,
+        meanings: Mapping[int, Meaning],
+        kernels: frozenset[str],
+        bare: frozenset[int] = frozenset(),
     ) -> None:
         self.graph = graph
+        # Values whose loops have to be jax's own: of their draws only the words are native.
+        self.bare = bare
         self.meanings = meanings
         self.kernels = kernels
         self.draws: dict[Draw, int] = {}
@@ -158,6 +167,8 @@ class _Builder:
             if isinstance(number, Const) or number in self.sources:
                 continue
             source = self.given(number) if self.closed(number) else None
+            if source is not None and number in self.bare:
+                source = self.words(number, source)
             if source is None:
                 position, unit = self.unit(number)
                 self.kept[position] = unit
@@ -166,6 +177,32 @@ class _Builder:
                 pending.extend(unit.inputs)
             else:
                 self.sources[number] = source
+
+    def words(self, number: int, source: Source) -> Source:
+        """Random bits as jax has them: the two words of the cipher, xor-ed in the loop itself.
+
+        LLVM sees the operands and the xor in what it makes of the loop. So there are two here,
+        neither known to XLA: the bits, and zeros.
+        """
+        meaning = self.meanings.get(number)
+        bits = meaning.draw() if isinstance(meaning, Word) and meaning.bits == 32 else None
+        if bits is None or not isinstance(source, Operand):
+            return source
+        zeros = bits.replace(kind=Kind.CONSTANT, params=(0,))
+        return Operand("bits", source.index, zeros=self.draws.setdefault(zeros, len(self.draws)))
+
+    def rounded_by_loop(self) -> frozenset[int]:
+        """The values of all parts in which XLA rounds what is left to it by its own loops."""
+        units = list(self.kept.values())
+        if _compat.platform() == "cuda" or not _rounding.by_loop(unit.eqn for unit in units):
+            return frozenset()
+        parts = _rounding.Parts(self.graph, self.meanings)
+        inside: dict[int, list[Any]] = {}
+        for unit in units:
+            made = next(output for output in unit.outputs if output != _UNUSED)
+            inside.setdefault(parts.of(made), []).append(unit.eqn)
+        chosen = {part for part, eqns in inside.items() if _rounding.by_loop(eqns)}
+        return frozenset(n for n in range(len(self.graph.avals)) if parts.of(n) in chosen)
 
     def unit(self, number: int) -> tuple[int, Unit]:
         """The equation or shut call that a value comes from, and its place in the order."""
@@ -205,6 +242,8 @@ class _Builder:
             index = self.captures_read.setdefault(slot, len(self.captures_read))
             return Operand("capture", index)
         meaning = self.meanings.get(number)
+        if isinstance(meaning, Real) and number in self.bare:
+            return None
         draw = meaning.draw() if meaning is not None else None
         if draw is None or draw.needs not in self.kernels or draw.dtype not in NATIVE_DTYPES:
             return None
@@ -260,7 +299,7 @@ class _Builder:
             number = pending.pop()
             source = self.sources[number]
             assert isinstance(source, Operand)
-            if source.kind in ("draw", "key"):
+            if source.kind in ("draw", "key", "bits"):
                 feeds.add(source.index)
             if source.kind != "value":
                 continue

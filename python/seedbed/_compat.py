@@ -186,9 +186,9 @@ def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
     return inner
 
 
-def bodies(jaxpr: Any) -> Iterator[Any]:
-    """A jaxpr and those inside of its equations, each once."""
-    pending, seen = [jaxpr], {id(jaxpr)}
+def bodies(*jaxprs: Any) -> Iterator[Any]:
+    """Jaxprs and those inside of their equations, each once."""
+    pending, seen = [*jaxprs], {*map(id, jaxprs)}
     while pending:
         body = pending.pop()
         yield body
@@ -199,9 +199,13 @@ def bodies(jaxpr: Any) -> Iterator[Any]:
                     pending.append(inner)
 
 
-def equations(jaxpr: Any) -> Iterator[JaxprEqn]:
-    """Every equation of a jaxpr and of those inside of its equations."""
-    for body in bodies(jaxpr):
+def equations(program: Any) -> Iterator[JaxprEqn]:
+    """Every equation of a jaxpr, or one equation, and those inside of them, each jaxpr once."""
+    inside = [program]
+    if not hasattr(program, "eqns"):
+        yield program
+        inside = [*core.jaxprs_in_params(program.params)]
+    for body in bodies(*inside):
         yield from body.eqns
 
 

@@ -177,6 +177,8 @@ def _outputs(
                 return args[source.index]
             if source.kind == "capture":
                 return captures[source.index]
+            if source.kind == "bits":
+                return draws[source.index] ^ draws[source.zeros]
             return _wrapped(source, draws)
 
         for step in plan.steps:

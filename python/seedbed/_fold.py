@@ -92,7 +92,10 @@ def _folded(eqn: Any, values: list[Array]) -> Array | None:
         return None
     name = str(eqn.primitive.name)
     if name in ("add", "sub", "mul", "div", "sqrt"):
-        # Arrays XLA computes at run time, where it fuses multiplications with additions.
+        # Complex ones take several operations. Arrays XLA computes at run time, where it fuses
+        # multiplications with additions.
+        if any(v.dtype.kind == "c" for v in values) and name not in ("add", "sub"):
+            return None
         if any(_is_float(v.dtype) and v.size > 1 and splat(v) is None for v in values):
             return None
     large = math.prod(aval.shape) > _FOLD_LIMIT or any(v.size > _FOLD_LIMIT for v in values)
