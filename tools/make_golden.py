@@ -16,7 +16,7 @@ import sys
 import jax
 import numpy as np
 
-from seedbed import _cases, _golden, _native, _selfcheck
+from seedbed import _cases, _golden, _lookup, _native, _selfcheck
 
 
 def main() -> int:
@@ -39,7 +39,13 @@ def main() -> int:
     machines = _golden.table() if _golden.PATH.exists() else {}
     releases = machines.setdefault(_golden.machine(), {})
     release = _golden.versions()["jaxlib"]
-    releases[release] = {"digests": measured, "merges_factors": _merges_factors()}
+    with _selfcheck.xla_on("cpu"):
+        flat_rows = _lookup.rows_as_flat()
+    releases[release] = {
+        "digests": measured,
+        "flat_rows": flat_rows,
+        "merges_factors": _merges_factors(),
+    }
     machines[_golden.machine()] = dict(sorted(releases.items(), key=_release_order))
     _golden.PATH.write_text(json.dumps({"machines": machines}, indent=1) + "\n", encoding="utf-8")
     print(f"jaxlib {release}: {', '.join(module.isas())} equal to XLA")

@@ -97,8 +97,9 @@ class Real(Record):
 
     @property
     def unsteady(self) -> bool:
-        """XLA unrolls so short an innermost loop, and then rounds erf_inv by element."""
-        return self.bits == 32 and self.shape[-1:] in ((3,), (4,), (5,))
+        """Whether XLA may round ``erf_inv`` by the loop that it compiles around it."""
+        short = self.bits == 32 and self.shape[-1:] in ((n,) for n in _lookup.SHORT_ROWS)
+        return short and not _lookup.flat_rows()
 
     @property
     def closed(self) -> bool:
