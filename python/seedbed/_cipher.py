@@ -31,7 +31,8 @@ _UNROLLED = 8
 def _native_bits(words: Any, *, bit_width: int, shape: Shape) -> Any:
     bits = Draw(Kind.BITS, KeyPath(), math.prod(shape), bit_width, f"uint{bit_width}", shape)
     shape = (*words.shape[:-1], *shape)
-    if bit_width != 32 or not 1 < (bits.shape or (1,))[-1] <= _UNROLLED:
+    row = next((length for length in reversed(bits.shape) if length != 1), 1)
+    if bit_width != 32 or not 1 < row <= _UNROLLED:
         return fill(bits, words, shape)
     # Where a loop is unrolled, XLA's rounding of what follows depends on what the loop starts
     # with. That is the xor of two arrays in jax's cipher: so it is here, one of them being zeros.

@@ -98,8 +98,8 @@ class Real(Record):
     @property
     def unsteady(self) -> bool:
         """Whether XLA may round ``erf_inv`` by the loop that it compiles around it."""
-        short = self.bits == 32 and self.shape[-1:] in ((n,) for n in _lookup.SHORT_ROWS)
-        return short and not _lookup.flat_rows()
+        row = next((length for length in reversed(self.shape) if length != 1), 1)
+        return self.bits == 32 and row in _lookup.SHORT_ROWS and not _lookup.flat_rows()
 
     @property
     def closed(self) -> bool:
