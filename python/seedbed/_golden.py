@@ -79,7 +79,7 @@ def why_altered() -> str | None:
 
 
 def facts() -> dict[str, Any]:
-    """The facts for the running jaxlib (`why_unknown` is None): digests, merges_factors, flat_rows."""
+    """The facts for the running jaxlib (`why_unknown` is None): digests and the rest."""
     return _here()[versions()["jaxlib"]]
 
 

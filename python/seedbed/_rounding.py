@@ -81,7 +81,9 @@ class Parts:
         apart = {*graph.key_inputs, *graph.arg_inputs, *graph.captured}
         apart |= {n for n, one in meanings.items() if isinstance(one, (Keys, KeyWords))}
         for equation in graph.equations:
-            self._join([n for n in (*equation.outputs, *_numbers(equation.inputs)) if n not in apart])
+            self._join(
+                [n for n in (*equation.outputs, *_numbers(equation.inputs)) if n not in apart]
+            )
 
     def _join(self, numbers: Sequence[int]) -> None:
         for number in numbers[1:]:
