@@ -9,7 +9,7 @@ import seedbed as sb
 from seedbed import _backends, _golden, _lookup
 
 KEY = jax.random.key(11)
-SHAPES = [(3,), (4,), (5,), (5, 1), (7, 3), (2, 4, 5)]
+SHAPES = [(3,), (4,), (5, 1), (2, 4, 5)]
 INITS = {
     "normal": jax.random.normal,
     "scaled": lambda key, shape: 0.1 * jax.random.normal(key, shape),
@@ -43,7 +43,7 @@ def test_short_rows_of_an_ensemble(name, shape):
     def init(key):
         return INITS[name](key, shape)
 
-    for members in (1, 9, 257):
+    for members in (9, 257):
         keys = jax.random.split(KEY, members)
         made = sb.ensemble(init, members)(KEY)
         jitted = jax.jit(jax.vmap(init))(keys)
