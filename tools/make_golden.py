@@ -39,9 +39,12 @@ def main() -> int:
     machines = _golden.table() if _golden.PATH.exists() else {}
     releases = machines.setdefault(_golden.machine(), {})
     release = _golden.versions()["jaxlib"]
+    with _lowering.xla_on("cpu"):
+        flat_rows = _lookup.rows_as_flat()
     releases[release] = {
         "digests": measured,
-        "log1p_near": _lookup.log1p_near(),
+        "flat_rows": flat_rows,
+        "log1p_near": _lookup.log1p_bound(),
         "merges_factors": _merges_factors(),
     }
     machines[_golden.machine()] = dict(sorted(releases.items(), key=_release_order))

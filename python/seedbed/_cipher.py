@@ -24,12 +24,21 @@ from ._draw import MEMBER, Draw, KeyPath, Kind, Level, Shape, key_path
 # --- native, while a program is lowered ---------------------------------------------------
 
 
+# The longest innermost dimension that LLVM unrolls.
+_UNROLLED = 8
+
+
 def _native_bits(words: Any, *, bit_width: int, shape: Shape) -> Any:
-    batch = words.shape[:-1]
-    draw = Draw(
-        Kind.BITS, KeyPath(), math.prod(shape), bit_width, f"uint{bit_width}", (math.prod(shape),)
-    )
-    return fill(draw, words, (*batch, *shape))
+    bits = Draw(Kind.BITS, KeyPath(), math.prod(shape), bit_width, f"uint{bit_width}", shape)
+    shape = (*words.shape[:-1], *shape)
+    row = next((length for length in reversed(bits.shape) if length != 1), 1)
+    if bit_width != 32 or not 1 < row <= _UNROLLED:
+        return fill(bits, words, shape)
+    # Where a loop is unrolled, XLA's rounding of what follows depends on what the loop starts
+    # with. That is the xor of two arrays in jax's cipher: so it is here, one of them being zeros.
+    zeros = bits.replace(kind=Kind.CONSTANT, params=(0,))
+    first, second = _filled((bits, zeros), words, shape)
+    return first ^ second
 
 
 def _native_split(words: Any, *, shape: Shape) -> Any:
@@ -52,9 +61,14 @@ def _native_cipher(*operands: Any) -> list[Any]:
 
 def fill(draw: Draw, words: Any, shape: Shape) -> Any:
     """One draw for every key of ``words``, by a native call; shape ``shape``, not empty."""
+    (out,) = _filled((draw,), words, shape)
+    return out
+
+
+def _filled(draws: tuple[Draw, ...], words: Any, shape: Shape) -> list[Any]:
     keys = math.prod(words.shape[:-1])
-    (out,) = _native.call((draw,), _native.KEYS, keys, words.reshape(keys, 2))
-    return out.reshape(shape)
+    made = _native.call(draws, _native.KEYS, keys, words.reshape(keys, 2))
+    return [out.reshape(shape) for out in made]
 
 
 # --- when ---------------------------------------------------------------------------------

@@ -79,8 +79,7 @@ def why_altered() -> str | None:
 
 
 def facts() -> dict[str, Any]:
-    """The facts for the running jaxlib (`why_unknown` is None): digests, merges_factors,
-    log1p_near."""
+    """The facts for the running jaxlib (`why_unknown` is None): digests and the rest."""
     return _here()[versions()["jaxlib"]]
 
 
@@ -96,6 +95,14 @@ def merges_factors() -> bool | None:
     if why_unknown() or why_altered():
         return None
     return bool(facts()["merges_factors"])
+
+
+def flat_rows() -> bool | None:
+    """Whether XLA rounds normals in rows of 3, 4 and 5 as in any others, or None if it has to be
+    asked."""
+    if why_unknown() or why_altered():
+        return None
+    return bool(facts()["flat_rows"])
 
 
 def _flags() -> list[str]:

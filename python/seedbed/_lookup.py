@@ -1,4 +1,4 @@
-"""What only XLA itself can say: tables of narrow draws, how it treats constants and logarithms."""
+"""What only XLA itself can say: narrow tables, how it treats constants, logarithms and rows."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def _evaluate_chain(bits: int, drop: int, steps: tuple[Any, ...]) -> bytes:
         return value
 
     words = (np.arange(1 << (bits - drop), dtype=np.uint32) << drop).astype(f"uint{bits}")
-    with _lowering.xla_on(_asked()):
+    with _lowering.xla_on(_asked_platform()):
         return np.asarray(jax.jit(chain)(words)).tobytes()
 
 
-def _asked() -> str:
+def _asked_platform() -> str:
     """Whose XLA is asked: the one that makes everything else."""
     return "cuda" if _compat.platform() == "cuda" else "cpu"
 
 
-def _on_scalar(function: Any, x: Any) -> Any:
-    """A function of one number as XLA compiles it."""
-    with _lowering.xla_on(_asked()):
+def _asked(function: Any, x: Any) -> Any:
+    """A function of numbers or arrays as XLA compiles it."""
+    with _lowering.xla_on(_asked_platform()):
         return np.asarray(jax.jit(function)(x))
 
 
@@ -83,14 +83,55 @@ def merges_factors() -> bool:
     if known is not None:
         return known
     x, a, b = np.float32(0.7), np.float32(0.3), np.float32(1.1)
-    return bool(_on_scalar(lambda x: (x * a) * b, x) == x * (a * b))
+    return bool(_asked(lambda x: (x * a) * b, x) == x * (a * b))
 
 
 @_once
 def divides_by_reciprocals() -> bool:
     """Whether XLA turns ``x / a`` into ``x * (1 / a)``, which rounds differently."""
     x, a = np.float32(0.9), np.float32(3.0)
-    return bool(_on_scalar(lambda x: x / a, x) == x * (np.float32(1.0) / a))
+    return bool(_asked(lambda x: x / a, x) == x * (np.float32(1.0) / a))
+
+
+# Innermost dimensions in which some XLA rounds float32 normals in its own way.
+SHORT_ROWS = (3, 4, 5)
+
+
+@_once
+def flat_rows() -> bool:
+    """Whether XLA:CPU rounds float32 normals in rows of 3, 4 and 5 as it does in any others.
+
+    jaxlib 0.10 and 0.11 do. In 0.12, which products and sums become one operation depends on the
+    number of rows and of the machine's cores (docs/short-rows.md).
+    """
+    if _compat.platform() != "cpu":
+        return False
+    known = _golden.flat_rows()
+    return rows_as_flat() if known is None else known
+
+
+def rows_as_flat() -> bool:
+    """`flat_rows`, found out by comparing many and few rows with one row of as many normals."""
+    low, root_two = np.nextafter(np.float32(-1), np.float32(0)), np.sqrt(np.float32(2))
+
+    def normal(words: Any) -> Any:
+        # jax's loop starts with the cipher's two words; LLVM packs what follows accordingly.
+        mantissa = jax.lax.shift_right_logical(words[0] ^ words[1], np.uint32(9))
+        one_two = jax.lax.bitcast_convert_type(mantissa | np.uint32(0x3F800000), np.float32)
+        unit = one_two - np.float32(1)
+        uniform = jax.lax.max(low, unit * np.float32(2) + low)
+        return jax.lax.erf_inv(uniform) * root_two
+
+    first = np.arange(15360, dtype=np.uint32) * np.uint32(0x9E3779B1)
+    second = np.zeros_like(first)
+    expected = _asked(normal, (first, second))
+    for length in SHORT_ROWS:
+        for rows in (first.size // length, 64):
+            count = rows * length
+            given = tuple(words[:count].reshape(rows, length) for words in (first, second))
+            if (_asked(normal, given).ravel() != expected[:count]).any():
+                return False
+    return True
 
 
 # 1 - sqrt(2) and sqrt(1/2) - 1, as XLA writes them.
@@ -105,13 +146,15 @@ def log1p_near() -> float:
     jaxlib does for ``abs(y) < sqrt(2) - 1``, and from 0.11.1 on for ``y >= sqrt(1/2) - 1``.
     """
     known = _golden.log1p_near()
-    if known is not None:
-        return known
-    y = np.linspace(-0.41, -0.3, 256)  # where the two differ in the last bit of every other value
-    with _compat.compile_time_eval(), jax.default_device(_compat.first_device("cpu")):
-        with jax.enable_x64(True):
-            one, other = jax.jit(lambda y: (jnp.log1p(y), jnp.log(1 + y)))(y)
-            by_library = bool(np.array_equal(one, other))
+    return log1p_bound() if known is None else known
+
+
+def log1p_bound() -> float:
+    """`log1p_near`, found out by comparing both where they differ in the last bit."""
+    y = np.linspace(-0.41, -0.3, 256)
+    with _lowering.xla_on("cpu"):
+        one, other = jax.jit(lambda y: (jnp.log1p(y), jnp.log(1 + y)))(y)
+        by_library = bool(np.array_equal(one, other))
     return math.nextafter(_NEARER, -1) if by_library else _NEAR
 
 
@@ -131,4 +174,4 @@ def erf_is_settled(x: Any) -> bool:
         return True
     if isinstance(x, np.float32) and int(x.view(np.uint32)) in _SETTLED:
         return True
-    return bool(_on_scalar(jax.lax.erf, x) == type(x)(math.erf(float(x))))
+    return bool(_asked(jax.lax.erf, x) == type(x)(math.erf(float(x))))

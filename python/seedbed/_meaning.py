@@ -97,11 +97,12 @@ class Real(Record):
 
     @property
     def unsteady(self) -> bool:
-        """XLA unrolls so short an innermost loop, and then rounds erf_inv by element.
+        """Whether XLA may round ``erf_inv`` by the loop that it compiles around it.
 
         In float64 it calls the C library's log for each number, and rounds all of them alike.
         """
-        return self.bits == 32 and self.shape[-1:] in ((3,), (4,), (5,))
+        row = next((length for length in reversed(self.shape) if length != 1), 1)
+        return self.bits == 32 and row in _lookup.SHORT_ROWS and not _lookup.flat_rows()
 
     @property
     def closed(self) -> bool:
