@@ -86,7 +86,7 @@ def test_whether_rows_are_flat_is_shipped_for_this_release(monkeypatch):
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("shape", [(8, 3), (8, 3, 1), (4,), (5,)], ids=str)
 def test_short_rows_are_native_where_xla_makes_them_as_any_others(flat, shape, monkeypatch):
-    if _backends.why_reference("threefry2x32", False):
+    if native_problem():
         pytest.skip("there are no kernels here")
     monkeypatch.setattr(_lookup, "flat_rows", lambda: flat)
     make = sb.ensemble(lambda key: jax.random.normal(key, shape), 3)
@@ -96,7 +96,7 @@ def test_short_rows_are_native_where_xla_makes_them_as_any_others(flat, shape, m
 
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (6,), (8, 16), (3, 8), (5, 7)], ids=str)
 def test_other_rows_are_native_always(shape, monkeypatch):
-    if _backends.why_reference("threefry2x32", False):
+    if native_problem():
         pytest.skip("there are no kernels here")
     monkeypatch.setattr(_lookup, "flat_rows", lambda: False)
     make = sb.ensemble(lambda key: jax.random.normal(key, shape), 3)
