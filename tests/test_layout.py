@@ -34,7 +34,11 @@ STAGES = {
         *("_match_draws", "_match_keys", "_match_table"),
     },
     "_plan": {"_draw", "_record", "_steps"},
-    "_build": {"_compat", "_draw", "_fold", "_meaning", "_plan", "_record", "_steps", "_trace"},
+    "_rounding": {"_compat", "_fold", "_meaning", "_trace"},
+    "_build": {
+        *("_compat", "_draw", "_fold", "_meaning"),
+        *("_plan", "_record", "_rounding", "_steps", "_trace"),
+    },
     "_native": {"_compat", "_draw"},
     "_lowering": {"_compat"},
     "_cipher": {"_backends", "_compat", "_draw", "_lowering", "_native"},

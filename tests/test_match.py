@@ -86,7 +86,7 @@ def test_draws_are_recognised_with_x64():
         ]:
             assert list(sources(plan_of(init)).values()) == [text]
         # The float64 normal is a native uniform under XLA's erf_inv.
-        plan = plan_of(lambda key: normal(key, (6,)))
+        plan = plan_of(lambda key: normal(key, (60,)))
         assert not plan.native and [str(draw) for draw in plan.draws] == ["uniform [-1, 1)"]
 
 
@@ -216,7 +216,8 @@ RESIDUAL = {
     "transposed": (lambda key: normal(key, (6, 7)).T, ["normal"], "transpose"),
     "cast": (lambda key: normal(key, (6,)).astype(jnp.bfloat16), 1, "convert_element_type"),
     "orthogonal": (lambda key: I.orthogonal()(key, (6, 6)), ["normal"], "mul"),
-    "exponential": (lambda key: jax.random.exponential(key, (6,)), ["uniform [0, 1)"], "neg"),
+    "exponential": (lambda key: jax.random.exponential(key, (60,)), ["uniform [0, 1)"], "neg"),
+    "short": (lambda key: jax.random.exponential(key, (6,)), ["bits32", "constant"], "neg"),
     "summed": (lambda key: normal(key, (6,)).sum(), 1, "reduce_sum"),
     "joined": (
         lambda key: jnp.concatenate([bits(key, (2,)), bits(jax.random.fold_in(key, 1), (3,))]),
@@ -264,7 +265,7 @@ def test_traced_parameters_leave_the_draw_native(key):
     plan = plan_of(lambda key, scale: scale * normal(key, (6,)), key, 0.5)
     assert [draw.kind.name for draw in plan.draws] == ["NORMAL"]
     assert plan.outputs[0].why == "XLA: mul of draw 0"
-    plan = plan_of(lambda key, high: uniform(key, (6,), maxval=high), key, 0.5)
+    plan = plan_of(lambda key, high: uniform(key, (60,), maxval=high), key, 0.5)
     assert [draw.kind.name for draw in plan.draws] == ["BITS"] or str(plan.draws[0]).startswith(
         "uniform"
     )
@@ -339,7 +340,7 @@ def test_normals_that_xla_rounds_by_its_loop_are_left_to_it(width):
 
     plan = plan_of(init)
     kinds = sorted(str(draw).split(" ")[0] for draw in plan.draws)
-    assert kinds == sorted(["bits32" if width in (3, 5) else "normal", "uniform"])
+    assert kinds == ["bits32", "constant", "uniform"] if width in (3, 5) else ["normal", "uniform"]
     assert plan.outputs[1].why == "native"
 
 

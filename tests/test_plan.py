@@ -94,7 +94,7 @@ def test_explain():
         return {
             "w": 0.5 * normal(w, (4, 7)),
             "b": jnp.full((3,), 0.25),
-            "e": jax.random.exponential(b, (6,)),
+            "e": jax.random.exponential(b, (60,)),
             "k": jax.random.fold_in(q, 9),
             "n": normal(q, (2,), jnp.bfloat16),
         }
@@ -132,6 +132,10 @@ def test_reference_plans_say_why():
 
 
 def test_kernels_decide_what_is_native():
+    def init(key):
+        w, b = jax.random.split(key)
+        return {"w": normal(w, (2, 70)), "b": uniform(b, (60,)), "zero": jnp.zeros(3)}
+
     graph = _trace.trace(init, jax.eval_shape(jax.random.key, 0), ())
     meanings = _match.match(graph)
     for kernels, kinds in [

@@ -213,22 +213,16 @@ def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
     return inner
 
 
-def equations(jaxpr: Any) -> Iterator[JaxprEqn]:
-    """Every equation of a jaxpr and of those inside of its equations, each jaxpr once."""
-    pending, seen = [jaxpr], {id(jaxpr)}
+def equations(program: Any) -> Iterator[JaxprEqn]:
+    """Every equation of a jaxpr, or one equation, and those inside of them, each jaxpr once."""
+    pending, seen = [program], {id(program)}
     while pending:
-        for eqn in pending.pop().eqns:
+        for eqn in getattr(one := pending.pop(), "eqns", (one,)):
             yield eqn
             for inner in core.jaxprs_in_params(eqn.params):
                 if id(inner) not in seen:
                     seen.add(id(inner))
                     pending.append(inner)
-
-
-def nested_equations(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
-    """Every equation of the jaxprs that an equation holds."""
-    for inner in core.jaxprs_in_params(eqn.params):
-        yield from equations(inner)
 
 
 _REMAT = ("checkpoint", "remat", "remat2")

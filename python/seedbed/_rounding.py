@@ -9,18 +9,17 @@ a body that is jax's from the random words on has jax's bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import _compat
-from ._draw import Shape
 from ._fold import Atom, Const
 from ._meaning import Keys, KeyWords, Meaning
 from ._trace import Graph
 
-# The longest innermost dimension that LLVM unrolls (seen from jaxlib 0.10.2 on).
+# The longest innermost dimension that LLVM unrolls (seen in jaxlib 0.12).
 _UNROLLED = 8
 
 # One rounding by IEEE 754 or none, or a library's routine: no loop changes the result.
@@ -30,60 +29,59 @@ _EXACT = frozenset(
     "bitcast_convert_type reshape broadcast_in_dim squeeze expand_dims transpose rev slice pad "
     "concatenate split unstack gather dynamic_slice dynamic_update_slice scatter sort argmax "
     "argmin reduce_max reduce_min reduce_and reduce_or qr geqrf householder_product jit pjit "
-    "closed_call custom_jvp_call custom_vjp_call cond while scan shift_left shift_right_logical shift_right_arithmetic nextafter".split()
+    "closed_call custom_jvp_call custom_vjp_call cond while scan shift_left shift_right_logical "
+    "shift_right_arithmetic nextafter".split()
 )
 # Exact each by itself; a product and a sum may become one operation.
 _PRODUCTS = frozenset("mul div integer_pow square".split())
 _SUMS = frozenset("add sub add_any".split())
+# Of many terms, which no two programs of XLA need add up in one order.
+_REDUCTIONS = frozenset("reduce_sum reduce_prod dot_general cumsum cumprod cumlogsumexp".split())
 # What is one operation on real numbers and several on complex ones.
 _COMPLEX = frozenset("abs sign sqrt".split())
 
 
-def short(shape: Shape) -> bool:
-    """Whether the innermost loop over an array of this shape for each member may be unrolled."""
-    lengths = [length for length in shape if length != 1]
-    return not lengths or lengths[-1] <= _UNROLLED
-
-
 def by_loop(eqns: Iterable[Any]) -> bool:
     """Whether XLA may round some of these equations, which feed one another, by their loop."""
-    products = sums = False
-    for eqn in eqns:
-        for one in (eqn, *_compat.nested_equations(eqn)):
-            kinds = {_kind(one, variable) for variable in one.outvars}
-            if "loop" in kinds:
-                return True
-            products |= "product" in kinds
-            sums |= "sum" in kinds
-    return products and sums
+    found = {kind for eqn in eqns for one in _compat.equations(eqn) for kind in _kinds(one)}
+    if "scalar" in found and "reduction" not in found:
+        return True
+    return "loop" in found or {"product", "sum"} <= found
 
 
-def _kind(eqn: Any, variable: Any) -> str:
-    dtype = getattr(variable.aval, "dtype", None)
-    if dtype is None or not (_compat.is_float(dtype) or np.dtype(dtype).kind == "c"):
-        return "exact"
-    name, is_complex = str(eqn.primitive.name), np.dtype(dtype).kind == "c"
-    is_short = short(variable.aval.shape)
-    if name in _PRODUCTS:
-        return "product" if is_short else "exact"
-    if name in _SUMS:
-        return "sum" if is_short else "exact"
-    if name in _EXACT and not (is_complex and name in _COMPLEX):
-        return "exact"
-    return "loop" if is_short or is_complex else "exact"
+def _kinds(eqn: Any) -> Iterable[str]:
+    """What the results of an equation depend on besides its operands."""
+    name = str(eqn.primitive.name)
+    if name in _REDUCTIONS:
+        yield "reduction"
+        return
+    for variable in eqn.outvars:
+        dtype = getattr(variable.aval, "dtype", np.dtype(bool))
+        is_complex = isinstance(dtype, np.dtype) and dtype.kind == "c"
+        if not (is_complex or _compat.is_float(dtype)):
+            continue
+        lengths = [length for length in variable.aval.shape if length != 1]
+        short = bool(lengths) and lengths[-1] <= _UNROLLED
+        if name in _PRODUCTS or name in _SUMS:
+            if short:
+                yield "product" if name in _PRODUCTS else "sum"
+        elif is_complex and (name in _COMPLEX or name not in _EXACT):
+            yield "loop"
+        elif name not in _EXACT and (short or not lengths):
+            # Members are the only dimension of a scalar; one of a large array is not worth it.
+            yield "loop" if short else "scalar"
 
 
 class Parts:
     """The parts of a graph that share no computed value but keys."""
 
-    def __init__(self, graph: Graph, meanings: dict[int, Meaning]) -> None:
+    def __init__(self, graph: Graph, meanings: Mapping[int, Meaning]) -> None:
         self._parent = list(range(len(graph.avals)))
         apart = {*graph.key_inputs, *graph.arg_inputs, *graph.captured}
         apart |= {n for n, one in meanings.items() if isinstance(one, (Keys, KeyWords))}
         for equation in graph.equations:
-            self._join(
-                [n for n in (*equation.outputs, *_numbers(equation.inputs)) if n not in apart]
-            )
+            numbers = (*equation.outputs, *_numbers(equation.inputs))
+            self._join([number for number in numbers if number not in apart])
 
     def _join(self, numbers: Sequence[int]) -> None:
         for number in numbers[1:]:
