@@ -8,7 +8,8 @@
 //           params, batch dims, levels, table words
 //           batch dims                    [n_batch]
 //           levels                        [n_levels][1 + n_batch]: base, strides
-//           params                        [n_params]: float bits or integers
+//           params                        [n_params]: float bits or integers; a float64 normal has
+//                                         one more than a float32 one, `near` of samplers.h
 //           table                         [n_table_words]: packed entries, little endian
 // A draw has prod(batch dims) rows a member. The key of a row is the node's key folded with each
 // level's base + sum(stride * coordinate), in order; `inner` elements with the counters offset,

@@ -55,15 +55,16 @@ def run_plan(
     """
 
 def transform(
-    params: NDArray[np.float32],
-    bits: NDArray[np.uint32],
-    out: NDArray[np.float32],
+    params: NDArray[np.float32] | NDArray[np.float64],
+    bits: NDArray[np.uint32] | NDArray[np.uint64],
+    out: NDArray[np.float32] | NDArray[np.float64],
     isa: str | None = None,
 ) -> None:
-    """The float32 normal of each random word, by the code that draws use.
+    """The normal of each random word, of its width, by the code that draws use.
 
     Args:
-        params: span, lo, scale, clip_lo, clip_hi, mul, add.
+        params: span, lo, scale, clip_lo, clip_hi, mul, add; in float64 also the bound above which
+            log1p is a rational function (`seedbed._lookup.log1p_near`).
         bits: the words.
         out: as many values.
     """
