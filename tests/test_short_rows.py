@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import seedbed as sb
-from seedbed import _backends, _golden, _lookup
+from seedbed import _golden, _lookup
 
 KEY = jax.random.key(11)
 SHAPES = [(3,), (4,), (5, 1), (2, 4, 5)]
@@ -85,9 +85,7 @@ def test_whether_rows_are_flat_is_shipped_for_this_release(monkeypatch):
 
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("shape", [(8, 3), (8, 3, 1), (4,), (5,)], ids=str)
-def test_short_rows_are_native_where_xla_makes_them_as_any_others(flat, shape, monkeypatch):
-    if native_problem():
-        pytest.skip("there are no kernels here")
+def test_short_rows_are_native_where_xla_makes_them_as_any_others(flat, shape, monkeypatch, native):
     monkeypatch.setattr(_lookup, "flat_rows", lambda: flat)
     make = sb.ensemble(lambda key: jax.random.normal(key, shape), 3)
     (output,) = make.plan(KEY).outputs
@@ -95,9 +93,7 @@ def test_short_rows_are_native_where_xla_makes_them_as_any_others(flat, shape, m
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (6,), (8, 16), (3, 8), (5, 7)], ids=str)
-def test_other_rows_are_native_always(shape, monkeypatch):
-    if native_problem():
-        pytest.skip("there are no kernels here")
+def test_other_rows_are_native_always(shape, monkeypatch, native):
     monkeypatch.setattr(_lookup, "flat_rows", lambda: False)
     make = sb.ensemble(lambda key: jax.random.normal(key, shape), 3)
     assert make.plan(KEY).outputs[0].why == "native"

@@ -1,18 +1,10 @@
 """Checks every native kernel, under every instruction set of this machine, against XLA.
 
-<<<<<<< HEAD
-Known answers of the cipher; then all 2^23 words that a float32 normal can be made from, one
-by one (in rows of 3, 4 and 5 at every place, where XLA makes those as it makes others); then
-float64 normals at both ends, around every point where their arithmetic changes, and of random words
-(--words sets how many); then uniforms, booleans, and an ensemble from end to end. Every number
-counts values whose bits differ. Where jax computes on an NVIDIA GPU, its kernels are compared with
-XLA there, on random words.
-=======
 Known answers of the cipher; then all 2^23 words that a float32 normal can be made from, one by
-one (at every place of short rows too, where those are native); then uniforms, booleans, and an
-ensemble from end to end. Every number counts values whose bits differ. Where jax computes on an
-NVIDIA GPU, its kernels are compared with XLA there, on random words.
->>>>>>> short
+one (at every place of short rows too, where those are native); then float64 normals at both ends,
+around every point where their arithmetic changes, and of random words (--words sets how many); then
+uniforms, booleans, and an ensemble from end to end. Every number counts values whose bits differ.
+Where jax computes on an NVIDIA GPU, its kernels are compared with XLA there, on random words.
 """
 
 from __future__ import annotations
