@@ -17,8 +17,8 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENT
 
 # Tests of the repository and its command line, of trees, states and the ambient stream.
 newest_only="benchmarks benchmarks_limits cli cuda_host instructions layout
-    collective_interrupts collective_threads copies filters layers module sass split state stream
-    take traverse"
+    collective_interrupts collective_lines collective_threads copies endless filters layers module
+    sass split state stream take traverse"
 oldest_only="docs examples"
 # Tests of numbers that come by way of a backend: of functions, and of frameworks' models.
 core="backends collective ensemble equivalence execute generators key_reuse recorded run streams
