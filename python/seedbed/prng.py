@@ -2,7 +2,7 @@
 
 ``jax.random.key(seed, impl=sb.prng.impl)`` is a key for every function of `jax.random`. It gives
 what a threefry2x32 key of the same seed gives: random words bit for bit, and numbers as XLA rounds
-them (docs/keys.md names the two places where that is seen).
+them (docs/keys.md names the one place where that is seen).
 """
 
 from __future__ import annotations
