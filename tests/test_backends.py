@@ -91,7 +91,7 @@ def test_an_unknown_instruction_set_is_an_error(native):
 def test_kernels_that_are_not_trusted_stay_in_xla(native, monkeypatch, key):
     # What the self-check does when a kernel disagrees with XLA: the step before it is used.
     def init(key):
-        return jax.random.normal(key, (6,)) * 0.3, jax.random.uniform(key, (6,))
+        return jax.random.normal(key, (60,)) * 0.3, jax.random.uniform(key, (60,))
 
     for names, draws in ((["bits"], ["BITS"]), (["bits", "uniform32"], ["UNIFORM", "UNIFORM"])):
         monkeypatch.setattr(_backends, "kernels", lambda names=names: frozenset(names))

@@ -187,7 +187,7 @@ def test_doctor_takes_as_many_words_as_it_is_told(extension, capsys, monkeypatch
     checks = doctor._checks(True, 2**20 + 5)
     (check,) = (check for check in checks if check.name == "normal float64")
     sizes = [word.size for word in doctor._words(extension, check)]
-    assert sizes[1:] == [2**19, 2**19, 5] and sum(sizes) == check.values
+    assert sizes[1:] == [2**19, 2**19, 5] and sum(sizes) == check.compared
     with pytest.raises(SystemExit):
         main(["doctor", "--words", "0"])
     assert "'0' is not a positive integer" in capsys.readouterr().err

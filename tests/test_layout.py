@@ -29,7 +29,7 @@ STAGES = {
     "_meaning": {"_compat", "_draw", "_fold", "_lookup", "_record", "_trace"},
     "_match_keys": {"_draw", "_fold", "_generators", "_meaning", "_trace"},
     "_match_draws": {"_compat", "_draw", "_fold", "_lookup", "_meaning", "_trace"},
-    "_match_table": {"_compat", "_draw", "_fold", "_meaning", "_trace"},
+    "_match_table": {"_compat", "_draw", "_fold", "_meaning", "_rounding", "_trace"},
     "_match": {
         *("_compat", "_draw", "_fold", "_meaning", "_trace"),
         *("_match_draws", "_match_keys", "_match_table"),
@@ -51,7 +51,7 @@ STAGES = {
         *("_build", "_generators", "_sampler_call", "_steps", "_trace", "prng"),
     },
     "_reference": {"_compat", "_places", "_same"},
-    "_fill": {"_draw", "_lowering", "_native", "_portable"},
+    "_fill": {"_compat", "_draw", "_lowering", "_native", "_portable"},
     "_portable": {"_cases", "_compat", "_draw", "_native"},
     "_execute": {
         *("_compat", "_fill", "_native", "_places", "_plan"),

@@ -13,7 +13,7 @@ import numpy as np
 from . import _compat, _rounding
 from ._draw import Draw, Kind, Shape
 from ._fold import Atom, Const
-from ._meaning import Keys, Lookup, Meaning, Real, Word
+from ._meaning import Keys, KeyWords, Lookup, Meaning, Real, Word
 from ._plan import ALL_KERNELS, NATIVE_DTYPES, Output, Plan, can_fill
 from ._record import Record
 from ._steps import Computation, Operand, Source, Step, constant
@@ -120,7 +120,7 @@ class _Builder:
 
     def plan(self) -> Plan:
         for atom in self.graph.outputs:
-            source = None if isinstance(atom, Const) else self.given(atom)
+            source = None if isinstance(atom, Const) else self.given(atom, result=True)
             if source is not None:
                 self.written[atom] = source  # type: ignore[index]
             else:
@@ -167,8 +167,6 @@ class _Builder:
             if isinstance(number, Const) or number in self.sources:
                 continue
             source = self.given(number) if self.closed(number) else None
-            if source is not None and number in self.bare:
-                source = self.words(number, source)
             if source is None:
                 position, unit = self.unit(number)
                 self.kept[position] = unit
@@ -178,31 +176,60 @@ class _Builder:
             else:
                 self.sources[number] = source
 
-    def words(self, number: int, source: Source) -> Source:
+    def words(self, meaning: Word) -> Source | None:
         """Random bits as jax has them: the two words of the cipher, xor-ed in the loop itself.
 
         LLVM sees the operands and the xor in what it makes of the loop. So there are two here,
         neither known to XLA: the bits, and zeros.
         """
-        meaning = self.meanings.get(number)
-        bits = meaning.draw() if isinstance(meaning, Word) and meaning.bits == 32 else None
-        if bits is None or not isinstance(source, Operand):
-            return source
-        zeros = bits.replace(kind=Kind.CONSTANT, params=(0,))
-        return Operand("bits", source.index, zeros=self.draws.setdefault(zeros, len(self.draws)))
+        bits = meaning.draw()
+        if bits is None or bits.needs not in self.kernels:
+            return None
+        if meaning.bits == 64:
+            return Operand("bits", self.drawn(bits), dtype=bits.dtype)
+        # Narrower ones are cut off where the loop has them.
+        wide = bits.replace(word_bits=32, dtype="uint32")
+        zeros = wide.replace(kind=Kind.CONSTANT, params=(0,))
+        return Operand("bits", self.drawn(wide), zeros=self.drawn(zeros), dtype=bits.dtype)
+
+    def drawn(self, draw: Draw) -> int:
+        return self.draws.setdefault(draw, len(self.draws))
 
     def rounded_by_loop(self) -> frozenset[int]:
-        """The values of all parts in which XLA rounds what is left to it by its own loops."""
+        """What XLA has to make by itself, from the words on, for its loops to be jax's."""
         units = list(self.kept.values())
         if _compat.platform() == "cuda" or not _rounding.by_loop(unit.eqn for unit in units):
             return frozenset()
         parts = _rounding.Parts(self.graph, self.meanings)
-        inside: dict[int, list[Any]] = {}
+        inside: dict[int, list[Unit]] = {}
         for unit in units:
             made = next(output for output in unit.outputs if output != _UNUSED)
-            inside.setdefault(parts.of(made), []).append(unit.eqn)
-        chosen = {part for part, eqns in inside.items() if _rounding.by_loop(eqns)}
-        return frozenset(n for n in range(len(self.graph.avals)) if parts.of(n) in chosen)
+            inside.setdefault(parts.of(made), []).append(unit)
+        chosen = {part for part, of in inside.items() if _rounding.by_loop(u.eqn for u in of)}
+        bare = {
+            number
+            for number, aval in enumerate(self.graph.avals)
+            if _rounding.short(aval.shape) and parts.of(number) in chosen
+        }
+        for unit in (unit for part in chosen for unit in inside[part]):
+            shapes = [variable.aval.shape for variable in unit.eqn.outvars]
+            if any(map(_rounding.short, shapes)) or _rounding.by_loop([unit.eqn]):
+                bare |= self.behind(unit)
+        return frozenset(bare)
+
+    def behind(self, unit: Unit) -> set[int]:
+        """All values that lead to a unit's; sums of many terms hide what is behind them."""
+        found: set[int] = set()
+        pending = [] if _rounding.reduces(unit.eqn) else [*unit.inputs]
+        while pending:
+            number = pending.pop()
+            if isinstance(number, Const) or number in found:
+                continue
+            found.add(number)
+            position = self.producer.get(number)
+            if position is not None and not _rounding.reduces(self.graph.equations[position].eqn):
+                pending.extend(self.graph.equations[position].inputs)
+        return found
 
     def unit(self, number: int) -> tuple[int, Unit]:
         """The equation or shut call that a value comes from, and its place in the order."""
@@ -232,8 +259,8 @@ class _Builder:
         position = self.producer.get(number)
         return position is not None and call in self.graph.equations[position].calls
 
-    def given(self, number: int) -> Source | None:
-        """A source that needs no residual equation."""
+    def given(self, number: int, result: bool = False) -> Source | None:
+        """A source that needs no residual equation; ``result`` says that it is an output's."""
         if number in self.args:
             leaf = self.args[number]
             return Operand("arg", self.args_read.setdefault(leaf, len(self.args_read)))
@@ -242,12 +269,15 @@ class _Builder:
             index = self.captures_read.setdefault(slot, len(self.captures_read))
             return Operand("capture", index)
         meaning = self.meanings.get(number)
-        if isinstance(meaning, Real) and number in self.bare:
-            return None
+        if number in self.bare and not isinstance(meaning, (Keys, KeyWords)):
+            # An output that no loop rounds is one of its own, whatever else is made of it.
+            short = isinstance(meaning, Real) and _rounding.short(meaning.shape)
+            if short or not result:
+                return self.words(meaning) if isinstance(meaning, Word) else None
         draw = meaning.draw() if meaning is not None else None
         if draw is None or draw.needs not in self.kernels or draw.dtype not in NATIVE_DTYPES:
             return None
-        index = self.draws.setdefault(draw, len(self.draws))
+        index = self.drawn(draw)
         if isinstance(meaning, Keys):
             return Operand("key", index, _compat.key_impl(self.graph.avals[number].dtype))
         return Operand("draw", index)

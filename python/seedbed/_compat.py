@@ -161,9 +161,20 @@ def key_words(key: Any) -> Any:
     return jax.random.key_data(key) if is_key(key.dtype) else key
 
 
+# Makes operands vary over the same devices of `jax.shard_map`.
+alike_in_shard_map: Any = getattr(core, "auto_insert_reshard", None) or getattr(
+    core, "standard_insert_pvary", None
+)
+# These do that for themselves, as the types of what they carry demand.
+_TYPED = ("scan", "while", "cond")
+
+
 def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     """Evaluates one jaxpr equation on ``values``, in the context it was traced in."""
     params = eqn.primitive.get_bind_params(eqn.params)
+    # Jax's functions see to this before they bind, and here it may be another context than theirs.
+    if len(values) > 1 and eqn.primitive.name not in _TYPED:
+        values = alike_in_shard_map(*values)
     with eqn.ctx.manager:
         out = eqn.primitive.bind(*values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]

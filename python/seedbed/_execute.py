@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import _compat, _fill, _native, _places, _reference
 from ._plan import Plan
@@ -178,7 +179,7 @@ def _outputs(
             if source.kind == "capture":
                 return captures[source.index]
             if source.kind == "bits":
-                return draws[source.index] ^ draws[source.zeros]
+                return _words(source, draws)
             return _wrapped(source, draws)
 
         for step in plan.steps:
@@ -208,6 +209,17 @@ def _outputs(
 
 def _computed(source: Source) -> bool:
     return isinstance(source, Operand) and source.kind in ("value", "arg", "capture")
+
+
+def _words(source: Operand, draws: Sequence[Any]) -> Any:
+    """Random bits as jax's loops make them, from the two words of the cipher."""
+    made = draws[source.index]
+    if source.zeros >= 0:
+        return jax.lax.convert_element_type(made ^ draws[source.zeros], source.dtype)
+    high = jax.lax.shift_right_logical(made, np.uint64(32)).astype(np.uint32)
+    # Behind the barrier XLA does not see that the words were one.
+    high, low = jax.lax.optimization_barrier((high, made.astype(np.uint32)))
+    return (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
 
 
 def _wrapped(source: Operand, draws: Sequence[Any]) -> Any:

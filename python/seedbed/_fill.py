@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import _lowering, _native
+from . import _compat, _lowering, _native
 from ._draw import Draw
 
 
@@ -31,7 +31,7 @@ def call(
         mode, size, keys, members: see `_native.call`.
     """
     # The call has two operands in every mode; one made for the purpose would have to be filled.
-    operands = _lowering.alike_in_shard_map(keys, keys if members is None else members)
+    operands = _compat.alike_in_shard_map(keys, keys if members is None else members)
     return list(_fill_p.bind(*operands, draws=draws, mode=mode, size=size))
 
 

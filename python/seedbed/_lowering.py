@@ -65,13 +65,6 @@ def new_primitive(
     return primitive
 
 
-# Makes operands vary over the same devices of `jax.shard_map`.
-_core: Any = _compat.core
-alike_in_shard_map: Any = getattr(_core, "auto_insert_reshard", None) or getattr(
-    _core, "standard_insert_pvary", None
-)
-
-
 def set_rules(primitive: Primitive, batch: Any, lowerings: dict[str | None, Any]) -> None:
     """Sets how a primitive is vmapped, and lowered on each platform (None: on all others)."""
     _batching.primitive_batchers[primitive] = batch

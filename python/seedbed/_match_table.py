@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from . import _rounding
 from ._draw import Shape
 from ._meaning import Lookup, Meaning, Operand, Word, number
 from ._trace import Equation
@@ -45,6 +46,9 @@ def step(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     assert isinstance(value, Lookup)
     aval = equation.eqn.outvars[0].aval
     if np.dtype(aval.dtype).itemsize > 4:
+        return None
+    # Of numbers that keep all of float32's bits, a table has those of another loop.
+    if aval.dtype == np.float32 and _rounding.short(shape) and _rounding.by_loop([equation.eqn]):
         return None
     constants = tuple(
         None if number is None else (np.asarray(number).dtype.name, np.asarray(number).tobytes())

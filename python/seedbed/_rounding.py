@@ -41,6 +41,17 @@ _REDUCTIONS = frozenset("reduce_sum reduce_prod dot_general cumsum cumprod cumlo
 _COMPLEX = frozenset("abs sign sqrt".split())
 
 
+def short(shape: Sequence[int]) -> bool:
+    """Whether members' arrays of this shape are numbers, or have rows that LLVM unrolls."""
+    lengths = [length for length in shape if length != 1]
+    return not lengths or lengths[-1] <= _UNROLLED
+
+
+def reduces(eqn: Any) -> bool:
+    """Whether an equation adds up many terms, in whatever order."""
+    return str(eqn.primitive.name) in _REDUCTIONS
+
+
 def by_loop(eqns: Iterable[Any]) -> bool:
     """Whether XLA may round some of these equations, which feed one another, by their loop."""
     found = {kind for eqn in eqns for one in _compat.equations(eqn) for kind in _kinds(one)}

@@ -17,15 +17,16 @@ class Operand(Record):
     """Where one operand of the residual program comes from.
 
     ``kind`` is ``"draw"`` (index into the plan's draws), ``"key"`` (the same, wrapped as typed
-    keys of ``impl``), ``"bits"`` (the same, xor the draw ``zeros``), ``"arg"`` (index into the
-    plan's ``args``), ``"capture"`` (into its ``captures``) or ``"value"`` (result of an earlier
-    residual equation, by number).
+    keys of ``impl``), ``"bits"`` (the same, xor the draw ``zeros``, as ``dtype``), ``"arg"`` (index
+    into the plan's ``args``), ``"capture"`` (into its ``captures``) or ``"value"`` (result of an
+    earlier residual equation, by number).
     """
 
     kind: str
     index: int
     impl: Any = None  # of a ``"key"``
     zeros: int = -1  # of ``"bits"``
+    dtype: str = ""  # of ``"bits"``
 
 
 class Splat(Record):
