@@ -269,11 +269,9 @@ class _Builder:
             index = self.captures_read.setdefault(slot, len(self.captures_read))
             return Operand("capture", index)
         meaning = self.meanings.get(number)
-        if number in self.bare and not isinstance(meaning, (Keys, KeyWords)):
-            # An output that no loop rounds is one of its own, whatever else is made of it.
-            short = isinstance(meaning, Real) and _rounding.short(meaning.shape)
-            if short or not result:
-                return self.words(meaning) if isinstance(meaning, Word) else None
+        # An output is a draw of its own, whatever else is made of it.
+        if number in self.bare and not (result or isinstance(meaning, (Keys, KeyWords))):
+            return self.words(meaning) if isinstance(meaning, Word) else None
         draw = meaning.draw() if meaning is not None else None
         if draw is None or draw.needs not in self.kernels or draw.dtype not in NATIVE_DTYPES:
             return None

@@ -218,7 +218,8 @@ def _words(source: Operand, draws: Sequence[Any]) -> Any:
         return jax.lax.convert_element_type(made ^ draws[source.zeros], source.dtype)
     high = jax.lax.shift_right_logical(made, np.uint64(32)).astype(np.uint32)
     # Behind the barrier XLA does not see that the words were one.
-    high, low = jax.lax.optimization_barrier((high, made.astype(np.uint32)))
+    barrier: Any = jax.lax.optimization_barrier
+    high, low = barrier((high, made.astype(np.uint32)))
     return (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
 
 

@@ -41,10 +41,16 @@ _REDUCTIONS = frozenset("reduce_sum reduce_prod dot_general cumsum cumprod cumlo
 _COMPLEX = frozenset("abs sign sqrt".split())
 
 
-def short(shape: Sequence[int]) -> bool:
+def row(shape: Sequence[Any]) -> Any:
+    """The length of the innermost loop over an array of this shape; 0 for a single number."""
+    lengths = [length for length in shape if not (isinstance(length, int) and length == 1)]
+    return lengths[-1] if lengths else 0
+
+
+def short(shape: Sequence[Any]) -> bool:
     """Whether members' arrays of this shape are numbers, or have rows that LLVM unrolls."""
-    lengths = [length for length in shape if length != 1]
-    return not lengths or lengths[-1] <= _UNROLLED
+    length = row(shape)
+    return isinstance(length, int) and length <= _UNROLLED  # it may be symbolic
 
 
 def reduces(eqn: Any) -> bool:
@@ -71,16 +77,16 @@ def _kinds(eqn: Any) -> Iterable[str]:
         is_complex = isinstance(dtype, np.dtype) and dtype.kind == "c"
         if not (is_complex or _compat.is_float(dtype)):
             continue
-        lengths = [length for length in variable.aval.shape if length != 1]
-        short = bool(lengths) and lengths[-1] <= _UNROLLED
+        single = row(variable.aval.shape) == 0
+        unrolled = short(variable.aval.shape) and not single
         if name in _PRODUCTS or name in _SUMS:
-            if short:
+            if unrolled:
                 yield "product" if name in _PRODUCTS else "sum"
         elif is_complex and (name in _COMPLEX or name not in _EXACT):
             yield "loop"
-        elif name not in _EXACT and (short or not lengths):
+        elif name not in _EXACT and (unrolled or single):
             # Members are the only dimension of a scalar; one of a large array is not worth it.
-            yield "loop" if short else "scalar"
+            yield "loop" if unrolled else "scalar"
 
 
 class Parts:
