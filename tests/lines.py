@@ -8,7 +8,7 @@ import sys
 
 # Python leaves such a block by a C function, before which no interrupt comes; to a tracer it is
 # a line.
-LOCKED = re.compile(r"\s*with (self\.|state\.)?_?(lock|LOCK|\w+_lock|swapping|patching):")
+LOCKED = re.compile(r"\s*with (\w+\.)?_?(lock|LOCK|\w+_lock|swapping|patching):")
 
 
 class Interrupt(KeyboardInterrupt):

@@ -4,6 +4,7 @@ Signals come where they like (`test_collective_interrupts`); here every line has
 what takes a call back after a first exception too.
 """
 
+import ast
 import contextlib
 import functools
 import gc
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 import seedbed as sb
-from lines import At, Interrupt
+from lines import LOCKED, At, Interrupt
 from modules import picture, stream_position, values
 from seedbed import _compat, _stream, random
 from seedbed.nn import _draft
@@ -253,3 +254,35 @@ def test_an_interrupt_at_every_line_before_a_block_without_collections_leaves_th
             break
         assert gc.isenabled()
     assert number > 3 and reached == [False]
+
+
+def test_an_interrupt_at_every_line_of_a_block_that_collects_only_new_garbage():
+    def use():
+        with _compat.only_new_garbage():
+            pass
+
+    assert not gc.get_freeze_count()
+    for number in range(1, 1000):
+        at = At({_compat.__file__}, number)
+        interrupted = at.run(use)
+        assert not gc.get_freeze_count() and not _compat._NewGarbage.calls, at.where
+        if not interrupted:
+            break
+    assert number > 10
+
+
+LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp)
+
+
+def test_no_loop_in_a_block_that_holds_a_lock():
+    # Python sees signals where a loop jumps back, and may count this jump to no block: then an
+    # interrupt would leave the lock taken. A function called in the block has loops of its own.
+    blocks, loops = 0, []
+    for path in ROOT.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.With) and LOCKED.match(text.splitlines()[node.lineno - 1]):
+                blocks += 1
+                inside = [one for line in node.body for one in ast.walk(line)]
+                loops += [(path.name, one.lineno) for one in inside if isinstance(one, LOOPS)]
+    assert blocks > 10 and not loops

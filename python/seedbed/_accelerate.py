@@ -120,14 +120,24 @@ def _refuse(reason: str) -> None:
 def _enter(token: object) -> None:
     with _lock:
         if not _active:
-            for name, primitive in _compat.random_primitives.items():
-                _lowering.swap_cpu_lowering(primitive, _RULES[name], _undo)
+            _swap()
         _active.add(token)
 
 
 def _leave(token: object) -> None:
     with _lock:
         _active.discard(token)
-        while not _active and _undo:
-            _undo[-1]()
-            _undo.pop()
+        _put_back()
+
+
+# Not in the blocks that hold the lock: an interrupt at the end of a loop's round may find that
+# Python counts this jump to no block, and the lock would stay taken.
+def _swap() -> None:
+    for name, primitive in _compat.random_primitives.items():
+        _lowering.swap_cpu_lowering(primitive, _RULES[name], _undo)
+
+
+def _put_back() -> None:
+    while not _active and _undo:
+        _undo[-1]()
+        _undo.pop()

@@ -317,20 +317,28 @@ def only_new_garbage() -> Iterator[None]:
     """Collections within it, our own too, go through what was made within it and nothing older:
     they cost what a trace made, not what the process holds."""
     state, call = _NewGarbage, object()
-    try:  # an interrupt may come between any two lines
-        with state.lock:
-            # What the user froze stays so, for good.
-            if not state.calls and not gc.get_freeze_count():
-                state.frozen = True
-                gc.freeze()
-            state.calls.add(call)
-        yield
+    try:  # an interrupt may come between any two lines, also of what ends the block
+        try:
+            with state.lock:
+                # What the user froze stays so, for good.
+                if not state.calls and not gc.get_freeze_count():
+                    state.frozen = True
+                    gc.freeze()
+                state.calls.add(call)
+            yield
+        finally:
+            _old_garbage_too(call)
     finally:
-        with state.lock:
-            state.calls.discard(call)
-            if state.frozen and not state.calls:
-                state.frozen = False
-                gc.unfreeze()
+        _old_garbage_too(call)
+
+
+def _old_garbage_too(call: object) -> None:
+    state = _NewGarbage
+    with state.lock:
+        state.calls.discard(call)
+        if state.frozen and not state.calls:
+            gc.unfreeze()  # first: more than once is the same as once
+            state.frozen = False
 
 
 def compile_time_eval() -> contextlib.AbstractContextManager[None]:

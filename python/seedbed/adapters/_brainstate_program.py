@@ -20,7 +20,7 @@ class NotNative(Exception):
 
 _showing = threading.local()  # .lists: for each block of this thread, what was made into text
 _swapping = threading.Lock()
-_blocks: set[int] = set()
+_blocks: set[object] = set()
 _Tracer: Any = jax.core.Tracer
 _TEXTS = ("__repr__", "__str__", "__format__", "repr_in_unit", "display_in_unit")
 _own_repr: Callable[[Any], str] = _Tracer.__repr__
@@ -48,19 +48,26 @@ def shown() -> Iterator[list[Any]]:
     """The traced values of which this thread makes text inside; outside, jax is as it was."""
     texts: list[Any] = []
     lists = vars(_showing).setdefault("lists", [])
-    before = list(lists)
-    try:  # an interrupt may come between any two lines
-        with _swapping:
-            _blocks.add(id(texts))
-            _Tracer.__repr__ = _noted_repr
-        lists.append(texts)
-        yield texts
+    before, block = list(lists), object()
+    try:  # an interrupt may come between any two lines, also of what ends the block
+        try:
+            with _swapping:
+                _blocks.add(block)
+                _Tracer.__repr__ = _noted_repr
+            lists.append(texts)
+            yield texts
+        finally:
+            _end(block, lists, before)
     finally:
-        lists[:] = before
-        with _swapping:
-            _blocks.discard(id(texts))
-            if not _blocks:
-                _Tracer.__repr__ = _own_repr
+        _end(block, lists, before)
+
+
+def _end(block: object, lists: list[Any], before: list[Any]) -> None:
+    lists[:] = before
+    with _swapping:
+        _blocks.discard(block)
+        if not _blocks:
+            _Tracer.__repr__ = _own_repr
 
 
 def parts(closed: Any, once: list[int], loose: list[int]) -> tuple[Callable[[], Any], Any]:

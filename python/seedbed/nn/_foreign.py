@@ -56,7 +56,8 @@ def _is_brainstate(target: Any) -> bool:
 
 
 def _entries(target: Any) -> Iterator[Any]:
-    """What is in a target: itself, or what is in a list, tuple or dictionary, however deep."""
+    """What is in a target, in its order: itself, or what is in a list, tuple or dictionary,
+    however deep."""
     seen: set[int] = set()
     pending = [target]
     while pending:
@@ -65,4 +66,4 @@ def _entries(target: Any) -> Iterator[Any]:
             yield item
         elif id(item) not in seen:
             seen.add(id(item))
-            pending.extend(item.values() if isinstance(item, Mapping) else item)
+            pending += [*(item.values() if isinstance(item, Mapping) else item)][::-1]

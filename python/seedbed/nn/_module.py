@@ -195,22 +195,26 @@ def clone(module: Any, memo: dict[int, Any], copied: Callable[[State], State]) -
     not matter; ``memo`` is deepcopy's, by identity of the original.
     """
     with LOCK:
-        tree = _traverse.walk(module)
-        twins: list[tuple[Any, Any]] = []
-        for node in tree.nodes.values():
-            if id(node) not in memo:
-                twin = type(node).__new__(type(node))
-                memo[id(node)] = twin
-                twins.append((node, twin))
-        for state in tree.states.values():
-            if id(state) not in memo:
-                memo[id(state)] = copied(state)
-        for node, twin in twins:
-            for name, value in _traverse.attributes(node).items():
-                # Copies of jitted functions would be compiled on their own.
-                memo.update((id(f), f) for f in _draft.leaves(value) if is_wrapped(f))
-                twin.__dict__[name] = copy.deepcopy(value, memo)
+        _copy_tree(module, memo, copied)
     return copy.deepcopy(module, memo)  # in the memo by now, unless it is a container
+
+
+def _copy_tree(module: Any, memo: dict[int, Any], copied: Callable[[State], State]) -> None:
+    tree = _traverse.walk(module)
+    twins: list[tuple[Any, Any]] = []
+    for node in tree.nodes.values():
+        if id(node) not in memo:
+            twin = type(node).__new__(type(node))
+            memo[id(node)] = twin
+            twins.append((node, twin))
+    for state in tree.states.values():
+        if id(state) not in memo:
+            memo[id(state)] = copied(state)
+    for node, twin in twins:
+        for name, value in _traverse.attributes(node).items():
+            # Copies of jitted functions would be compiled on their own.
+            memo.update((id(f), f) for f in _draft.leaves(value) if is_wrapped(f))
+            twin.__dict__[name] = copy.deepcopy(value, memo)
 
 
 def _picture(module: Module) -> str:

@@ -63,20 +63,25 @@ def split(module: Any, *filter: Any) -> tuple[Any, ...]:
     predicates = [_traverse.predicate(one) for one in filter or (...,)]
     _traverse.check_target(module)
     with LOCK:
-        states = _traverse.walk(module).states
-        names = _traverse.dotted_paths(states)
-        groups: list[dict[str, Any]] = [{} for _ in predicates]
-        for name, path in names.items():
-            state = states[path]
-            group = next((i for i, keep in enumerate(predicates) if keep(path, state)), None)
-            if group is None:
-                raise ValueError(
-                    f"no filter selects the state {name!r}; end with ... to have a dictionary of "
-                    "all that are left"
-                )
-            groups[group][name] = state.value
+        names, groups = _grouped(module, predicates)
         skeleton = _clone(module, _emptied)
     return (Definition(skeleton, names), *groups)
+
+
+def _grouped(module: Any, predicates: list[Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    states = _traverse.walk(module).states
+    names = _traverse.dotted_paths(states)
+    groups: list[dict[str, Any]] = [{} for _ in predicates]
+    for name, path in names.items():
+        state = states[path]
+        group = next((i for i, keep in enumerate(predicates) if keep(path, state)), None)
+        if group is None:
+            raise ValueError(
+                f"no filter selects the state {name!r}; end with ... to have a dictionary of "
+                "all that are left"
+            )
+        groups[group][name] = state.value
+    return names, groups
 
 
 def merge(definition: Definition, *values: Mapping[str, Any]) -> Any:
