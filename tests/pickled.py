@@ -1,6 +1,11 @@
 """Ensembles of every kind that another process can be sent, and what they make as plain arrays."""
 
 import functools
+import importlib
+import io
+import marshal
+import pickle
+import types
 
 import brainstate
 import equinox as eqx
@@ -11,6 +16,43 @@ import numpy as np
 from flax import linen, nnx
 
 import seedbed as sb
+
+
+class ByValue(pickle.Pickler):
+    """As cloudpickle, for processes without the script: what it is made of instead of names."""
+
+    def reducer_override(self, value):
+        if isinstance(value, types.ModuleType):
+            return importlib.import_module, (value.__name__,)
+        if isinstance(value, types.MethodType):
+            return bound, (value.__func__, value.__self__)
+        if getattr(value, "__module__", None) != "__main__":
+            return NotImplemented
+        if isinstance(value, types.FunctionType):
+            names = [name for name in value.__code__.co_names if name in value.__globals__]
+            used = {name: value.__globals__[name] for name in names}
+            return rebuilt, (marshal.dumps(value.__code__), used)
+        if isinstance(value, type):
+            public = {name: part for name, part in vars(value).items() if name[0] != "_"}
+            return type, (value.__name__, value.__bases__, public)
+        if isinstance(value, type(jitted)):
+            return jax.jit, (value.__wrapped__,)
+        return NotImplemented
+
+
+def rebuilt(code, used):
+    return types.FunctionType(marshal.loads(code), {**used, "__name__": "__main__"})
+
+
+def bound(function, value):
+    return types.MethodType(function, value)
+
+
+def by_value(value):
+    file = io.BytesIO()
+    ByValue(file).dump(value)
+    return file.getvalue()
+
 
 X = np.ones((2, 3), np.float32)
 SCALES = np.linspace(0.5, 2.0, 4, dtype=np.float32)

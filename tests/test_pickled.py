@@ -93,6 +93,78 @@ def test_a_spawned_process_makes_the_same_numbers(tmp_path):
             np.testing.assert_array_equal(one, as_words(two))
 
 
+SCRIPT = """
+import copy, functools, pathlib, pickle, sys
+sys.path.insert(0, {tests!r})
+import haiku as hk, jax, numpy as np
+import seedbed as sb
+from pickled import KEY, X, arrays, by_value
+
+class Scale:
+    factor = 2.0
+
+def init(key, w, scale):
+    return w(key, (3,)) * scale.factor
+
+@jax.jit
+def jitted(key):
+    return jax.random.uniform(key, (5,))
+
+def through(key, function, w):
+    return function(key), w(key, (2,))
+
+def forward(x):
+    return hk.Linear(3)(x)
+
+@sb.nn.vmap
+def decorated(x):
+    return 2 * x
+
+w = jax.nn.initializers.normal()
+inits = dict(
+    partial=functools.partial(init, w=w, scale=Scale),
+    instance=functools.partial(init, w=w, scale=Scale()),
+    jitted=jitted,
+    inside=functools.partial(through, function=jitted, w=w),
+    nested=functools.partial(through, function=sb.ensemble(jitted, 2), w=w),
+)
+made = {{name: sb.ensemble(function, 4) for name, function in inits.items()}}
+made["haiku"] = sb.adapters.haiku.ensemble(hk.transform(forward), 4)
+layer = sb.nn.Module()
+layer.act = jitted
+want = {{name: arrays(make(KEY, *[X][: name == "haiku"])) for name, make in made.items()}}
+want = {{name: [np.asarray(leaf) for leaf in leaves] for name, leaves in want.items()}}
+sent = {{name: by_value(value) for name, value in {{**made, "nn": (decorated, layer)}}.items()}}
+pathlib.Path({path!r}).write_bytes(pickle.dumps((sent, want)))
+
+# Processes that multiprocessing starts run the script too, and find all this by its names.
+made["decorated"] = sb.ensemble(functools.partial(through, function=decorated, w=w), 4)
+twins = pickle.loads(pickle.dumps(made))
+assert twins["jitted"].init is jitted and twins["partial"].init.func is init
+assert twins["partial"].init.keywords["scale"] is Scale
+assert type(twins["instance"].init.keywords["scale"]) is Scale
+assert twins["inside"].init.keywords["function"] is jitted
+assert twins["nested"].init.keywords["function"].init is jitted
+assert pickle.loads(pickle.dumps(decorated)) is decorated
+assert twins["decorated"].init.keywords["function"] is decorated
+assert pickle.loads(pickle.dumps(layer)).act is jitted and copy.deepcopy(layer).act is jitted
+"""
+
+
+def test_what_a_script_made_goes_by_value_where_its_pickler_does_and_else_by_name(tmp_path):
+    path = tmp_path / "sent"
+    run_python(SCRIPT.format(tests=str(ROOT / "tests"), path=str(path)))
+    sent, want = pickle.loads(path.read_bytes())
+    over, layer = pickle.loads(sent.pop("nn"))
+    np.testing.assert_array_equal(over(jnp.arange(4.0)), 2 * np.arange(4.0))
+    assert layer.act(KEY).shape == (5,)
+    assert sent.keys() == want.keys()
+    for name, data in sent.items():
+        got = arrays(pickle.loads(data)(KEY, *[X][: name == "haiku"]))
+        for one, two in zip(got, want[name], strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -59,6 +59,60 @@ def name_of(value: Any) -> tuple[str, str] | None:
     return None
 
 
+class _Place:
+    """A module and a name in it."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module = module
+        self.name = name
+
+    def found(self) -> Any:
+        return named(self.module, self.name)
+
+
+class _Otherwise:
+    """What `_Place.found` finds, from a call instead."""
+
+    __name__ = "found"
+
+    def __init__(self, reduced: Reduced) -> None:
+        self.reduced = reduced
+
+    def __call__(self, place: _Place) -> Any:
+        function, args = self.reduced
+        return function(*args)
+
+
+def named_or(module: str, name: str, reduced: Reduced) -> Reduced:
+    """How to reduce what plain pickle takes by name, and cloudpickle by value.
+
+    In a script, `__main__`, names are good for processes that run it too, as those that
+    multiprocessing starts; cloudpickle sends what is there to others. Values are not told what
+    pickles them, but both treat methods so: pickle as an attribute's name, cloudpickle as
+    a function and what it is bound to.
+    """
+    return _called, (types.MethodType(_Otherwise(reduced), _Place(module, name)),)
+
+
+def _called(function: Callable[[], Any]) -> Any:
+    return function()
+
+
+class Scripts:
+    """A wrapped function of `__main__`; pickles as the function, for any pickler."""
+
+    def __init__(self, value: Any, module: str, name: str) -> None:
+        self.value = value
+        self.place = module, name
+
+    def __reduce__(self) -> Reduced:
+        return named_or(*self.place, (_same, (self.value,)))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
 def maker_of(value: Any) -> tuple[str, str, dict[str, Any]] | None:
     """How a function of jax or flax makes this local function: its module, name and arguments.
 
@@ -117,6 +171,24 @@ REDUCERS: list[Callable[[Any], Reduced | None]] = []
 
 
 class _Pickler(pickle.Pickler):
+    """What it hands on is for the outer pickler: names in `__main__` may mean nothing elsewhere."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.handed: list[Any] = []
+
+    def persistent_id(self, value: Any) -> int | None:
+        if isinstance(value, (type, types.FunctionType)):
+            if value.__module__ != "__main__":
+                return None
+        elif not isinstance(value, Scripts):
+            found = name_of(value)
+            if found is None or found[0] != "__main__":
+                return None
+            value = Scripts(value, *found)
+        self.handed.append(value)
+        return len(self.handed) - 1
+
     def reducer_override(self, value: Any) -> Any:
         if not callable(value) or isinstance(value, type):
             return NotImplemented
@@ -128,6 +200,15 @@ class _Pickler(pickle.Pickler):
             if (reduced := reducer(value)) is not None:
                 return reduced
         return NotImplemented
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, handed: tuple[Any, ...]) -> None:
+        super().__init__(file)
+        self._handed = handed
+
+    def persistent_load(self, index: int) -> Any:
+        return self._handed[index]
 
 
 _inside = threading.local()  # .values: ids of the values of `Packed` being pickled
@@ -151,19 +232,20 @@ class Packed:
         try:
             pickle.dumps(self.value)
         except Exception:
-            data = self._dumped()
-            return (Packed, (self.value,)) if data is None else (_loaded, (data,))
+            dumped = self._dumped()
+            return (Packed, (self.value,)) if dumped is None else (_loaded, dumped)
         finally:
             values.discard(id(self.value))
         return Packed, (self.value,)
 
-    def _dumped(self) -> bytes | None:
+    def _dumped(self) -> tuple[bytes, tuple[Any, ...]] | None:
         file = io.BytesIO()
+        pickler = _Pickler(file)
         try:
-            _Pickler(file).dump(self.value)
+            pickler.dump(self.value)
         except Exception:
             return None
-        return file.getvalue()
+        return file.getvalue(), tuple(pickler.handed)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
         if is_wrapped(self.value):  # copied as functions are; a jitted one would compile anew
@@ -171,8 +253,8 @@ class Packed:
         return Packed(copy.deepcopy(self.value, memo))
 
 
-def _loaded(data: bytes) -> Packed:
-    return Packed(pickle.loads(data))
+def _loaded(data: bytes, handed: tuple[Any, ...]) -> Packed:
+    return Packed(_Unpickler(io.BytesIO(data), handed).load())
 
 
 class Made:
@@ -205,13 +287,14 @@ class Made:
         return self
 
     def __reduce__(self) -> Any:
-        name = getattr(self, "__qualname__", "")
+        module, name = getattr(self, "__module__", ""), getattr(self, "__qualname__", "")
+        again = _again, (Packed(self._how),)
         try:
-            if named(getattr(self, "__module__", ""), name) is self:  # a decorated function
-                return name
+            if named(module, name) is self:  # a decorated function
+                return named_or(module, name, again) if module == "__main__" else name
         except (AttributeError, ImportError, ValueError):
             pass
-        return _again, (Packed(self._how),)
+        return again
 
 
 def _again(packed: Packed) -> Any:

@@ -64,12 +64,16 @@ def _mapped(value: Any, change: Callable[[Any], Any], inside: set[int]) -> Any:
 
 def _pack_function(value: Any) -> Any:
     found = _pickling.name_of(value)
-    return value if found is None else _Named(*found)
+    if found is None:
+        return value
+    return _pickling.Scripts(value, *found) if found[0] == "__main__" else _Named(*found)
 
 
 def _unpack_function(value: Any) -> Any:
     if isinstance(value, _Named):
         return _pickling.named(value.module, value.name)
+    if isinstance(value, _pickling.Scripts):  # from a copy
+        return value.value
     return value
 
 
