@@ -199,3 +199,40 @@ def test_equations_inside_of_calls_count():
     assert not _rounding.by_loop(jax.make_jaxpr(jax.nn.relu)(jnp.ones(4)).eqns)
     assert not _rounding.by_loop(jax.make_jaxpr(lambda x: x * 2 + 1)(jnp.arange(4)).eqns)
     assert _rounding.by_loop(jax.make_jaxpr(lambda x: x * 2 + 1)(jnp.ones(4)).eqns)
+
+
+# What is made of other draws than float32's: by 8, 16, 32 and 64 random bits.
+OTHERS = {
+    "randint": lambda key: jnp.tanh(R.randint(key, (8,), -1000, 1000).astype("float32") * 0.003),
+    "bfloat16": lambda key: jax.nn.gelu(R.normal(key, (8,), "bfloat16").astype("float32")),
+    "bfloat16 in rows of 3": lambda key: jnp.tanh(
+        R.normal(key, (3,), "bfloat16").astype("float32")
+    ),
+    "float16": lambda key: jax.nn.sigmoid(R.uniform(key, (8,), "float16").astype("float32")),
+    "boolean": lambda key: (
+        R.truncated_normal(key, -2.0, 2.0, (4,)) * 3 + 1 - R.bernoulli(key, 0.5, (4,))
+    ),
+    "a part of long rows": lambda key: (lambda w: (w, jnp.tanh(w[:, :8])))(R.normal(key, (16, 32))),
+    "rows from a reshape": lambda key: jnp.tanh(R.normal(key, (24,)).reshape(8, 3)),
+}
+
+
+@pytest.mark.parametrize("x64", [False, True], ids=["32 bits", "64 bits"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_functions_of_other_draws(name, x64):
+    with jax.enable_x64(x64):
+        assert_jitted(OTHERS[name], 257)
+
+
+def test_functions_of_wide_uniforms():
+    with jax.enable_x64(True):
+        assert_jitted(lambda key: jax.nn.gelu(R.uniform(key, (8,), "float64")), 257)
+
+
+def test_a_number_that_scales_a_large_draw_does_not_cost_the_draw(native):
+    def init(key):
+        a, b = jax.random.split(key)
+        return jnp.exp(R.uniform(a, ())) * R.normal(b, (64, 64))
+
+    kinds = [draw.kind.name for draw in sb.ensemble(init, 3).plan(jax.random.key(0)).draws]
+    assert "NORMAL" in kinds

@@ -14,10 +14,10 @@ SIZE = 5
 
 def init(keys):
     w, b = jax.random.split(keys["params"])
-    noise = jax.random.uniform(jax.random.fold_in(keys["noise"], 3), (6,))
+    noise = jax.random.uniform(jax.random.fold_in(keys["noise"], 3), (9,))
     return {
         "w": 0.5 * jax.random.normal(w, (7, 2)),
-        "b": jax.random.normal(b, (6,)) + noise,
+        "b": jax.random.normal(b, (9,)) + noise,
         "noise": noise,
         "next": jax.random.split(keys["noise"])[1],
         "step": jnp.zeros((2,)),

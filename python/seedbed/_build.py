@@ -269,9 +269,11 @@ class _Builder:
             index = self.captures_read.setdefault(slot, len(self.captures_read))
             return Operand("capture", index)
         meaning = self.meanings.get(number)
-        # An output is a draw of its own, whatever else is made of it.
-        if number in self.bare and not (result or isinstance(meaning, (Keys, KeyWords))):
-            return self.words(meaning) if isinstance(meaning, Word) else None
+        if number in self.bare and not isinstance(meaning, (Keys, KeyWords)):
+            # An output that no loop rounds is a draw of its own, whatever else is made of it.
+            rounded = isinstance(meaning, Real) and _rounding.short(meaning.shape)
+            if rounded or not result:
+                return self.words(meaning) if isinstance(meaning, Word) else None
         draw = meaning.draw() if meaning is not None else None
         if draw is None or draw.needs not in self.kernels or draw.dtype not in NATIVE_DTYPES:
             return None
