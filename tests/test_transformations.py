@@ -153,6 +153,42 @@ def test_shard_map(key, expected):
     assert_same_bits(jax.jit(spread)(split(key, 9)[:8]), take(expected, slice(8)))
 
 
+# What XLA makes of draws holds constants, which lie on no device in particular.
+LEFT_TO_XLA = {
+    "rows of 3": lambda key: jax.random.normal(key, (9, 3)),
+    "rows of 8": lambda key: jnp.tanh(jax.random.normal(key, (8,))),
+    "a number": jax.random.gumbel,
+    "longer rows": lambda key: 7 - jnp.exp(0.5 * jax.random.normal(key, (16,))),
+    "a call": lambda key: jax.nn.softplus(jax.random.normal(key, (16,))),
+    "complex": lambda key: jax.random.normal(key, (5,), jnp.complex64) * 2,
+    "words": lambda key: 7 - jax.random.bits(key, (32,)),
+    "a loop": lambda key: jax.lax.scan(
+        lambda c, x: (c + x, c), jnp.float32(0), jax.random.normal(key, (9,))
+    )[1],
+}
+
+
+@pytest.mark.parametrize("name", LEFT_TO_XLA)
+@pytest.mark.parametrize("kind", list(jax.sharding.AxisType)[:2], ids=str)
+def test_shard_map_of_what_stays_in_xla(name, kind, key):
+    function = LEFT_TO_XLA[name]
+    mesh = jax.make_mesh((4,), ("members",), axis_types=(kind,))
+    specs = {"mesh": mesh, "out_specs": jax.P("members")}
+    keys = split(key, 8)
+    expected = jax.jit(jax.vmap(function))(keys), jax.vmap(function)(keys)
+    spread = jax.shard_map(sb.ensemble(function, 2), in_specs=jax.P("members"), **specs)
+    placed = jax.device_put(keys, jax.NamedSharding(mesh, jax.P("members")))
+    assert_same_bits(jax.jit(spread)(placed), expected[0], either=expected[1])
+
+    def own(key):
+        here = 2 * jax.lax.axis_index("members")
+        return sb.ensemble(function, 8).members(key, here + jnp.arange(2))
+
+    some = jax.shard_map(own, in_specs=jax.P(), **specs)
+    placed = jax.device_put(key, jax.NamedSharding(mesh, jax.P()))
+    assert_same_bits(jax.jit(some)(placed), expected[0], either=expected[1])
+
+
 def test_results_follow_the_device_of_the_key(make, key, expected):
     # Row 29.
     device = jax.devices()[2]
