@@ -367,6 +367,15 @@ def test_xla_that_cannot_be_asked(unknown_release, monkeypatch):
         assert _selfcheck.trusted() == {"bits"}
 
 
+def test_xla_that_cannot_be_asked_for_its_logarithm(fresh, monkeypatch):
+    def broken():
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(_lookup, "log1p_near", broken)
+    with pytest.warns(sb.SelfCheckWarning, match="RuntimeError: no compiler"):
+        assert _selfcheck.trusted() == {"bits"}
+
+
 def test_a_warning_made_an_error_leaves_the_verdict(fresh, monkeypatch):
     tamper(monkeypatch, "normal32")
     with warnings.catch_warnings():

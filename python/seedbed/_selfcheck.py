@@ -323,7 +323,10 @@ def _compare(module: Any) -> Report:
     module.isa()  # An unknown SEEDBED_ISA is the user's mistake, not a kernel's.
     if known_answers(module):
         return Report(frozenset(), tuple(sorted(ALL_KERNELS)), "known answers of the cipher")
-    return _verdict(digests(native_values(module, CASES)), lambda: _expected(module))
+    # What a float64 kernel needs to know of XLA may have to be asked, too.
+    return _verdict(
+        ALL_KERNELS, lambda: digests(native_values(module, CASES)), lambda: _expected(module)
+    )
 
 
 def _compare_cuda(module: Any) -> Report:
@@ -332,16 +335,19 @@ def _compare_cuda(module: Any) -> Report:
     except jax.errors.JaxRuntimeError as error:  # a driver that is too old, say
         problem = f"the kernels do not run ({error})"
         return Report(frozenset(), tuple(sorted(CUDA_KERNELS)), problem)
-    return _verdict(mine, lambda: _expected_of_cuda(module))
+    return _verdict(CUDA_KERNELS, lambda: mine, lambda: _expected_of_cuda(module))
 
 
-def _verdict(mine: Digests, ask: Callable[[], tuple[Digests, str]]) -> Report:
+def _verdict(
+    kernels: frozenset[str], make: Callable[[], Digests], ask: Callable[[], tuple[Digests, str]]
+) -> Report:
     try:
+        mine = make()
         expected, source = ask()
     except Exception as error:  # whatever stops XLA here must not stop the program
         bits = frozenset(["bits"])
         problem = f"XLA could not be asked ({type(error).__name__}: {error})"
-        return Report(bits, tuple(sorted(mine.keys() - bits)), problem)
+        return Report(bits, tuple(sorted(kernels - bits)), problem)
     agree = {kernel for kernel in mine if mine[kernel] == expected.get(kernel)}
     for kernel, base in _BUILT_ON.items():
         if base not in agree:
