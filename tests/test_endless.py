@@ -37,6 +37,7 @@ def net():
 
 init = sb.nn.vmap_init_all_states
 zeros = jax.nn.initializers.zeros
+KEY = jax.random.key(0)
 
 
 # --- filters ----------------------------------------------------------------------------
@@ -121,7 +122,10 @@ PYTREES = {
     "result": lambda x: sb.nn.vmap(lambda a: x)(jnp.ones(N)),
     "state_by_abs_path['weight']": lambda x: sb.nn.assign_state_values(net(), {"weight": x}),
     "key": lambda x: sb.ensemble(lambda key: 1.0, N)(x),
-    "args of an ensemble": lambda x: sb.ensemble(lambda key, a: 1.0, N)(jax.random.key(0), x),
+    "args of an ensemble": lambda x: sb.ensemble(lambda key, a: 1.0, N)(KEY, x),
+    "in_axes itself": lambda x: sb.nn.vmap(lambda a: 1.0, in_axes=x)(jnp.ones(N)),
+    "in_axes of an ensemble": lambda x: sb.ensemble(lambda key, a: 1.0, N, in_axes=[x])(KEY, 1.0),
+    "old": lambda x: sb.ensemble(lambda key: jnp.ones(3), N, donate=True)(KEY, x),
 }
 
 
@@ -132,6 +136,88 @@ def test_a_pytree_that_contains_itself(name, make):
     message = rf"^`{argument}` must be a pytree that ends; got one that contains itself, or is nes"
     with pytest.raises(ValueError, match=message):
         PYTREES[name](make())
+
+
+@pytest.mark.parametrize("make", [own, table])
+def test_a_result_that_contains_itself(make):
+    endless = make()
+    for call in (
+        lambda: sb.ensemble(lambda key: endless, N)(KEY),
+        lambda: jax.jit(sb.ensemble(lambda key: [jnp.ones(2), endless], N))(KEY),
+        lambda: sb.ensemble(lambda key: endless, N).plan(KEY),
+    ):
+        with pytest.raises(ValueError, match="^the result of `init` must be a pytree that ends"):
+            call()
+
+
+def of_linen():
+    linen = pytest.importorskip("flax.linen")
+    net, adapter, x = linen.Dense(3), sb.adapters.linen, jnp.ones(4)
+    held = adapter.ensemble(net, N)(KEY, x)
+    return {
+        "key": lambda v: adapter.ensemble(net, N)(v, x),
+        "key ": lambda v: adapter.ensemble(net, N)({"params": v}, x),
+        "args": lambda v: adapter.ensemble(net, N)(KEY, v),
+        "kwargs": lambda v: adapter.ensemble(net, N).member(KEY, 0, inputs=v),
+        "in_axes": lambda v: adapter.ensemble(net, N, in_axes=[v])(KEY, x),
+        "variables": adapter.unstack,
+        "variables ": lambda v: adapter.forward(net, v, x),
+        "inputs": lambda v: adapter.forward(net, held, v),
+        "rngs": lambda v: adapter.forward(net, held, x, rngs=v),
+    }
+
+
+def of_haiku():
+    haiku = pytest.importorskip("haiku")
+    net, adapter = haiku.transform(lambda x: haiku.Linear(3)(x)), sb.adapters.haiku
+    x = jnp.ones(4)
+    held = adapter.ensemble(net, N)(KEY, x)
+    return {
+        "key": lambda v: adapter.ensemble(net, N)(v, x),
+        "args": lambda v: adapter.ensemble(net, N)(KEY, v),
+        "variables": adapter.unstack,
+        "variables ": lambda v: adapter.forward(net, v, None, x),
+        "inputs": lambda v: adapter.forward(net, held, None, v),
+        "rng": lambda v: adapter.forward(net, held, v, x),
+    }
+
+
+def of_equinox():
+    eqx = pytest.importorskip("equinox")
+    adapter, x = sb.adapters.equinox, jnp.ones(4)
+    held = adapter.ensemble(eqx.nn.Linear, N)(KEY, 4, 3)
+    return {
+        "key": lambda v: adapter.ensemble(eqx.nn.Linear, N)(v, 4, 3),
+        "args": lambda v: adapter.ensemble(lambda key, a: x, N)(KEY, v),
+        "the result of `make`": lambda v: adapter.ensemble(lambda key: v, N)(KEY),
+        "models": adapter.unstack,
+        "models ": lambda v: adapter.forward(v, x),
+        "inputs": lambda v: adapter.forward(held, v),
+        "in_axes": lambda v: adapter.forward(held, x, in_axes=[v]),
+    }
+
+
+def of_nnx():
+    nnx = pytest.importorskip("flax.nnx")
+    adapter, x = sb.adapters.nnx, jnp.ones(4)
+    held = adapter.ensemble(nnx.Linear, N)(nnx.Rngs(0), 4, 3)
+    return {
+        "rngs_or_key": lambda v: adapter.ensemble(nnx.Linear, N)({"params": v}, 4, 3),
+        "args": lambda v: adapter.ensemble(nnx.Linear, N)(nnx.Rngs(0), v, 3),
+        "module": adapter.unstack,
+        "module ": lambda v: adapter.forward(v, x),
+        "inputs": lambda v: adapter.forward(held, v),
+        "in_axes": lambda v: adapter.forward(held, x, in_axes=[v]),
+    }
+
+
+@pytest.mark.parametrize("of", [of_linen, of_haiku, of_equinox, of_nnx])
+@pytest.mark.parametrize("make", [own, table])
+def test_what_adapters_are_given_that_contains_itself(of, make):
+    for name, call in of().items():
+        what = name if "`" in name else f"`{name.strip()}`"
+        with pytest.raises(ValueError, match=f"^{what} must be a pytree that ends; got one that"):
+            call(make())
 
 
 @pytest.mark.parametrize("depth", [100, 300])

@@ -242,6 +242,76 @@ def test_keys_of_other_generators(entered):
         assert_same_bits(whole(make.member(keys, 2)), whole(got)[2])
 
 
+# --- only arguments on the mesh -----------------------------------------------------------
+
+# jax does not map keys that are not on the mesh beside arguments that are: here they are moved.
+MOVED = {
+    "one key": (scaled, 0, KEY, SCALES, ("x",)),
+    "a legacy key": (scaled, 0, jax.random.key_data(KEY), SCALES, ("x",)),
+    "a key for each": (scaled, 0, jax.random.split(KEY, SIZE), SCALES, ("x",)),
+    "another axis": (wide, 1, KEY, ROWS.T, (None, "x")),
+    "another axis laid out": (wide, 0, KEY, ROWS, (None, "x")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MOVED)
+def test_keys_are_moved_to_the_mesh_of_the_arguments(case, entered):
+    init, axis, key, arg, spec = MOVED[case]
+    mesh = mesh_of()
+    arg = put(arg, mesh, *spec)
+    keys = key if len(key.shape) == 1 and key.dtype != "uint32" else jax.random.split(key, SIZE)
+    mapped = jax.jit(jax.vmap(init, (0, axis)))
+    alone = mapped(*on_one((keys, arg)))
+    make = sb.ensemble(init, SIZE, in_axes=axis)
+    again = sb.ensemble(init, SIZE, in_axes=axis, donate=True)
+    places = case != "another axis laid out"  # where keys may stay, jax may place what they make
+    with entered(mesh):
+        want = mapped(put(keys, mesh, "x") if places else keys, arg)
+        for _ in range(2):  # planned; as the last call
+            assert_as_jax(make(key, arg), want, alone, places)
+        assert_as_jax(jax.jit(make)(key, arg), want, alone, places)
+        assert_as_jax(again(key, make(key, arg), arg), want, alone, places)
+        for few, got in ((2, make.member(key, 2, arg)), ([3, 0], make.members(key, [3, 0], arg))):
+            part = [picked(x, few) for x in (want, alone)]
+            assert_same_bits(whole(got), part[0], either=part[1], weak=False)
+        pieces = [whole(piece) for piece in make.stream(key, arg, chunk_size=3)]
+        joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
+        assert_same_bits(joined, whole(want), either=whole(alone), weak=False)
+        assert "sharded over the devices" in (reason := make.plan(key, arg).reference) or (
+            "SEEDBED_BACKEND" in reason
+        )
+
+
+def test_keys_are_moved_to_the_mesh_within_transformations(entered):
+    mesh = mesh_of()
+    arg, keys = put(SCALES, mesh, "x"), jax.random.split(KEY, 2)
+    make = sb.ensemble(lambda key, x: scaled(key, x)[0], SIZE, in_axes=0)
+    alone = make(KEY, SCALES)
+    with entered(mesh):
+        batch = jax.vmap(make, (0, None))(keys, arg)
+        assert_same_bits(whole(batch[1]), whole(make(keys[1], SCALES)), weak=False)
+        _, turned = jax.lax.scan(lambda c, _: (c, make(KEY, arg)), 0, None, length=2)
+        assert_same_bits(whole(turned[1]), whole(alone), weak=False)
+        value, slope = jax.jvp(lambda x: make(KEY, x), (arg,), (arg,))
+        assert_same_bits(whole((value, slope)), whole((alone, alone)), weak=False)
+        assert jax.typeof(value).sharding.spec == P("x", None)
+        assert jax.eval_shape(make, KEY, arg).shape == alone.shape
+
+
+def test_keys_of_a_call_are_moved_to_the_mesh_of_its_arguments(entered):
+    mesh = mesh_of()
+
+    def call(x):
+        return x * jax.random.normal(sb.random.next_key(), (2,))
+
+    with sb.random.stream(KEY):
+        want = sb.nn.vmap(call)(SCALES)
+    with entered(mesh), sb.random.stream(KEY):
+        got = sb.nn.vmap(call)(put(SCALES, mesh, "x"))
+    assert_same_bits(whole(got), whole(want), weak=False)
+    assert got.sharding.spec == P("x", None)
+
+
 # --- modules and models -------------------------------------------------------------------
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import operator
 import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _compat, _generators, _places
+from ._finite import finite as finite
 from ._plan import Plan, largest
 
 # More members than a 64-bit processor has addresses.
@@ -47,28 +47,6 @@ def flag(value: Any, name: str) -> bool:
             f"`{name}` must be True or False; got {value!r} of type {type(value).__name__}"
         )
     return bool(value)
-
-
-def finite(value: Any, name: str) -> Any:
-    """A pytree that jax can go through: it does not contain itself.
-
-    Raises:
-        ValueError: it does, or it is nested deeper than Python's limit on recursion.
-    """
-    pending = [iter((value,))]
-    while pending:
-        for item in pending[-1]:
-            if isinstance(item, (list, tuple, dict)):
-                if len(pending) > sys.getrecursionlimit():
-                    raise ValueError(
-                        f"`{name}` must be a pytree that ends; got one that contains itself, or is "
-                        f"nested more than {sys.getrecursionlimit()} deep"
-                    )
-                pending.append(iter(list(item.values()) if isinstance(item, dict) else item))
-                break
-        else:
-            pending.pop()
-    return value
 
 
 def init_call(init: Any, args: tuple[Any, ...]) -> None:

@@ -127,7 +127,7 @@ class Ensemble:
                 "an ensemble with donate=True is called as make(key, old, *args), where `old` is "
                 "the result of an earlier call; `old` is missing"
             )
-        old, args = args[0], args[1:]
+        old, args = _check.finite(args[0], "old"), args[1:]
 
         def give_up(plan: Plan) -> list[Any]:
             return _donate.checked(old, plan, self.size, (key, args))
@@ -136,8 +136,8 @@ class Ensemble:
 
     def plan(self, key: Any, *args: Any) -> Plan:
         """What would run, as inert data; print ``plan(key).explain()``."""
-        keys = _check.keys(key, self.size)
-        return self._prepare(key, args, self._axes(args), keys).plan
+        key, keys, axes = self._keys(key, args)
+        return self._prepare(key, args, axes, keys).plan
 
     def member(self, key: Any, i: Any, *args: Any) -> Any:
         """Member ``i`` alone, without the member axis, in the time and memory of one member.
@@ -167,16 +167,22 @@ class Ensemble:
         """All members in order, in pieces of at most ``chunk_size``, each made when asked for."""
         # Checked here, not when the first piece is asked for.
         chunk = _check.size(chunk_size, "chunk_size")
-        keys = _check.keys(key, self.size)
-        if self._prepare(key, args, self._axes(args), keys).drawing.watched:
+        key, keys, axes = self._keys(key, args)
+        if self._prepare(key, args, axes, keys).drawing.watched:
             _generators.use_up(keys)  # as the whole call does
         return (
             self.members(key, slice(start, start + chunk), *args)
             for start in range(0, self.size, chunk)
         )
 
-    def _axes(self, args: tuple[Any, ...]) -> tuple[int | None, ...]:
-        return _check.axes(self.in_axes, args, self.size)
+    def _keys(self, key: Any, args: tuple[Any, ...]) -> tuple[Any, list[Any], tuple[Any, ...]]:
+        """The key as it is used, its leaves, and the mapped axes of the arguments; all checked."""
+        keys = _check.keys(key, self.size)
+        axes = _check.axes(self.in_axes, args, self.size)
+        placed = _places.beside(keys, jax.tree_util.tree_leaves(args), axes)
+        if any(one is not given for one, given in zip(placed, keys, strict=True)):
+            key = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(key), placed)
+        return key, placed, axes
 
     def _run(
         self,
@@ -187,8 +193,8 @@ class Ensemble:
         give_up: Callable[[Plan], list[Any]] | None = None,
     ) -> Any:
         """A call; ``give_up`` says which arrays it may overwrite."""
-        keys = _check.keys(key, self.size)
-        prepared = self._prepare(key, args, self._axes(args), keys)
+        key, keys, axes = self._keys(key, args)
+        prepared = self._prepare(key, args, axes, keys)
         if chosen is not None and prepared.drawing.watched:
             # A member may be made again, also beside the whole: its key is neither used up nor has
             # to be unused, as for `jax.random.fold_in`, which making one comes down to.

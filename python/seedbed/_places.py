@@ -7,6 +7,7 @@ members says nothing of that. So what is laid out over several devices is left t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -68,6 +69,28 @@ def mapped_alike(keys: Sequence[Any], args: Sequence[Any], axes: Sequence[int | 
             place = sharding.update(spec=[sharding.spec[axis]])
             return [key if laid_out(key) is not None else reshard(key, place) for key in keys]
     return list(keys)
+
+
+def beside(keys: Sequence[Any], args: Sequence[Any], axes: Sequence[int | None]) -> list[Any]:
+    """Keys on the mesh that arguments are mapped over, whole on every device of it.
+
+    jax's types tell what is on a mesh from what is not, and one traced member is mapped over the
+    mesh only if its key is there. No mesh need be set: the argument has one.
+    """
+    for value, axis in zip(args, axes, strict=True):
+        sharding = None if axis is None else laid_out(value)
+        if sharding is not None and sharding.spec[axis] is not None:
+            return [key if sharding_of(key) is not None else _moved(key, value) for key in keys]
+    return list(keys)
+
+
+# The value is an operand for its devices; in a trace, or in a derivative, it is all that has them.
+@functools.partial(jax.jit, keep_unused=True)
+def _moved(key: Any, value: Any) -> Any:
+    mesh = jax.typeof(value).sharding.mesh
+    reshard: Any = jax.sharding.reshard
+    with jax.sharding.use_abstract_mesh(mesh):
+        return reshard(key, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def of(values: Iterable[Any]) -> Hashable:

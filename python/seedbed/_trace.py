@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _compat, _flatten
+from ._finite import finite
 from ._flatten import Block as Block
 from ._flatten import Equation as Equation
 from ._flatten import Graph as Graph
@@ -75,7 +76,7 @@ def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorde
             if owner is not None:
                 traces.append(weakref.ref(owner))
         with released_on_failure(leaves):
-            out = init(key, *args)
+            out = finite(init(key, *args), "the result of `init`")
             check_outputs(out)
         return out
 

@@ -151,7 +151,8 @@ class ModelEnsemble:
     ) -> tuple[_Programs, Any]:
         if self._check_key is not None:
             self._check_key(key)
-        leaves, tree = jax.tree_util.tree_flatten((args, kwargs))
+        given = _check.finite(args, "args"), _check.finite(kwargs, "kwargs")
+        leaves, tree = jax.tree_util.tree_flatten(given)
         axes = self._axes(args, leaves)
         traced = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
         for leaf, axis, is_traced in zip(leaves, axes, traced, strict=True):
@@ -217,7 +218,7 @@ def check_key(value: Any, name: str, *, named: bool) -> None:
     Args:
         named: whether a mapping from names to keys is one.
     """
-    if value is None or jax.tree_util.all_leaves([value]):
+    if value is None or jax.tree_util.all_leaves([_check.finite(value, name)]):
         return
     accepted = "one key, or an array with a key for each member"
     what = f"a {type(value).__name__} of {len(jax.tree_util.tree_leaves(value))}"

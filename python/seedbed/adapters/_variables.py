@@ -21,7 +21,7 @@ def take_apart(variables: Any, shared: Any, is_variable: IsVariable = None) -> T
 
     ``shared`` is a filter of `seedbed.filters`, in which a string is the beginning of a path.
     """
-    items, tree = _items(variables, is_variable)
+    items, tree = _items(_check.finite(variables, "variables"), is_variable)
     picked = _picked(items, shared)
     own = [None if one else item for (_, item), one in zip(items, picked, strict=True)]
     common = [item if one else None for (_, item), one in zip(items, picked, strict=True)]
@@ -74,7 +74,7 @@ def run(
         inputs: the same for all members, but for what ``in_axes`` maps; need not be arrays.
     """
     made = take_apart(variables, shared, is_variable)
-    leaves, tree = jax.tree_util.tree_flatten_with_path(inputs)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(_check.finite(inputs, "inputs"))
     given = [None] * len(leaves) if in_axes is None else _check.spread(in_axes, inputs)
     axes = [
         _check.axis(one, f"inputs{jax.tree_util.keystr(path)}", leaf)

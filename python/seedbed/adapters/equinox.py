@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .. import _check
 from ._model import ModelEnsemble, TakenApart, check_key
 
 
@@ -82,6 +83,7 @@ class _Apart:
     def __call__(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
         make = self.make
         model = make(*args, key=key, **kwargs) if self.by_name else make(key, *args, **kwargs)
+        model = _check.finite(model, "the result of `make`")
         own, rest = eqx.partition(model, _own(model, self.shared))
         common, rest = eqx.partition(rest, eqx.is_array)
         return TakenApart(own, common, rest)
@@ -107,6 +109,7 @@ def unstack(models: Any, *, shared: Callable[[Any], Any] | None = None) -> list[
         >>> [model.weight.shape for model in sb.adapters.equinox.unstack(models)]
         [(8, 2), (8, 2), (8, 2)]
     """
+    _check.finite(models, "models")
     own, rest = eqx.partition(models, _own(models, shared))
     _check_lengths(own)
     leaves, tree = jax.tree_util.tree_flatten(own)
@@ -148,6 +151,8 @@ def forward(
     """
     if call is not None:
         _callable(call, "call", "a function call(model, *inputs)")
+    for value, name in ((models, "models"), (inputs, "inputs"), (in_axes, "in_axes")):
+        _check.finite(value, name)
     own, rest = eqx.partition(models, _own(models, shared))
     _check_lengths(own)
     axes = tuple(in_axes) if isinstance(in_axes, (tuple, list)) else (in_axes,) * len(inputs)

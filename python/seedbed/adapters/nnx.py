@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .. import _plan, filters
+from .. import _check, _plan, filters
 from ._model import ModelEnsemble, TakenApart, check_arguments
 
 _TAG = "seedbed"
@@ -226,6 +226,8 @@ def forward(
         >>> sb.adapters.nnx.forward(model, jnp.ones((5, 8))).shape
         (100, 5, 16)
     """
+    for value, name in ((module, "module"), (inputs, "inputs"), (in_axes, "in_axes")):
+        _check.finite(value, name)
     if isinstance(in_axes, (tuple, list)):
         if len(in_axes) != len(inputs):
             raise ValueError(f"`in_axes` has {len(in_axes)} entries for {len(inputs)} inputs")
@@ -262,7 +264,7 @@ def unstack(module: Any, shared: Any = None) -> list[Any]:
         [(8, 16), (8, 16), (8, 16)]
     """
     kept = _filter(shared, "shared")
-    size = _members(module, kept)
+    size = _members(_check.finite(module, "module"), kept)
     module = nnx.clone(module)
     nnx.split_rngs(module, splits=size, only=_single_streams(kept))
     parts: Any = nnx.split(module, kept, ...)
@@ -325,7 +327,7 @@ def _rngs(given: Any) -> Any:
                 )
         return given
     if isinstance(given, (int, jax.Array, Mapping)):
-        return nnx.Rngs(given)
+        return nnx.Rngs(_check.finite(given, "rngs_or_key"))
     raise TypeError(
         f"`rngs_or_key` must be {_ACCEPTED}; got {given!r} of type {type(given).__name__}"
     )

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _check, _compat, _donate, _ensemble, _trace
+from .. import _check, _compat, _donate, _ensemble, _places, _trace
 from . import _draft, _finish, _tap, _traverse
 from ._draft import UNSET, Content, Draft
 from ._keys import Keys
@@ -136,7 +136,7 @@ class Members:
             _check.member_type(leaf, axis)
             for leaf, axis in zip(self._leaves(), self._all_axes(), strict=True)
         ]
-        key_type = _check.member_key_type(dummy_key() if refusal is not None else key)
+        key_type = _check.member_key_type(self._placed(key))
         try:
             with _compat.axis_env(axis_name, self.size):
                 recorded = _trace.record(member, key_type, tuple(types))
@@ -185,6 +185,11 @@ class Members:
         ]
         return axes + [None for item in self.shared for _ in item.leaves] + self.axes
 
+    def _placed(self, key: Any) -> Any:
+        """The key of the call, or one in its place if there is none, where the arguments lie."""
+        key = dummy_key() if isinstance(key, BaseException) else key
+        return _places.beside([key], self._leaves(), self._all_axes())[0]
+
     def _paths(self) -> tuple[str, ...]:
         """Names of the results and written values, for `Plan.explain`."""
         names = [f"result {i}" for i in range(self.arrays)]
@@ -214,8 +219,7 @@ class Members:
             key: the key of the whole call, or the exception that asking for one raised.
             run: how to go over the members.
         """
-        if isinstance(key, BaseException):
-            key = dummy_key()
+        key = self._placed(key)
         parts = self._parts()
         branches: Sequence[Any] = ()
         excluded: Sequence[Any] = ()
