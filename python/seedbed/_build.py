@@ -5,7 +5,7 @@ Planning imports no backend; what a backend can do comes in as a set of kernel n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -211,19 +211,24 @@ class _Builder:
             for number, aval in enumerate(self.graph.avals)
             if _rounding.short(aval.shape) and parts.of(number) in chosen
         }
+        rounded = []
         for unit in (unit for part in chosen for unit in inside[part]):
             shapes = [variable.aval.shape for variable in unit.eqn.outvars]
             if any(map(_rounding.short, shapes)) or _rounding.by_loop([unit.eqn]):
-                bare |= self.behind(unit)
-        return frozenset(bare)
+                rounded.append(unit)
+        return frozenset(bare | self.behind(rounded))
 
-    def behind(self, unit: Unit) -> set[int]:
-        """All values that lead to a unit's; sums of many terms hide what is behind them."""
+    def behind(self, units: Sequence[Unit]) -> set[int]:
+        """All values but keys that lead to those of units; sums hide what is behind them."""
         found: set[int] = set()
-        pending = [] if _rounding.reduces(unit.eqn) else [*unit.inputs]
+        pending = [
+            atom for unit in units if not _rounding.reduces(unit.eqn) for atom in unit.inputs
+        ]
         while pending:
             number = pending.pop()
             if isinstance(number, Const) or number in found:
+                continue
+            if isinstance(self.meanings.get(number), (Keys, KeyWords)):
                 continue
             found.add(number)
             position = self.producer.get(number)
