@@ -83,7 +83,9 @@ class Ensemble:
             *args: further arguments of ``init``, broadcast or mapped as ``in_axes`` says. With
                 ``donate=True`` they come after ``old``, a result of an earlier call: its arrays
                 are given up (jax calls them deleted), and the new ones take their memory; on
-                several devices, where the new ones are laid out alike, as with `jax.jit`.
+                several devices, where the new ones are laid out alike, as with `jax.jit`: on a
+                mesh of ``Auto`` axes native results are whole on every device, and sharded
+                arrays in ``old`` are not reused.
                 Inside ``jax.jit`` and other traces they are left alone.
 
         Returns:

@@ -90,7 +90,7 @@ def _moved(key: Any, value: Any) -> Any:
     mesh = jax.typeof(value).sharding.mesh
     reshard: Any = jax.sharding.reshard
     with jax.sharding.use_abstract_mesh(mesh):
-        return reshard(key, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+        return reshard(key, jax.typeof(value).sharding.update(spec=()))
 
 
 def of(values: Iterable[Any]) -> Hashable:
