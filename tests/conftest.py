@@ -33,11 +33,11 @@ COSTLY = frozenset(
     "accelerate adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx "
     "adapters arithmetic checked collective collective_atomic collective_errors "
     "collective_filters collective_hostile collective_nested collective_reset "
-    "collective_states donate ensemble equivalence execute export failed hostile match numbers "
-    "pickled prng recorded run run_hostile run_states run_transformations same "
-    "sampler_functions samplers sealed selfcheck settings sharding sharding_random streams "
-    "transformations "
-    "zoo_brainstate zoo_equinox zoo_haiku zoo_linen zoo_nnx".split()
+    "collective_states donate ensemble equivalence execute export failed generators hostile "
+    "key_reuse match numbers pickled prng recorded run run_hostile run_states "
+    "run_transformations same sampler_functions samplers sealed selfcheck settings sharding "
+    "sharding_random streams transformations zoo_brainstate zoo_equinox zoo_haiku zoo_linen "
+    "zoo_nnx".split()
 )
 
 
