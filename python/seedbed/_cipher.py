@@ -18,21 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import _backends, _compat, _generators, _lowering, _native, _places
+from . import _backends, _compat, _generators, _lookup, _lowering, _native, _places
 from ._draw import MEMBER, Draw, KeyPath, Kind, Level, Shape, key_path
 
 # --- native, while a program is lowered ---------------------------------------------------
 
 
-# The longest innermost dimension that LLVM unrolls.
-_UNROLLED = 8
-
-
 def _native_bits(words: Any, *, bit_width: int, shape: Shape) -> Any:
     bits = Draw(Kind.BITS, KeyPath(), math.prod(shape), bit_width, f"uint{bit_width}", shape)
     shape = (*words.shape[:-1], *shape)
-    row = next((length for length in reversed(bits.shape) if length != 1), 1)
-    if bit_width != 32 or not 1 < row <= _UNROLLED:
+    if bit_width != 32 or not 1 < _lookup.row(bits.shape) <= _lookup.UNROLLED:
         return fill(bits, words, shape)
     # Where a loop is unrolled, XLA's rounding of what follows depends on what the loop starts
     # with. That is the xor of two arrays in jax's cipher: so it is here, one of them being zeros.

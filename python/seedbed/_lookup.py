@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -91,6 +91,16 @@ def divides_by_reciprocals() -> bool:
     """Whether XLA turns ``x / a`` into ``x * (1 / a)``, which rounds differently."""
     x, a = np.float32(0.9), np.float32(3.0)
     return bool(_asked(lambda x: x / a, x) == x * (np.float32(1.0) / a))
+
+
+# The longest innermost dimension that LLVM unrolls (seen in jaxlib 0.12).
+UNROLLED = 8
+
+
+def row(shape: Sequence[Any]) -> Any:
+    """The length of the innermost loop over an array of this shape; 0 for a single number."""
+    lengths = [length for length in shape if not (isinstance(length, int) and length == 1)]
+    return lengths[-1] if lengths else 0
 
 
 # Innermost dimensions in which some XLA rounds float32 normals in its own way.

@@ -101,7 +101,7 @@ class Real(Record):
 
         In float64 it calls the C library's log for each number, and rounds all of them alike.
         """
-        row = next((length for length in reversed(self.shape) if length != 1), 1)
+        row = _lookup.row(self.shape)
         return self.bits == 32 and row in _lookup.SHORT_ROWS and not _lookup.flat_rows()
 
     @property

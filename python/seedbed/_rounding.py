@@ -14,13 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from . import _compat
+from . import _compat, _lookup
 from ._fold import Atom, Const
 from ._meaning import Keys, KeyWords, Meaning
 from ._trace import Graph
-
-# The longest innermost dimension that LLVM unrolls (seen in jaxlib 0.12).
-_UNROLLED = 8
 
 # One rounding by IEEE 754 or none, or a library's routine: no loop changes the result.
 _EXACT = frozenset(
@@ -41,16 +38,10 @@ _REDUCTIONS = frozenset("reduce_sum reduce_prod dot_general cumsum cumprod cumlo
 _COMPLEX = frozenset("abs sign sqrt".split())
 
 
-def row(shape: Sequence[Any]) -> Any:
-    """The length of the innermost loop over an array of this shape; 0 for a single number."""
-    lengths = [length for length in shape if not (isinstance(length, int) and length == 1)]
-    return lengths[-1] if lengths else 0
-
-
 def short(shape: Sequence[Any]) -> bool:
     """Whether members' arrays of this shape are numbers, or have rows that LLVM unrolls."""
-    length = row(shape)
-    return isinstance(length, int) and length <= _UNROLLED  # it may be symbolic
+    length = _lookup.row(shape)
+    return isinstance(length, int) and length <= _lookup.UNROLLED  # it may be symbolic
 
 
 def reduces(eqn: Any) -> bool:
@@ -77,7 +68,7 @@ def _kinds(eqn: Any) -> Iterable[str]:
         is_complex = isinstance(dtype, np.dtype) and dtype.kind == "c"
         if not (is_complex or _compat.is_float(dtype)):
             continue
-        single = row(variable.aval.shape) == 0
+        single = _lookup.row(variable.aval.shape) == 0
         unrolled = short(variable.aval.shape) and not single
         if name in _PRODUCTS or name in _SUMS:
             if unrolled:

@@ -17,9 +17,9 @@ class Operand(Record):
     """Where one operand of the residual program comes from.
 
     ``kind`` is ``"draw"`` (index into the plan's draws), ``"key"`` (the same, wrapped as typed
-    keys of ``impl``), ``"bits"`` (the same, xor the draw ``zeros``, as ``dtype``), ``"arg"`` (index
-    into the plan's ``args``), ``"capture"`` (into its ``captures``) or ``"value"`` (result of an
-    earlier residual equation, by number).
+    keys of ``impl``), ``"bits"`` (the same, as ``dtype``: xor the draw ``zeros``, or of 64 bits
+    its two halves), ``"arg"`` (index into the plan's ``args``), ``"capture"`` (into its
+    ``captures``) or ``"value"`` (result of an earlier residual equation, by number).
     """
 
     kind: str
