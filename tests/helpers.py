@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -14,14 +15,26 @@ import ml_dtypes
 import numpy as np
 from jax.interpreters import partial_eval
 
-from seedbed import _backends, _build, _check, _match, _plan, _trace
+from seedbed import _trace
+from seedbed._ensemble import check
+from seedbed._match import choose, interpret
+from seedbed._plan import plan as _plan
+from seedbed._trust import backends
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def load_tool(name: str):
+    """A script of `tools/` as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def native_problem() -> str:
     """Why the native backend does not run here; empty if it does."""
-    return _backends.why_reference(None, False) or ""
+    return backends.why_reference(None, False) or ""
 
 
 def backend_name() -> str:
@@ -109,9 +122,9 @@ def oracle(init, size: int, key, *args, in_axes=None):
 def plan_of(init, key=None, *args) -> _plan.Plan:
     """The plan for one member, made without any backend."""
     key = jax.random.key(0) if key is None else key
-    types = jax.tree.map(lambda leaf: _check.member_type(leaf, None), args)
-    graph = _trace.trace(init, _check.member_key_type(key), types)
-    return _build.build(graph, _match.match(graph))
+    types = jax.tree.map(lambda leaf: check.member_type(leaf, None), args)
+    graph = _trace.trace(init, check.member_key_type(key), types)
+    return choose.build(graph, interpret.match(graph))
 
 
 def sources(plan: _plan.Plan) -> dict[str, str]:

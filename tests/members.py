@@ -6,7 +6,7 @@ import numpy as np
 
 import seedbed as sb
 from seedbed.nn import Module, ParamState, State
-from seedbed.nn._traverse import dotted
+from seedbed.nn._tree.walk import dotted
 
 N = 6
 normal = jax.nn.initializers.normal(1.0)

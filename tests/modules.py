@@ -10,7 +10,7 @@ import numpy as np
 
 import seedbed as sb
 from helpers import as_words, assert_same_bits
-from seedbed.nn import _traverse
+from seedbed.nn._tree import walk
 
 normal = jax.nn.initializers.normal()
 
@@ -102,8 +102,8 @@ def compiled_once(function, *args):
 
 def values(target) -> dict:
     """Values of all states by dotted path."""
-    states = _traverse.walk(target).states
-    return {_traverse.dotted(path): state.value for path, state in states.items()}
+    states = walk.walk(target).states
+    return {walk.dotted(path): state.value for path, state in states.items()}
 
 
 def vmapped(net, size: int, key, *args, **kwargs) -> dict:
@@ -173,7 +173,7 @@ def _items(holder):
 
 def picture(target) -> tuple:
     """All that a call that fails must leave alone: objects, values, tags, attributes, stream."""
-    tree = _traverse.walk([target])
+    tree = walk.walk([target])
     return (
         {path: _content(state) for path, state in tree.states.items()},
         {path: (id(node), _items(node)) for path, node in tree.nodes.items()},
@@ -183,6 +183,6 @@ def picture(target) -> tuple:
 
 
 def assert_no_tracer(target) -> None:
-    for path, state in _traverse.walk(target).states.items():
+    for path, state in walk.walk(target).states.items():
         for leaf in jax.tree.leaves(state._content.value):
             assert not isinstance(leaf, jax.core.Tracer), path

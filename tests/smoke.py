@@ -31,9 +31,10 @@ for name in theirs:
     assert a.shape == b.shape and a.dtype == b.dtype, name
     assert (a.view(np.uint32) == b.view(np.uint32)).all(), name
 if os.environ.get("SEEDBED_REQUIRE_CUDA") == "1":
-    from seedbed import _cuda, _native
+    from seedbed import _cuda
+    from seedbed._run import native
 
-    launches = _cuda.launches(_native.encode(plan.draws), 7)
+    launches = _cuda.launches(native.encode(plan.draws), 7)
     assert launches == 1, launches
     print(f"CUDA part: toolkit {_cuda.toolkit()}, for {_cuda.architectures()}")
 print(f"smoke test on jax {jax.__version__}: 7 members, {expected}, 0 differing bits")

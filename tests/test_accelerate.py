@@ -17,8 +17,11 @@ from jax.sharding import PartitionSpec as P
 import keyed
 from helpers import assert_same_bits, native_problem, run_python
 from lines import At
-from seedbed import _accelerate, _cipher, _compat, _lowering, _native
-from seedbed._accelerate import accelerate
+from seedbed._jax import compat, lowering
+from seedbed._random import accelerate as _accelerate
+from seedbed._random import cipher
+from seedbed._random.accelerate import accelerate
+from seedbed._run import native as _native
 
 KEY = jax.random.key(42)
 
@@ -39,7 +42,7 @@ def native_calls(function, *args) -> int:
 def table() -> dict:
     """The rules for the CPU and the common ones. (Jax adds others when it imports a module.)"""
     tables = mlir._platform_specific_lowerings["cpu"], mlir._lowerings
-    primitives = _compat.random_primitives.values()
+    primitives = compat.random_primitives.values()
     return {primitive: [table.get(primitive) for table in tables] for primitive in primitives}
 
 
@@ -50,7 +53,7 @@ def draw(key):
 @pytest.fixture(autouse=True)
 def unchanged(monkeypatch):
     """Few words are enough for native code; every test leaves jax as it was."""
-    monkeypatch.setattr(_cipher, "MIN_WORDS", 0)
+    monkeypatch.setattr(cipher, "MIN_WORDS", 0)
     before = table()
     yield
     assert not accelerate.is_active()
@@ -79,7 +82,7 @@ def test_each_primitive_has_its_own_call(native):
 
 
 def test_a_few_words_are_left_to_jax(native, monkeypatch):
-    monkeypatch.setattr(_cipher, "MIN_WORDS", 10)
+    monkeypatch.setattr(cipher, "MIN_WORDS", 10)
     with accelerate():
         for keys, size, calls in ((1, 9, 0), (1, 10, 1), (3, 3, 0), (5, 2, 1)):
             several = jax.random.split(KEY, keys)
@@ -185,7 +188,7 @@ def test_an_exception_ends_it():
 
 
 def test_a_failure_half_way_changes_nothing(native, monkeypatch):
-    swap, swapped = _lowering.swap_cpu_lowering, []
+    swap, swapped = lowering.swap_cpu_lowering, []
 
     def fail(primitive, rule, undo):
         if len(swapped) == 2:
@@ -193,7 +196,7 @@ def test_a_failure_half_way_changes_nothing(native, monkeypatch):
         swapped.append(primitive)
         swap(primitive, rule, undo)
 
-    monkeypatch.setattr(_lowering, "swap_cpu_lowering", fail)
+    monkeypatch.setattr(lowering, "swap_cpu_lowering", fail)
     before = table()
     with pytest.raises(KeyboardInterrupt):
         accelerate()
@@ -201,7 +204,7 @@ def test_a_failure_half_way_changes_nothing(native, monkeypatch):
 
 
 def test_an_interrupt_at_every_line_leaves_jax_as_it_was(native):
-    files, made = {_accelerate.__file__, _lowering.__file__}, []
+    files, made = {_accelerate.__file__, lowering.__file__}, []
 
     def use():
         made.append(accelerate())
@@ -220,7 +223,7 @@ def test_an_interrupt_at_every_line_leaves_jax_as_it_was(native):
 
 
 def test_a_rule_that_someone_else_set_meanwhile_stays(native):
-    primitive = _compat.random_primitives["cipher"]
+    primitive = compat.random_primitives["cipher"]
     before = table()[primitive][0]
     try:
         with accelerate():
@@ -258,8 +261,11 @@ def test_caches_are_cleared_when_asked_for():
     out = run_python(
         """
         import jax, numpy as np
-        from seedbed import _cipher, _lowering, _native, _selfcheck
-        from seedbed._accelerate import accelerate
+        from seedbed._random import cipher as _cipher
+        from seedbed._jax import lowering as _lowering
+        from seedbed._run import native as _native
+        from seedbed._trust import selfcheck as _selfcheck
+        from seedbed._random.accelerate import accelerate
         from seedbed.cli._oracle import Oracle
 
         key = jax.random.key(42)
@@ -289,7 +295,7 @@ def test_caches_are_cleared_when_asked_for():
 def test_the_compilation_cache_on_disk(tmp_path):
     code = """
         import jax
-        from seedbed._accelerate import accelerate
+        from seedbed._random.accelerate import accelerate
         with accelerate():
             print(*jax.jit(lambda key: jax.random.bits(key, (600,)))(jax.random.key(42)))
     """

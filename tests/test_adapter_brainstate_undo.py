@@ -16,14 +16,14 @@ adapter = sb.adapters.brainstate
 
 from brainstate.transform import _mapping1  # noqa: E402
 
-from seedbed import _stream  # noqa: E402
-from seedbed.adapters import _brainstate_program  # noqa: E402
+from seedbed._random import stream as _stream  # noqa: E402
+from seedbed.adapters._brainstate import program  # noqa: E402
 
 N = 3
 ADAPTERS = Path(adapter.__file__).parent
-FILES = {str(ADAPTERS / f"{name}.py") for name in ("brainstate", "_brainstate_call")}
-FILES |= {str(ADAPTERS / f"{name}.py") for name in ("_brainstate_roots", "_brainstate_program")}
-FILES |= {str(ADAPTERS.parent / "_undo.py")}
+FILES = {str(ADAPTERS / "brainstate.py"), str(ADAPTERS.parent / "_base" / "undo.py")}
+FILES |= {str(ADAPTERS / "_brainstate" / f"{name}.py") for name in ("call", "program", "roots")}
+assert all(Path(file).is_file() for file in FILES)
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +145,7 @@ def test_an_interrupt_at_every_line_of_what_takes_a_call_back(name):
     assert number >= 3
 
 
-@pytest.mark.parametrize("block", [adapter.patched, _brainstate_program.shown])
+@pytest.mark.parametrize("block", [adapter.patched, program.shown])
 def test_an_interrupt_at_every_line_of_a_block_that_swaps_a_function(block):
     own = _mapping1._vmap_new_states_transform, jax.core.Tracer.__repr__
 

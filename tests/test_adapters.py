@@ -10,7 +10,8 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, run_python, split, take
-from seedbed.adapters import FRAMEWORKS, _model
+from seedbed.adapters import FRAMEWORKS
+from seedbed.adapters._shared import model as _model
 
 uniform = jax.random.uniform
 

@@ -7,7 +7,8 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, native_problem, oracle, run_python
-from seedbed import _backends, _native
+from seedbed._run import native as _native
+from seedbed._trust import backends
 
 
 def init(key):
@@ -39,7 +40,7 @@ def test_the_reference_can_be_forced(monkeypatch, key):
 
 def test_an_empty_value_is_no_choice(monkeypatch):
     monkeypatch.setenv("SEEDBED_BACKEND", "")
-    assert _backends.requested() == "auto"
+    assert backends.requested() == "auto"
 
 
 def test_without_the_extension(monkeypatch, key):
@@ -94,14 +95,14 @@ def test_kernels_that_are_not_trusted_stay_in_xla(native, monkeypatch, key):
         return jax.random.normal(key, (60,)) * 0.3, jax.random.uniform(key, (60,))
 
     for names, draws in ((["bits"], ["BITS"]), (["bits", "uniform32"], ["UNIFORM", "UNIFORM"])):
-        monkeypatch.setattr(_backends, "kernels", lambda names=names: frozenset(names))
+        monkeypatch.setattr(backends, "kernels", lambda names=names: frozenset(names))
         make = sb.ensemble(init, 3)
         assert [draw.kind.name for draw in make.plan(key).draws] == draws
         assert_same_bits(make(key), oracle(init, 3, key))
 
 
 def test_the_backend_of_this_run_is_the_one_asked_for():
-    asked = _backends.requested()
+    asked = backends.requested()
     assert (native_problem() == "") or asked != "native"
     if asked == "reference":
         assert native_problem() == "SEEDBED_BACKEND=reference"

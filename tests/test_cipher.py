@@ -10,17 +10,17 @@ import pytest
 
 import plan_reference as ref
 from helpers import ROOT, assert_same_bits
-from seedbed import _native
+from seedbed._run import native
 
-if _native.load()[0] is None:
-    pytest.skip(_native.load()[1], allow_module_level=True)
+if native.load()[0] is None:
+    pytest.skip(native.load()[1], allow_module_level=True)
 pytestmark = pytest.mark.usefixtures("native")
 
 
 def cipher(*operands, results=None):
     shape = np.broadcast_shapes(*(np.shape(operand) for operand in operands))
     results = results or [jax.ShapeDtypeStruct(shape, np.uint32)] * 2
-    return jax.jit(jax.ffi.ffi_call(_native.CIPHER_TARGET, results))(*operands)
+    return jax.jit(jax.ffi.ffi_call(native.CIPHER_TARGET, results))(*operands)
 
 
 def operands_of(*shapes, seed=0):
@@ -70,7 +70,7 @@ def test_many_threads_and_concurrent_calls():
     operands = operands_of((300, 1), (300, 1), (1, 2000), (300, 2000))
     expected = [np.asarray(x) for x in ref.threefry(*np.broadcast_arrays(*operands))]
     results = [jax.ShapeDtypeStruct(got.shape, np.uint32) for got in expected]
-    call = jax.jit(jax.ffi.ffi_call(_native.CIPHER_TARGET, results))  # one program, many calls
+    call = jax.jit(jax.ffi.ffi_call(native.CIPHER_TARGET, results))  # one program, many calls
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         for got in pool.map(lambda _: call(*operands), range(8)):
             assert_same_bits(got, expected)
@@ -98,6 +98,6 @@ def test_bad_calls(message):
     bad = dict(BAD[message])
     results = bad.pop("results", [WORDS, WORDS])
     operands = {name: np.zeros(6, np.uint32) for name in ("k0", "k1", "c0", "c1")} | bad
-    call = jax.jit(jax.ffi.ffi_call(_native.CIPHER_TARGET, results))
+    call = jax.jit(jax.ffi.ffi_call(native.CIPHER_TARGET, results))
     with pytest.raises(jax.errors.JaxRuntimeError, match=f"INVALID_ARGUMENT(.|\n)*{message}"):
         jax.block_until_ready(call(*operands.values()))

@@ -12,8 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from seedbed import __version__, _ensemble, _native, _selfcheck
+from seedbed import __version__
 from seedbed.__main__ import main
+from seedbed._ensemble import ensemble
+from seedbed._run import native as _native
+from seedbed._trust import selfcheck
 from seedbed.cli import _measure, _model, _oracle, _text, demo, doctor, info
 
 CUDA_BUILT = importlib.util.find_spec("seedbed._cuda") is not None
@@ -151,8 +154,8 @@ def test_info_reports_an_unknown_instruction_set(extension):
 
 
 def test_info_shows_a_mismatch(extension, capsys, monkeypatch):
-    verdict = _selfcheck.Report(frozenset(["bits"]), ("normal32",), "a test")
-    monkeypatch.setattr(_selfcheck, "_reports", {"cpu": verdict})
+    verdict = selfcheck.Report(frozenset(["bits"]), ("normal32",), "a test")
+    monkeypatch.setattr(selfcheck, "_reports", {"cpu": verdict})
     assert main(["info"]) == 1
     assert "differ from XLA, so not used: normal32: a test" in capsys.readouterr().out
 
@@ -303,14 +306,14 @@ def test_demo_says_that_it_runs_the_reference(no_processes, capsys, monkeypatch)
 def test_demo_fails_if_a_bit_differs(no_processes, capsys, monkeypatch):
     class Wrong:
         def __init__(self, *args):
-            self.make = _ensemble.Ensemble(*args)
+            self.make = ensemble.Ensemble(*args)
             self.plan = self.make.plan
 
         def __call__(self, key):
             leaves, tree = jax.tree.flatten(self.make(key))
             return tree.unflatten([leaves[0].at[0, 0].multiply(-1), *leaves[1:]])
 
-    monkeypatch.setattr(_ensemble, "ensemble", Wrong)
+    monkeypatch.setattr(ensemble, "ensemble", Wrong)
     assert main([*SMALL, "--no-plot"]) == 1
     negated = 5 if _model.available() == "equinox" else 1  # a row of weights, or one bias
     assert f"differing bits: {negated} of" in capsys.readouterr().out
@@ -342,7 +345,7 @@ def test_both_networks_are_native_and_compute_the_same_way(library, native):
     if library == "equinox":
         pytest.importorskip("equinox", reason="one of the two needs equinox")
     layers = [6, 7, 2]
-    make = _ensemble.ensemble(_model.make_init(layers, library), 4)
+    make = ensemble.ensemble(_model.make_init(layers, library), 4)
     key = jax.random.key(0)
     plan = make.plan(key)
     assert len(plan.native) == len(plan.outputs) == 4 and not plan.steps

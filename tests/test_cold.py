@@ -10,7 +10,10 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, native_problem, run_python
-from seedbed import _build, _check, _match, _plan, _prepare, _trace
+from seedbed import _trace
+from seedbed._ensemble import check, prepare
+from seedbed._match import choose, interpret
+from seedbed._plan import plan
 
 # --- import -----------------------------------------------------------------------------
 
@@ -111,11 +114,11 @@ def _lines(run) -> int:
 
 def _planning(init, count, shape, sealed):
     """Lines that it takes to plan so many leaves."""
-    recorded = _trace.record(init(count, shape), _check.member_key_type(jax.random.key(0)), ())
+    recorded = _trace.record(init(count, shape), check.member_key_type(jax.random.key(0)), ())
 
     def run():
         graph = _trace.flatten(recorded, sealed)
-        _, made = _prepare.planned(recorded, graph, _plan.ALL_KERNELS)
+        _, made = prepare.planned(recorded, graph, plan.ALL_KERNELS)
         assert len(made.outputs) == count
         hash(made)
         made.explain()
@@ -140,9 +143,9 @@ def test_equal_calls_are_planned_once(init):
 
 
 def test_the_names_of_long_key_paths():
-    key = _check.member_key_type(jax.random.key(0))
+    key = check.member_key_type(jax.random.key(0))
     graph = _trace.trace(_chained(12, (8,)), key, ())
-    names = [str(draw.key) for draw in _build.build(graph, _match.match(graph)).draws]
+    names = [str(draw.key) for draw in choose.build(graph, interpret.match(graph)).draws]
     assert names[0] == "key/1" and names[7] == "key/0/0/0/0/0/0/0/1"
     assert names[8] == "key/0/0/0/(3 more)/0/0/1" and names[11] == "key/0/0/0/(6 more)/0/0/1"
 

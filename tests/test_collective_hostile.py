@@ -23,7 +23,7 @@ from modules import (
     vmapped,
 )
 from seedbed.filters import PathContains
-from seedbed.nn import _draft
+from seedbed.nn._tree import draft
 
 N = 3
 
@@ -265,7 +265,7 @@ def test_a_thread_started_in_init_state_cannot_write_a_traced_value():
     assert_same_bits(net.v.value, jnp.zeros(6))
     # What the thread may write is no part of the call.
     assert_same_bits(net.other.value, jnp.ones(2))
-    assert _draft.current() is None
+    assert draft.current() is None
 
 
 # --- the same numbers every time --------------------------------------------------------

@@ -20,13 +20,17 @@ import pytest
 import seedbed as sb
 from lines import LOCKED, At, Interrupt
 from modules import picture, stream_position, values
-from seedbed import _compat, _stream, random
-from seedbed.nn import _draft
+from seedbed import random
+from seedbed._base import garbage
+from seedbed._random import stream
+from seedbed.nn._tree import draft as _draft
 
 ROOT = Path(sb.__file__).parent
-FILES = {str(ROOT / "nn" / f"{name}.py") for name in ("_assign", "_calls", "_collective")}
-FILES |= {str(ROOT / "nn" / f"{name}.py") for name in ("_commit", "_draft", "_keys", "_run")}
-FILES |= {str(ROOT / f"{name}.py") for name in ("_stream", "_undo", "random")}
+TREE, CALL = ROOT / "nn" / "_tree", ROOT / "nn" / "_call"
+FILES = {str(CALL / f"{name}.py") for name in ("calls", "collective", "keys", "publish", "run")}
+FILES |= {str(TREE / f"{name}.py") for name in ("assign", "draft")}
+FILES |= {str(ROOT / f"{name}.py") for name in ("_base/undo", "_random/stream", "random")}
+assert all(Path(file).is_file() for file in FILES)
 FILES |= {contextlib.__file__}
 
 
@@ -101,7 +105,7 @@ def whole(net):
 
 def assert_nothing_left_open():
     assert _draft.current() is None
-    assert _stream._current.get() == () and _stream._call.get() is None
+    assert stream._current.get() == () and stream._call.get() is None
     free = []
 
     def attempt():
@@ -224,7 +228,7 @@ def test_an_interrupt_at_every_line_after_one_that_came_too_late(name, monkeypat
 
 def test_an_interrupt_at_every_line_of_the_first_read_of_a_declared_state():
     busy()
-    files = FILES - {contextlib.__file__} | {str(ROOT / "nn" / "_state.py")}
+    files = FILES - {contextlib.__file__} | {str(TREE / "state.py")}
     state, outcomes = None, []
     while True:
         if state is None or state.initialized:
@@ -244,11 +248,11 @@ def test_an_interrupt_at_every_line_before_a_block_without_collections_leaves_th
     reached = []
 
     def use():
-        with _compat.collections_paused():
+        with garbage.collections_paused():
             reached.append(gc.isenabled())
 
     for number in range(1, 1000):
-        At({_compat.__file__}, number).run(use)
+        At({garbage.__file__}, number).run(use)
         if reached:  # the line after is of the `finally`, where no signal comes in between
             gc.enable()
             break
@@ -258,14 +262,14 @@ def test_an_interrupt_at_every_line_before_a_block_without_collections_leaves_th
 
 def test_an_interrupt_at_every_line_of_a_block_that_collects_only_new_garbage():
     def use():
-        with _compat.only_new_garbage():
+        with garbage.only_new_garbage():
             pass
 
     assert not gc.get_freeze_count()
     for number in range(1, 1000):
-        at = At({_compat.__file__}, number)
+        at = At({garbage.__file__}, number)
         interrupted = at.run(use)
-        assert not gc.get_freeze_count() and not _compat._NewGarbage.calls, at.where
+        assert not gc.get_freeze_count() and not garbage._NewGarbage.calls, at.where
         if not interrupted:
             break
     assert number > 10

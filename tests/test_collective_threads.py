@@ -21,7 +21,7 @@ from modules import (
     values,
     vmapped,
 )
-from seedbed import _execute
+from seedbed._run import execute
 from seedbed.filters import PathContains
 
 THREADS, ROUNDS = 8, 200
@@ -287,11 +287,11 @@ def test_a_second_call_of_the_same_structure_compiles_nothing(make, compiles):
     sb.nn.vmap_init_all_states(net, axis_size=3)
     jax.block_until_ready(values(net))
     first = compiles.count
-    programs = _execute.program.cache_info().misses
+    programs = execute.program.cache_info().misses
     sb.nn.vmap_init_all_states(net, axis_size=3)  # the same object
     sb.nn.vmap_init_all_states(make(), axis_size=3)  # another one of the same structure
     assert compiles.count == first
-    assert _execute.program.cache_info().misses == programs
+    assert execute.program.cache_info().misses == programs
     sb.nn.vmap_init_all_states(net, axis_size=4)
     assert compiles.count > first
     again = compiles.count

@@ -14,11 +14,11 @@ from jax import lax
 import plan_reference as ref
 from helpers import assert_same_bits
 from plan_reference import Draw
-from seedbed import _native
+from seedbed._run import native
 
-_cpu = _native.load()[0]
+_cpu = native.load()[0]
 if _cpu is None:
-    pytest.skip(_native.load()[1], allow_module_level=True)
+    pytest.skip(native.load()[1], allow_module_level=True)
 pytestmark = pytest.mark.usefixtures("native")
 
 BELOW = np.nextafter(np.float32(-1), np.float32(0))
@@ -38,7 +38,7 @@ def fill(draws, dtypes, size, *, attributes=None, shapes=None, extra=()):
     shapes = shapes or [(size, d.batch, d.row_items) for d in draws]
     results = [jax.ShapeDtypeStruct(s, t) for s, t in zip(shapes, dtypes, strict=True)]
     good = {"mode": np.int64(0), "size": np.int64(size), "plan": ref.encode(draws)}
-    call = jax.ffi.ffi_call(_native.TARGET, [*results, *extra], vmap_method="broadcast_all")
+    call = jax.ffi.ffi_call(native.TARGET, [*results, *extra], vmap_method="broadcast_all")
     return functools.partial(call, **(good if attributes is None else good | attributes))
 
 

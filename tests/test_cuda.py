@@ -16,8 +16,11 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, oracle, run_python
-from seedbed import _backends, _check, _compat, _native, _selfcheck
 from seedbed.__main__ import main
+from seedbed._ensemble import check as _check
+from seedbed._jax import compat
+from seedbed._run import native as _native
+from seedbed._trust import backends, selfcheck
 from seedbed.cli import doctor
 
 CUDA_BUILT = True
@@ -55,10 +58,10 @@ def gpu(native, monkeypatch, tmp_path):
     """The CPU in the guise of a GPU."""
     stand_in, cpu = StandIn(), jax.local_devices(backend="cpu")[0]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(_compat, "platform", lambda: "cuda")
-    monkeypatch.setattr(_compat, "first_device", lambda platform: cpu)
+    monkeypatch.setattr(compat, "platform", lambda: "cuda")
+    monkeypatch.setattr(compat, "first_device", lambda platform: cpu)
     monkeypatch.setattr(_native, "load_cuda", lambda: (stand_in, ""))
-    monkeypatch.setattr(_selfcheck, "_reports", {})
+    monkeypatch.setattr(selfcheck, "_reports", {})
     return stand_in
 
 
@@ -79,17 +82,17 @@ def test_plans_are_native(gpu, key):
 
 
 def test_kernels_must_agree_on_both_platforms(gpu, monkeypatch):
-    assert _backends.kernels() == _selfcheck.CUDA_KERNELS
-    known = _selfcheck._expected_of_cuda
+    assert backends.kernels() == selfcheck.CUDA_KERNELS
+    known = selfcheck._expected_of_cuda
 
     def tampered(module):
         found, source = known(module)
         return found | {"normal32": "0"}, source
 
-    monkeypatch.setattr(_selfcheck, "_expected_of_cuda", tampered)
-    monkeypatch.setattr(_selfcheck, "_reports", {})
+    monkeypatch.setattr(selfcheck, "_expected_of_cuda", tampered)
+    monkeypatch.setattr(selfcheck, "_reports", {})
     with pytest.warns(sb.SelfCheckWarning, match="normal32"):
-        assert _backends.kernels() == _selfcheck.CUDA_KERNELS - {"normal32"}
+        assert backends.kernels() == selfcheck.CUDA_KERNELS - {"normal32"}
 
 
 def test_float64_normals_stay_with_xla(gpu):
@@ -103,20 +106,20 @@ def test_float64_normals_stay_with_xla(gpu):
 
 
 def test_the_verdict_is_kept_for_the_next_process(gpu, monkeypatch):
-    first = _selfcheck.report("cuda")
+    first = selfcheck.report("cuda")
     assert first.source.startswith("measured now (no golden values for GPUs), kept in")
-    monkeypatch.setattr(_selfcheck, "_reports", {})
-    monkeypatch.setattr(_selfcheck, "measure", None)  # a call would fail
-    second = _selfcheck.report("cuda")
+    monkeypatch.setattr(selfcheck, "_reports", {})
+    monkeypatch.setattr(selfcheck, "measure", None)  # a call would fail
+    second = selfcheck.report("cuda")
     assert second.source.startswith("measured earlier on this machine (no golden values for GPUs)")
-    assert second.trusted == first.trusted == _selfcheck.CUDA_KERNELS
+    assert second.trusted == first.trusted == selfcheck.CUDA_KERNELS
 
 
 def test_kernels_that_do_not_run_are_not_used(gpu, monkeypatch, key):
     def broken(draws):
         raise jax.errors.JaxRuntimeError("INTERNAL: the launch of the kernel failed")
 
-    monkeypatch.setattr(_selfcheck, "cuda_values", broken)
+    monkeypatch.setattr(selfcheck, "cuda_values", broken)
     make = sb.ensemble(init, 3)
     with pytest.warns(sb.SelfCheckWarning, match="the kernels do not run .*the launch"):
         made = make(key)
@@ -135,7 +138,7 @@ def test_a_plan_that_the_device_cannot_make(gpu, monkeypatch, key):
 
 
 def test_without_the_cuda_part(native, monkeypatch, key):
-    monkeypatch.setattr(_compat, "platform", lambda: "cuda")
+    monkeypatch.setattr(compat, "platform", lambda: "cuda")
     problem = "the CUDA part of the extension is not built (test)"
     monkeypatch.setattr(_native, "load_cuda", lambda: (None, problem))
     make = sb.ensemble(init, 3)
@@ -148,23 +151,23 @@ def test_without_the_cuda_part(native, monkeypatch, key):
 
 
 def test_other_platforms_are_the_references(native, monkeypatch, key):
-    monkeypatch.setattr(_compat, "platform", lambda: "tpu")
+    monkeypatch.setattr(compat, "platform", lambda: "tpu")
     reason = sb.ensemble(init, 3).plan(key).reference
     assert reason == "jax computes on 'tpu', the native kernels are for 'cpu' and 'cuda'"
 
 
 def test_the_cipher_alone_is_jaxs(gpu, key):
-    reason = _backends.why_jaxs_cipher()
+    reason = backends.why_jaxs_cipher()
     assert reason == "jax computes on 'cuda', native calls of the cipher are for 'cpu'"
     assert_same_bits(sb.random.normal(key, (5, 2)), jax.random.normal(key, (5, 2)))
     assert sb.random.normal.programs.made_by(key, (5, 2)) == "jax"
 
 
 def test_the_devices_memory_counts(gpu, monkeypatch, key):
-    monkeypatch.setattr(_compat, "free_memory", lambda device: 10_000_000)
+    monkeypatch.setattr(compat, "free_memory", lambda device: 10_000_000)
     with pytest.raises(MemoryError, match="and 10,000,000 bytes are free"):
         sb.ensemble(lambda key: jax.random.normal(key, (1 << 20,)), 1000)(key)
-    monkeypatch.setattr(_compat, "free_memory", lambda device: None)
+    monkeypatch.setattr(compat, "free_memory", lambda device: None)
     assert _check._free_memory() is None
 
 
@@ -172,8 +175,8 @@ def test_free_memory():
     def device(stats):
         return types.SimpleNamespace(memory_stats=lambda: stats)
 
-    assert _compat.free_memory(device({"bytes_limit": 100, "bytes_in_use": 30})) == 70
-    assert _compat.free_memory(device(None)) is None
+    assert compat.free_memory(device({"bytes_limit": 100, "bytes_in_use": 30})) == 70
+    assert compat.free_memory(device(None)) is None
 
 
 def test_arguments_on_another_platform(native, monkeypatch, key):
@@ -181,14 +184,14 @@ def test_arguments_on_another_platform(native, monkeypatch, key):
     make = sb.ensemble(init, 3)
     bound = jax.device_put(key, jax.local_devices(backend="cpu")[0])
     free = make(key)
-    monkeypatch.setattr(_compat, "_alone", lambda: False)
-    assert _compat.elsewhere((key, bound)) is None
+    monkeypatch.setattr(compat, "_alone", lambda: False)
+    assert compat.elsewhere((key, bound)) is None
     make(bound)
     assert make.plan(bound).reference is None
-    monkeypatch.setattr(_compat, "platform", lambda: "cuda")
-    monkeypatch.setattr(_backends, "why_reference", lambda impl, effects: None)
-    assert _compat.elsewhere((1.0, np.ones(2), key)) is None  # these go where jax computes
-    assert _compat.elsewhere((key, bound)) == "cpu"
+    monkeypatch.setattr(compat, "platform", lambda: "cuda")
+    monkeypatch.setattr(backends, "why_reference", lambda impl, effects: None)
+    assert compat.elsewhere((1.0, np.ones(2), key)) is None  # these go where jax computes
+    assert compat.elsewhere((key, bound)) == "cpu"
     assert_same_bits(make(bound), free)
     reason = "arguments are on 'cpu', and kernels were chosen for 'cuda'"
     assert make.plan(bound).reference == reason
@@ -196,27 +199,27 @@ def test_arguments_on_another_platform(native, monkeypatch, key):
 
 def test_first_device():
     cpus = jax.local_devices(backend="cpu")
-    assert _compat.first_device("cpu") == cpus[0]
+    assert compat.first_device("cpu") == cpus[0]
     with jax.default_device(cpus[-1]):
-        assert _compat.first_device("cpu") == cpus[-1]
-    assert _compat.has_platform("cpu") and not _compat.has_platform("tpu")
+        assert compat.first_device("cpu") == cpus[-1]
+    assert compat.has_platform("cpu") and not compat.has_platform("tpu")
 
 
 def test_without_the_cpu(gpu, monkeypatch, capsys):
-    monkeypatch.setattr(_compat, "has_platform", lambda platform: platform != "cpu")
-    assert _backends.kernels() == _selfcheck.CUDA_KERNELS
-    assert set(_selfcheck._reports) == {"cuda"}
+    monkeypatch.setattr(compat, "has_platform", lambda platform: platform != "cpu")
+    assert backends.kernels() == selfcheck.CUDA_KERNELS
+    assert set(selfcheck._reports) == {"cuda"}
 
 
 def test_which_platform_it_is(monkeypatch):
-    assert _compat.platform() == "cpu"
+    assert compat.platform() == "cpu"
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        assert _compat.platform() == "cpu"
+        assert compat.platform() == "cpu"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(_compat, "has_platform", lambda platform: True)
-    assert _compat.platform() == "cuda"
-    monkeypatch.setattr(_compat, "has_platform", lambda platform: False)
-    assert _compat.platform() == "gpu"
+    monkeypatch.setattr(compat, "has_platform", lambda platform: True)
+    assert compat.platform() == "cuda"
+    monkeypatch.setattr(compat, "has_platform", lambda platform: False)
+    assert compat.platform() == "gpu"
 
 
 def test_info_and_doctor(gpu, monkeypatch, capsys):

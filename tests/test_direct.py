@@ -7,7 +7,7 @@ import pytest
 
 import seedbed as sb
 from helpers import Tagged, assert_same_bits, oracle
-from seedbed import _ensemble
+from seedbed._ensemble import ensemble
 
 normal = jax.random.normal
 SIZE = 3
@@ -21,13 +21,13 @@ def init(key, x=1.0):
 def slow(monkeypatch):
     """Counts the calls that are not direct."""
     calls = []
-    run = _ensemble.Ensemble._run
+    run = ensemble.Ensemble._run
 
     def counting(*args, **kwargs):
         calls.append(1)
         return run(*args, **kwargs)
 
-    monkeypatch.setattr(_ensemble.Ensemble, "_run", counting)
+    monkeypatch.setattr(ensemble.Ensemble, "_run", counting)
     return calls
 
 
@@ -146,13 +146,13 @@ def test_a_wide_key_is_not_cut_after_a_right_call():
 def test_too_large_after_a_right_call(monkeypatch, key):
     make = sb.ensemble(lambda key: normal(key, (1 << 13, 1 << 10)), 2)  # 64 MiB
     make(key)
-    monkeypatch.setattr("seedbed._check._available_memory", lambda: 1 << 20)
+    monkeypatch.setattr("seedbed._ensemble.check._available_memory", lambda: 1 << 20)
     with pytest.raises(MemoryError, match="`size` is too large for this machine"):
         make(key)
     make = sb.ensemble(lambda key, x: x * normal(key, (1 << 13, 1 << 10)), 2)
     monkeypatch.undo()
     make(key, 1.0)
-    monkeypatch.setattr("seedbed._check._available_memory", lambda: 1 << 20)
+    monkeypatch.setattr("seedbed._ensemble.check._available_memory", lambda: 1 << 20)
     x = jax.ShapeDtypeStruct((), np.float32, weak_type=True)
     assert jax.eval_shape(lambda x: make(key, x), x).shape == (2, 1 << 13, 1 << 10)
 

@@ -179,7 +179,7 @@ def test_memory_that_is_there_is_not_asked_for(monkeypatch, key):
 
     old = sb.ensemble(large, 2)(key)  # 64 MiB
     want = np.asarray(old)
-    monkeypatch.setattr("seedbed._check._available_memory", lambda: 1 << 20)
+    monkeypatch.setattr("seedbed._ensemble.check._available_memory", lambda: 1 << 20)
     assert_same_bits(sb.ensemble(large, 2, donate=True)(key, old), want)
 
 

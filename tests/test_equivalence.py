@@ -360,7 +360,8 @@ def test_counters_beyond_32_bits(native, key, offset):
     from jax.extend.random import threefry_2x32
 
     from helpers import plan_of
-    from seedbed import _cpu, _native
+    from seedbed import _cpu
+    from seedbed._run import native as _native
 
     count = 33
     plan = plan_of(lambda key: jax.random.bits(key, (count,)))

@@ -9,7 +9,8 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, oracle, plan_of
-from seedbed import _execute, _native
+from seedbed._run import execute
+from seedbed._run import native as _native
 
 normal, uniform = jax.random.normal, jax.random.uniform
 
@@ -24,7 +25,7 @@ def words(key):
 
 
 def program(plan, size, mode, single=False):
-    return _execute.program(plan, size, (mode,), (), single)
+    return execute.program(plan, size, (mode,), (), single)
 
 
 def test_equal_plans_share_a_program():

@@ -17,7 +17,8 @@ from jax import lax
 
 import seedbed as sb
 from helpers import assert_same_bits, native_problem
-from seedbed import _lookup, _selfcheck
+from seedbed._jax import ask_xla
+from seedbed._trust import selfcheck
 
 if native_problem():
     pytest.skip(native_problem(), allow_module_level=True)
@@ -55,7 +56,7 @@ def test_edges_equal_xla(isa):
     # With a span of zero every word gives `low`, of either sign.
     made = np.zeros(x.size)
     for i, low in enumerate(x):
-        params = np.array([-0.0, low, 1.0, *NO_CLIP, 1.0, -0.0, _lookup.log1p_near()])
+        params = np.array([-0.0, low, 1.0, *NO_CLIP, 1.0, -0.0, ask_xla.log1p_near()])
         _cpu.transform(params, np.array([i], np.uint64), made[i : i + 1], isa)
     regular = ~np.isnan(x)
     assert_same_bits(made[regular], expected[regular])
@@ -95,7 +96,7 @@ def test_normals_equal_xla(name, isa):
     with jax.enable_x64(True):
         expected = np.asarray(jax.jit(chain)(words))
     made = np.zeros(words.size)
-    params = np.array([span, low, ROOT, *clip, 1.0, -0.0, _lookup.log1p_near()])
+    params = np.array([span, low, ROOT, *clip, 1.0, -0.0, ask_xla.log1p_near()])
     _cpu.transform(params, words, made, isa)
     assert_same_bits(made, expected, nan=True)
 
@@ -125,16 +126,16 @@ def test_all_innermost_dimensions_are_native_and_equal(native, size):
 
 
 def test_the_bound_of_log1p_is_found_out(monkeypatch):
-    known = _lookup.log1p_near()
-    monkeypatch.setattr(_lookup._golden, "log1p_near", lambda: None)
-    assert _lookup.log1p_near.__wrapped__() == known
+    known = ask_xla.log1p_near()
+    monkeypatch.setattr(ask_xla.known, "log1p_near", lambda: None)
+    assert ask_xla.log1p_near.__wrapped__() == known
 
 
 def test_another_bound_of_log1p_would_be_noticed(monkeypatch):
-    kernels = [draw for draw in _selfcheck.CASES if draw.needs == "normal64"]
+    kernels = [draw for draw in selfcheck.CASES if draw.needs == "normal64"]
     made = []
     for near in (-0.41421356237309503, math.nextafter(-0.2928932188134525, -1)):
-        monkeypatch.setattr(_lookup, "log1p_near", lambda near=near: near)
-        made.append(_selfcheck.native_values(_cpu, tuple(kernels)))
+        monkeypatch.setattr(ask_xla, "log1p_near", lambda near=near: near)
+        made.append(selfcheck.native_values(_cpu, tuple(kernels)))
     different = [np.mean(a != b) for a, b in zip(*made, strict=True)]
     assert all(share > 0.02 for share in different[:3])

@@ -14,8 +14,8 @@ from jax.extend.random import define_prng_impl, threefry_2x32, threefry_prng_imp
 
 import seedbed as sb
 from helpers import as_words, assert_same_bits, native_problem, oracle, run_python, split, take
-from seedbed import _generators
-from seedbed._accelerate import accelerate
+from seedbed._jax import generators
+from seedbed._random.accelerate import accelerate
 
 SIZE = 4
 PARTS = ("seed", "split", "random_bits", "fold_in")
@@ -156,12 +156,12 @@ def ours(key):
 
 
 def test_jaxs_own_and_ours_are_known():
-    assert _generators.is_threefry(jax.random.key(0).dtype._impl)
-    assert _generators.is_threefry(ours(jax.random.key(0)).dtype._impl)
+    assert generators.is_threefry(jax.random.key(0).dtype._impl)
+    assert generators.is_threefry(ours(jax.random.key(0)).dtype._impl)
     for name, impl in FOREIGN.items():
-        assert not _generators.is_threefry(impl._impl), name
+        assert not generators.is_threefry(impl._impl), name
     # Of a jax that keeps something else behind a key.
-    assert not _generators.is_threefry(object())
+    assert not generators.is_threefry(object())
 
 
 def test_keys_of_both_kinds_in_one_pytree(foreign):

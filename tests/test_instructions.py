@@ -1,22 +1,18 @@
 """tools/instructions.py: what it makes of counts. The counting itself is a step of CI's own."""
 
-import importlib.util
 import json
 import re
 
 import pytest
 
-from helpers import ROOT
+from helpers import ROOT, load_tool
 
 HERE = "gcc 12 x86_64"
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("instructions", ROOT / "tools/instructions.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("instructions")
 
 
 def _counts(normal=25.0):

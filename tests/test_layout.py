@@ -7,97 +7,13 @@ from pathlib import Path
 import pytest
 
 import conftest
-from helpers import ROOT, run_python
+from helpers import ROOT, load_tool, run_python
 
 PACKAGE = ROOT / "python" / "seedbed"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FRAMEWORKS = ("flax", "equinox", "haiku", "brainstate", "torch", "optax")
 
-# What each stage may import: only stages whose data it consumes, never one that follows it.
-STAGES = {
-    "_compat": set(),
-    "_generators": {"_compat"},
-    "_record": set(),
-    "_draw": {"_record"},
-    "_golden": set(),
-    "_lookup": {"_compat", "_golden", "_lowering"},
-    "_fold": {"_compat", "_lookup"},
-    "_same": {"_compat", "_record"},
-    "_steps": {"_draw", "_fold", "_record", "_same"},
-    "_flatten": {"_compat", "_fold", "_same"},
-    "_finite": set(),
-    "_trace": {"_compat", "_finite", "_flatten"},
-    "_meaning": {"_compat", "_draw", "_fold", "_lookup", "_record", "_trace"},
-    "_match_keys": {"_draw", "_fold", "_generators", "_meaning", "_trace"},
-    "_match_draws": {"_compat", "_draw", "_fold", "_lookup", "_meaning", "_trace"},
-    "_match_table": {"_compat", "_draw", "_fold", "_meaning", "_rounding", "_trace"},
-    "_match": {
-        *("_compat", "_draw", "_fold", "_meaning", "_trace"),
-        *("_match_draws", "_match_keys", "_match_table"),
-    },
-    "_plan": {"_draw", "_pickling", "_record", "_steps"},
-    "_rounding": {"_compat", "_fold", "_lookup", "_meaning", "_trace"},
-    "_build": {
-        *("_compat", "_draw", "_fold", "_meaning"),
-        *("_plan", "_record", "_rounding", "_steps", "_trace"),
-    },
-    "_native": {"_compat", "_draw", "_lookup"},
-    "_lowering": {"_compat"},
-    "_cipher": {
-        *("_backends", "_compat", "_draw", "_generators", "_lookup"),
-        *("_lowering", "_native", "_places"),
-    },
-    "_accelerate": {"_backends", "_cipher", "_compat", "_lowering"},
-    "prng": {"_cipher", "_compat", "_generators", "_lowering"},
-    "_sampler_call": {"_backends", "_compat", "_places"},
-    "_samplers": {
-        *("_backends", "_cipher", "_compat", "_draw", "_lowering", "_match", "_places"),
-        *("_build", "_generators", "_sampler_call", "_steps", "_trace", "prng"),
-    },
-    "_reference": {"_compat", "_places", "_same"},
-    "_fill": {"_compat", "_draw", "_lowering", "_native", "_portable"},
-    "_portable": {"_cases", "_compat", "_draw", "_native"},
-    "_execute": {
-        *("_compat", "_fill", "_native", "_places", "_plan"),
-        *("_reference", "_same", "_steps"),
-    },
-    "_places": {"_compat"},
-    "_check": {"_compat", "_finite", "_generators", "_places", "_plan"},
-    "_prepare": {
-        *("_backends", "_build", "_compat", "_generators", "_match", "_plan"),
-        *("_same", "_trace"),
-    },
-    "_donate": {"_compat", "_plan"},
-    "_undo": set(),
-    "_pickling": set(),
-    "_stream": {"_compat", "_generators", "_undo"},
-    "filters": set(),
-    "random": {"_compat", "_generators", "_samplers", "_stream", "_undo"},
-}
-
-# The modules of `seedbed.nn`: each imports only from those before it, and from these stages.
-NN = (
-    *("_tap", "_draft", "_describe", "_pickle", "_state_checks", "_state", "_traverse", "_keys"),
-    *("_methods", "_module", "_foreign", "_finish", "_members", "_inputs", "_commit", "_calls"),
-    *("_assign", "_collective", "_tree_args", "_loop", "_run", "_split", "_take", "_layers"),
-)
-NN_STAGES = {
-    *(
-        "_check",
-        "_compat",
-        "_donate",
-        "_ensemble",
-        "_generators",
-        "_pickling",
-        "_places",
-        "_same",
-        "_stream",
-        "_trace",
-        "_undo",
-        "filters",
-        "random",
-    ),
-}
+ROOMS = load_tool("rooms")
 
 
 def imports(source: str) -> set[str]:
@@ -115,56 +31,91 @@ def imports(source: str) -> set[str]:
     return found
 
 
-def siblings(source: str) -> set[str]:
-    return {name[1:] for name in imports(source) if name.startswith("._")} - {"__version__"}
-
-
 def private_jax(source: str) -> set[str]:
-    return {name for name in imports(source) if name.startswith(("jax._", "jaxlib._"))}
+    """Private modules of jax that a file imports, and private attributes of what it imports."""
+    tree = ast.parse(source)
+    found = {name for name in imports(source) if name.startswith(("jax._", "jaxlib._"))}
+    jaxs = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            jaxs |= {alias.asname or "jax" for alias in node.names if alias.name[:3] == "jax"}
+        elif (
+            isinstance(node, ast.ImportFrom) and not node.level and (node.module or "")[:3] == "jax"
+        ):
+            jaxs |= {alias.asname or alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names if alias.name.startswith("_")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            root: ast.AST = node.value
+            while isinstance(root, (ast.Attribute, ast.Call)):
+                root = root.value if isinstance(root, ast.Attribute) else root.func
+            if isinstance(root, ast.Name) and root.id in jaxs and node.attr[:2] != "__":
+                found.add(ast.unparse(node))
+    return found
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_stages_import_one_way(stage):
-    found = siblings((PACKAGE / f"{stage}.py").read_text(encoding="utf-8"))
-    assert found <= STAGES[stage], f"{stage} must not import {found - STAGES[stage]}"
+def test_rooms_import_only_from_rooms_below_them_and_only_what_these_hand_out():
+    found = ROOMS.arrows()
+    assert len({(arrow.source, arrow.target) for arrow in found}) > 50
+    assert not ROOMS.faults(found)
+    up = {(arrow.source, arrow.target) for arrow in found} & set(ROOMS.UP)
+    assert up == set(ROOMS.UP) and len(up) <= 3 and all(ROOMS.UP.values())
 
 
-def test_nn_imports_one_way():
-    assert set(NN) == {path.stem for path in (PACKAGE / "nn").glob("_*.py")} - {"__init__"}
-    for position, name in enumerate(NN):
-        source = (PACKAGE / "nn" / f"{name}.py").read_text(encoding="utf-8")
-        relative = {found for found in imports(source) if found.startswith(".")}
-        within = {found[1:] for found in relative if not found.startswith("..")}
-        assert within <= set(NN[:position]), name
-        assert {found[2:] for found in relative if found.startswith("..")} <= NN_STAGES, name
+def test_every_folder_is_a_room_that_says_what_it_knows():
+    folders = {path.parent.relative_to(PACKAGE) for path in MODULES}
+    rooms = {Path(*room.split(".")) for room in ROOMS.ROOMS if room and not _is_file(room)}
+    assert folders == {Path(), *rooms}
+    for folder in folders:
+        source = (PACKAGE / folder / "__init__.py").read_text(encoding="utf-8")
+        said = ast.get_docstring(ast.parse(source))
+        assert said, folder
+        if folder.name.startswith("_"):
+            assert "Nothing here knows" in " ".join(said.split()), folder
 
 
-def test_adapters_import_the_object_that_joins_the_stages():
-    # Never a stage of planning or a backend: an adapter is a caller of `ensemble`.
-    allowed = {"_check", "_compat", "_ensemble", "_generators", "_pickling", "_plan", "_trace"}
-    allowed |= {"_stream", "_undo", "filters", "nn", "nn._members"}
-    for path in (PACKAGE / "adapters").glob("*.py"):
-        found = {
-            name[2:] for name in imports(path.read_text(encoding="utf-8")) if name.startswith("..")
-        }
-        assert found <= allowed, f"{path.name} must not import {found - allowed}"
+def _is_file(room):
+    return PACKAGE.joinpath(*room.split(".")).with_suffix(".py").is_file()
+
+
+@pytest.mark.parametrize(
+    "file, line, fault",
+    [
+        ("_trace/fold.py", "from .._plan import Draw", "up: _trace/fold.py takes Draw of _plan"),
+        ("_plan/draw.py", "from .. import _match", "up: _plan/draw.py takes all of _match"),
+        ("_jax/compat.py", "from ..random import seed", "up: _jax/compat.py takes seed of random"),
+        (
+            "adapters/equinox.py",
+            "from .._match.keys import RULES",
+            "not handed out: adapters/equinox.py takes keys of _match",
+        ),
+        (
+            "_match/choose.py",
+            "def f():\n    from .._plan import _named",
+            "not handed out: _match/choose.py takes _named of _plan",
+        ),
+    ],
+)
+def test_the_check_of_arrows_can_fail(file, line, fault, tmp_path):
+    for path in MODULES:
+        copy = tmp_path / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8")
+        copy.write_text(f"{text}\n{line}\n" if str(path.relative_to(PACKAGE)) == file else text)
+    assert ROOMS.faults(ROOMS.arrows(tmp_path), tmp_path) == [fault]
 
 
 def test_planning_imports_no_backend():
-    reached, pending = set(), ["_build", "_plan", "_match", "_trace"]
-    while pending:
-        module = pending.pop()
-        reached.add(module)
-        found = siblings((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
-        pending += found - reached
-    assert not reached & {"_native", "_reference", "_backends", "_execute", "_ensemble", "_cpu"}
+    planning = {"_base", "_jax", "_trace", "_plan", "_match"}
+    for arrow in ROOMS.arrows():
+        assert arrow.source not in planning or arrow.target in planning, arrow
 
 
-def test_only_one_file_imports_from_jax_in_private():
+def test_only_one_room_touches_jax_in_private():
     offenders = {
-        path.name: found
+        str(path.relative_to(PACKAGE)): found
         for path in MODULES
-        if (found := private_jax(path.read_text(encoding="utf-8"))) and path.name != "_compat.py"
+        if "_jax" not in path.parts and (found := private_jax(path.read_text(encoding="utf-8")))
     }
     assert not offenders
 
@@ -178,10 +129,10 @@ def test_only_adapters_import_a_framework():
 
 def test_the_checks_of_imports_can_fail():
     source = (
-        "from jax._src import core\nfrom . import _native\nfrom ._execute import x\nimport flax.nnx"
+        "from jax._src import core\nimport jax\nfrom jax.interpreters import mlir as m\n"
+        "import flax.nnx\nm._lowerings['x'] = jax.random.key(0)._trace\nself._own = 1"
     )
-    assert private_jax(source) == {"jax._src"}
-    assert siblings(source) == {"_native", "_execute"}
+    assert private_jax(source) == {"jax._src", "m._lowerings", "jax.random.key(0)._trace"}
     assert "flax.nnx" in imports(source)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from helpers import key_paths, plan_of, sources
 from models import MODELS, RANDOM_LEAVES
-from seedbed import _lookup
+from seedbed._jax import ask_xla
 
 uniform, normal, bits = jax.random.uniform, jax.random.normal, jax.random.bits
 I = jax.nn.initializers  # noqa: E741 - the name the field uses
@@ -337,7 +337,7 @@ def test_a_zero_mean_and_a_unit_scale_are_no_arithmetic():
 
 @pytest.mark.parametrize("width", [2, 3, 5, 6])
 def test_normals_that_xla_rounds_by_its_loop_are_left_to_it(width, monkeypatch):
-    monkeypatch.setattr(_lookup, "flat_rows", lambda: False)
+    monkeypatch.setattr(ask_xla, "flat_rows", lambda: False)
 
     def init(key):
         return normal(key, (7, width)) * 0.1, uniform(jax.random.split(key)[0], (7, width))

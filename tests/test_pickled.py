@@ -22,7 +22,7 @@ from flax import linen
 import seedbed as sb
 from helpers import ROOT, as_words, assert_same_bits, run_python
 from pickled import CASES, KEY, Cell, Net, Trainer, X, affine, arrays, jitted, small
-from seedbed import _pickling
+from seedbed._base import pickling
 
 
 def roundtrip(value):
@@ -308,22 +308,22 @@ def test_a_decorated_method_is_one():
 
 def test_makers_of_functions():
     value = linen.initializers.variance_scaling(2.0, "fan_in", "normal")
-    module, name, arguments = _pickling.maker_of(value)
+    module, name, arguments = pickling.maker_of(value)
     assert (module, name) == ("jax.nn.initializers", "variance_scaling")
     assert arguments["scale"] == 2.0 and arguments["mode"] == "fan_in"
-    assert _pickling.maker_of(small) is None and _pickling.maker_of(len) is None
-    assert _pickling.maker_of(lambda: value) is None
-    assert _pickling.name_of(jax.nn.relu) == ("jax.nn", "relu")
-    assert _pickling.name_of(jitted) == ("pickled", "jitted")
-    assert _pickling.name_of(jax.jit(small)) is None
-    assert _pickling.name_of(functools.partial(small)) is None
+    assert pickling.maker_of(small) is None and pickling.maker_of(len) is None
+    assert pickling.maker_of(lambda: value) is None
+    assert pickling.name_of(jax.nn.relu) == ("jax.nn", "relu")
+    assert pickling.name_of(jitted) == ("pickled", "jitted")
+    assert pickling.name_of(jax.jit(small)) is None
+    assert pickling.name_of(functools.partial(small)) is None
 
 
 def test_a_maker_that_makes_something_else_is_not_taken():
     value = jax.nn.initializers.constant(2.0)
     value.__defaults__ = (jnp.float16, None)
-    module, name, arguments = _pickling.maker_of(value)
+    module, name, arguments = pickling.maker_of(value)
     assert arguments["dtype"] is jnp.float16  # the default went with it
     value.__closure__[0].cell_contents = [3.0]
-    assert _pickling.alike(_pickling.made(module, name, {**arguments, "value": [3.0]}), value)
-    assert not _pickling.alike(_pickling.made(module, name, arguments), value)
+    assert pickling.alike(pickling.made(module, name, {**arguments, "value": [3.0]}), value)
+    assert not pickling.alike(pickling.made(module, name, arguments), value)

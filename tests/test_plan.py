@@ -10,8 +10,11 @@ import pytest
 
 from helpers import plan_of, sources
 from models import MODELS
-from seedbed import _build, _match, _native, _plan, _trace
-from seedbed._draw import MEMBER, Draw, KeyPath, Kind, Level, key_path, node
+from seedbed import _trace
+from seedbed._match import choose, interpret
+from seedbed._plan import plan as _plan
+from seedbed._plan.draw import MEMBER, Draw, KeyPath, Kind, Level, key_path, node
+from seedbed._run import native
 
 normal, uniform = jax.random.normal, jax.random.uniform
 
@@ -125,7 +128,7 @@ def test_what_is_not_recognised_is_named():
 
 def test_reference_plans_say_why():
     graph = _trace.trace(init, jax.eval_shape(jax.random.key, 0), ())
-    plan = _build.reference_plan(graph, "a test")
+    plan = choose.reference_plan(graph, "a test")
     assert plan.summary() == "reference: a test" and not plan.draws and not plan.native
     assert set(sources(plan).values()) == {"reference: a test"}
     assert plan.explain().count("reference: a test") == 4
@@ -137,13 +140,13 @@ def test_kernels_decide_what_is_native():
         return {"w": normal(w, (2, 70)), "b": uniform(b, (60,)), "zero": jnp.zeros(3)}
 
     graph = _trace.trace(init, jax.eval_shape(jax.random.key, 0), ())
-    meanings = _match.match(graph)
+    meanings = interpret.match(graph)
     for kernels, kinds in [
         (_plan.ALL_KERNELS, {"NORMAL", "UNIFORM"}),
         (_plan.ALL_KERNELS - {"normal32"}, {"UNIFORM"}),
         (frozenset(["bits"]), {"BITS"}),
     ]:
-        plan = _build.build(graph, meanings, kernels)
+        plan = choose.build(graph, meanings, kernels)
         assert {draw.kind.name for draw in plan.draws} == kinds
 
 
@@ -223,8 +226,8 @@ def test_encoding():
         *(5, 8, "uint8", (2, 3, 5), (0,)),
         table=bytes(range(12)),
     )
-    words = _native.encode((draw, draw)).tolist()
-    assert words[:4] == [0x5EEDBED0, _native.PLAN_VERSION, 2, 2]
+    words = native.encode((draw, draw)).tolist()
+    assert words[:4] == [0x5EEDBED0, native.PLAN_VERSION, 2, 2]
     # Nodes: parent and index; the member key is node 0.
     assert words[4:8] == [0, 4, 1, 7]
     length = (len(words) - 8) // 2

@@ -18,13 +18,15 @@ from jax.sharding import PartitionSpec as P
 
 import keyed
 from helpers import assert_same_bits, mismatches, native_problem
-from seedbed import _cipher, _native, prng
+from seedbed import prng
+from seedbed._random import cipher
+from seedbed._run import native as _native
 
 
 @pytest.fixture(autouse=True)
 def few_words(monkeypatch):
     """Few words are enough for native code."""
-    monkeypatch.setattr(_cipher, "MIN_WORDS", 0)
+    monkeypatch.setattr(cipher, "MIN_WORDS", 0)
 
 
 def new(seed=42):
@@ -153,7 +155,7 @@ def test_every_sampler_is_the_same_program_but_for_the_type_of_its_key(name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_is_lowered_to_the_same_operations(name, monkeypatch):
     # jax asks, where it lowers gamma variates, whether a key is of its own threefry.
-    monkeypatch.setattr(_cipher, "MIN_WORDS", 1 << 40)  # jax's cipher makes all words
+    monkeypatch.setattr(cipher, "MIN_WORDS", 1 << 40)  # jax's cipher makes all words
     args, kwargs = CALLS.get(name, ((), {}))
 
     def operations(key):
@@ -354,7 +356,7 @@ def test_the_backend_is_chosen_when_a_program_is_compiled(monkeypatch, native):
 
 
 def test_a_few_words_are_left_to_jax(monkeypatch, native):
-    monkeypatch.setattr(_cipher, "MIN_WORDS", 10)
+    monkeypatch.setattr(cipher, "MIN_WORDS", 10)
     for size, calls in ((9, 0), (10, 1)):
         assert custom_calls(lambda key, n=size: jax.random.bits(key, (n,)), new()) == calls
         assert custom_calls(lambda key, n=size: jax.random.split(key, n), new()) == calls

@@ -7,7 +7,9 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, oracle
-from seedbed import _ensemble, _execute, _same, _trace
+from seedbed import _trace
+from seedbed._ensemble import ensemble
+from seedbed._run import execute
 
 normal, uniform = jax.random.normal, jax.random.uniform
 KEY = jax.eval_shape(lambda: jax.random.key(0))
@@ -23,7 +25,7 @@ def sorting():
 
 def programs():
     """How many programs were made so far, on either backend."""
-    caches = _execute.program, _execute.reference_program
+    caches = execute.program, execute.reference_program
     return sum(cache.cache_info().misses for cache in caches)
 
 
@@ -79,13 +81,13 @@ def test_trimmed():
         return a + large[:3], c
 
     closed = jaxpr(init, jax.random.key(0), 1.0, 2.0, 3.0)
-    trimmed, captures, read = _same.trim(closed)
+    trimmed, captures, read = _trace.trim(closed)
     assert read == (0, 2) and [array.shape for array in captures] == [(2000,)]
     assert not any("sort" in str(eqn.primitive) for eqn in trimmed.eqns)
     got = trimmed.evaluate(jax.random.key(0), *captures, 1.0, 3.0)
     assert_same_bits(got[0], 1.0 + large[:3])
     assert got[1] == 3.0
-    again, _, _ = _same.trim(jaxpr(init, jax.random.key(0), 1.0, 2.0, 3.0))
+    again, _, _ = _trace.trim(jaxpr(init, jax.random.key(0), 1.0, 2.0, 3.0))
     assert trimmed == again and hash(trimmed) == hash(again) and trimmed != closed
 
 
@@ -109,7 +111,7 @@ def test_a_recorded_function_runs_without_another_trace(key):
     want = oracle(init, 4, key, scales, shift, in_axes=(0, None))
     traces.clear()
     made = recorded(init, scales[0], shift)
-    make = _ensemble.recorded_ensemble(made, 4, (0, None))
+    make = ensemble.recorded_ensemble(made, 4, (0, None))
     leaves = scales, shift["a"]
     assert_same_bits(make(key, *leaves), want)
     assert_same_bits(make(jax.random.split(key, 4), *leaves), want)
@@ -126,20 +128,20 @@ def test_a_recorded_function_runs_without_another_trace(key):
 
 
 def test_a_recorded_function_without_arguments(key):
-    make = _ensemble.recorded_ensemble(recorded(sorting()), 3, ())
+    make = ensemble.recorded_ensemble(recorded(sorting()), 3, ())
     assert_same_bits(make(key), oracle(sorting(), 3, key))
 
 
 def test_two_recordings_share_a_program(key):
-    _ensemble.recorded_ensemble(recorded(sorting()), 3, ())(key)
+    ensemble.recorded_ensemble(recorded(sorting()), 3, ())(key)
     before = programs()
-    _ensemble.recorded_ensemble(recorded(sorting()), 3, ())(key)
+    ensemble.recorded_ensemble(recorded(sorting()), 3, ())(key)
     assert programs() == before
 
 
 def test_a_recorded_function_refuses_other_types(key):
     made = recorded(lambda key, x: x + normal(key), np.float32(1.0))
-    make = _ensemble.recorded_ensemble(made, 3, (None,))
+    make = ensemble.recorded_ensemble(made, 3, (None,))
     with pytest.raises(TypeError, match="was traced for arguments of types"):
         make(key, np.ones(2, np.float32))
     with pytest.raises(TypeError, match="was traced for arguments of types"):

@@ -9,7 +9,7 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, oracle, plan_of, some
-from seedbed import _rounding
+from seedbed._match import rounding
 
 R, I = jax.random, jax.nn.initializers  # noqa: E741 - the names the field uses
 C64, C128 = jnp.complex64, jnp.complex128
@@ -195,10 +195,10 @@ def test_only_the_part_that_is_rounded_by_its_loop_goes_to_xla():
 
 def test_equations_inside_of_calls_count():
     called = jax.make_jaxpr(lambda x: jax.nn.softplus(x))(jnp.ones(4)).eqns
-    assert _rounding.by_loop(called)
-    assert not _rounding.by_loop(jax.make_jaxpr(jax.nn.relu)(jnp.ones(4)).eqns)
-    assert not _rounding.by_loop(jax.make_jaxpr(lambda x: x * 2 + 1)(jnp.arange(4)).eqns)
-    assert _rounding.by_loop(jax.make_jaxpr(lambda x: x * 2 + 1)(jnp.ones(4)).eqns)
+    assert rounding.by_loop(called)
+    assert not rounding.by_loop(jax.make_jaxpr(jax.nn.relu)(jnp.ones(4)).eqns)
+    assert not rounding.by_loop(jax.make_jaxpr(lambda x: x * 2 + 1)(jnp.arange(4)).eqns)
+    assert rounding.by_loop(jax.make_jaxpr(lambda x: x * 2 + 1)(jnp.ones(4)).eqns)
 
 
 # What is made of other draws than float32's: by 8, 16, 32 and 64 random bits.

@@ -12,7 +12,7 @@ import pytest
 import seedbed as sb
 from helpers import assert_same_bits, native_problem
 from members import Counter, assert_unchanged, close, make, normal, snapshot
-from seedbed import _execute
+from seedbed._run import execute
 from seedbed.nn import Module, ParamState, State
 
 N = 4
@@ -40,7 +40,7 @@ def run(net, x=1.0, **options):
 
 def programs():
     """How many programs were built so far by the backend in use."""
-    cache = _execute.reference_program if native_problem() else _execute.program
+    cache = execute.reference_program if native_problem() else execute.program
     return cache.cache_info().misses
 
 

@@ -12,7 +12,8 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, oracle
-from seedbed import _execute, _same
+from seedbed._run import execute
+from seedbed._trace import fingerprint
 
 normal, uniform = jax.random.normal, jax.random.uniform
 
@@ -22,12 +23,12 @@ def jaxpr(f, *args):
 
 
 def token(f, *args):
-    return _same.token(jaxpr(f, *args))
+    return fingerprint.token(jaxpr(f, *args))
 
 
 def programs():
     """How many programs were made so far, on either backend."""
-    caches = _execute.program, _execute.reference_program
+    caches = execute.program, execute.reference_program
     return sum(cache.cache_info().misses for cache in caches)
 
 
@@ -106,8 +107,8 @@ MADE += [bfloat]
 def test_two_traces_of_one_function_are_the_same(make):
     first, again = jaxpr(make()), jaxpr(make())
     assert first is not again
-    assert _same.token(first) == _same.token(again)
-    assert hash(_same.token(first)) == hash(_same.token(again))
+    assert fingerprint.token(first) == fingerprint.token(again)
+    assert hash(fingerprint.token(first)) == hash(fingerprint.token(again))
 
 
 def test_different_functions_are_not_the_same():
@@ -227,7 +228,7 @@ def test_a_changed_array_is_another_program(key):
 
 
 def frozen(value):
-    return _same._Walk().freeze(value)
+    return fingerprint._Walk().freeze(value)
 
 
 class Colour(enum.IntEnum):
@@ -348,7 +349,7 @@ def nested(depth):
 
 
 def test_deep_nesting():
-    one, two, other = (_same.token(nested(depth)) for depth in (700, 700, 699))
+    one, two, other = (fingerprint.token(nested(depth)) for depth in (700, 700, 699))
     assert one == two and hash(one) == hash(two) and one != other
 
 

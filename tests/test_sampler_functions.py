@@ -14,12 +14,13 @@ import pytest
 
 from helpers import ROOT, assert_same_bits, native_problem
 from sampler_calls import FUSED, JAXS, KEY, SAMPLERS, THREE, WORDS, made_by, run
-from seedbed import _cipher, random
+from seedbed import random
+from seedbed._random import cipher
 
 
 @pytest.fixture(autouse=True)
 def _words_are_native_however_few(monkeypatch):
-    monkeypatch.setattr(_cipher, "MIN_WORDS", 0)
+    monkeypatch.setattr(cipher, "MIN_WORDS", 0)
 
 
 # --- the same functions -----------------------------------------------------------------

@@ -17,14 +17,16 @@ import keyed
 import seedbed as sb
 from helpers import assert_same_bits
 from sampler_calls import FUSED, KEY, SQUARE, THREE, WIDE, WORDS, made_by, run
-from seedbed import _cipher, _native, _samplers, random
+from seedbed import random
+from seedbed._random import cipher, samplers
+from seedbed._run import native as _native
 
 # --- the same numbers -------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
 def _words_are_native_however_few(monkeypatch):
-    monkeypatch.setattr(_cipher, "MIN_WORDS", 0)
+    monkeypatch.setattr(cipher, "MIN_WORDS", 0)
 
 
 def test_fused():
@@ -225,8 +227,8 @@ def test_many_numbers_share_a_program(native):
 
 
 def test_programs_are_dropped_in_time(native, monkeypatch):
-    monkeypatch.setattr(_samplers, "_KEPT", 3)
-    programs = _samplers.Programs(jax.random.split)
+    monkeypatch.setattr(samplers, "_KEPT", 3)
+    programs = samplers.Programs(jax.random.split)
 
     def shape(size):
         return programs.call((KEY, size), {}).shape
@@ -278,9 +280,9 @@ def test_what_jax_warns_about_it_warns_about_each_time():
 
 
 def test_numbers_beside_arrays_are_traced_once(native, monkeypatch):
-    traced, trace = [], _samplers._traced
-    monkeypatch.setattr(_samplers, "_traced", lambda *args: traced.append(args) or trace(*args))
-    programs = _samplers.Programs(jax.random.uniform)
+    traced, trace = [], samplers._traced
+    monkeypatch.setattr(samplers, "_traced", lambda *args: traced.append(args) or trace(*args))
+    programs = samplers.Programs(jax.random.uniform)
     low = np.zeros(5, np.float32)
     for number in range(6):
         args = (KEY, (5,), "float32", low, 1.5 + number)
@@ -289,9 +291,9 @@ def test_numbers_beside_arrays_are_traced_once(native, monkeypatch):
 
 
 def test_counts_are_dropped_in_time(native, monkeypatch):
-    monkeypatch.setattr(_samplers, "_KEPT", 3)
-    monkeypatch.setattr(_samplers, "_drawn", lambda closed: _samplers._JAX)
-    programs = _samplers.Programs(jax.random.uniform)
+    monkeypatch.setattr(samplers, "_KEPT", 3)
+    monkeypatch.setattr(samplers, "_drawn", lambda closed: samplers._JAX)
+    programs = samplers.Programs(jax.random.uniform)
     for size in range(1, 9):
         programs.made_by(KEY, (size,), "float32", 0.25, 1.5)
     assert len(programs._numbers) == len(programs._made) == 3
@@ -324,7 +326,7 @@ def test_without_jit_the_numbers_are_those_of_jax_without_jit():
 
 def test_threads_leave_the_filters_of_warnings_alone():
     before = list(warnings.filters), warnings.showwarning
-    programs = _samplers.Programs(jax.random.split)
+    programs = samplers.Programs(jax.random.split)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda size: programs.made_by(KEY, size), range(1, 25)))
     assert (list(warnings.filters), warnings.showwarning) == before

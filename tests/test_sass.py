@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-_PATH = Path(__file__).resolve().parent.parent / "tools" / "sass.py"
-_SPEC = importlib.util.spec_from_file_location("sass", _PATH)
-sass = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(sass)
+from helpers import load_tool
+
+sass = load_tool("sass")
 
 GOOD = {"sm_90": {"registers": 64, "memory": 0}}
 STORE = "STG.E.128 desc[UR4][R2.64], R8 ;"

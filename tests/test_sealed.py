@@ -9,7 +9,10 @@ from jax import lax
 import seedbed as sb
 from helpers import assert_same_bits, oracle, plan_of
 from models import small
-from seedbed import _build, _check, _lookup, _match, _trace
+from seedbed import _trace
+from seedbed._ensemble import check
+from seedbed._jax import ask_xla
+from seedbed._match import choose, interpret
 
 normal, uniform, split, fold_in = (
     jax.random.normal,
@@ -151,13 +154,13 @@ INITS = SEALED | OPENED
 
 
 def sealed_graph(init, key):
-    recorded = _trace.record(init, _check.member_key_type(key), ())
+    recorded = _trace.record(init, check.member_key_type(key), ())
     return _trace.flatten(recorded, sealed=True)
 
 
 def sealed_plan(init, key):
     graph = sealed_graph(init, key)
-    return _build.build(graph, _match.match(graph))
+    return choose.build(graph, interpret.match(graph))
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["typed", "legacy"])
@@ -180,8 +183,8 @@ def test_same_plan_and_same_bits(name, key):
 
 @pytest.mark.parametrize("name", ["residual", "unsteady", "sums"])
 def test_a_plan_that_needs_what_is_sealed_says_so(name, key, monkeypatch):
-    monkeypatch.setattr(_lookup, "flat_rows", lambda: False)  # else "unsteady" is as any other
-    with pytest.raises(_build.Sealed):
+    monkeypatch.setattr(ask_xla, "flat_rows", lambda: False)  # else "unsteady" is as any other
+    with pytest.raises(choose.Sealed):
         sealed_plan(OPENED[name], key)
 
 
@@ -197,5 +200,5 @@ def test_a_call_is_opened_once(key):
 def test_a_kernel_that_may_not_be_used_opens_the_calls(key):
     init = SEALED["folds"]
     graph = sealed_graph(init, key)
-    with pytest.raises(_build.Sealed):
-        _build.build(graph, _match.match(graph), frozenset(["bits"]))
+    with pytest.raises(choose.Sealed):
+        choose.build(graph, interpret.match(graph), frozenset(["bits"]))

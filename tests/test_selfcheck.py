@@ -17,8 +17,13 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits
-from seedbed import _build, _cases, _golden, _lookup, _match, _native, _plan, _selfcheck, _trace
-from seedbed._draw import Kind
+from seedbed import _trace
+from seedbed._jax import ask_xla, known
+from seedbed._match import choose, interpret
+from seedbed._plan import plan as _plan
+from seedbed._plan.draw import Kind
+from seedbed._run import native as _native
+from seedbed._trust import cases, selfcheck
 
 UNKNOWN = {"jaxlib": "99.0.0", "jax": "99.0.0"}
 
@@ -37,7 +42,7 @@ def module():
 @pytest.fixture
 def fresh(module, monkeypatch, tmp_path):
     """A process that has not checked itself yet, with a cache directory of its own."""
-    monkeypatch.setattr(_selfcheck, "_reports", {})
+    monkeypatch.setattr(selfcheck, "_reports", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return module
 
@@ -45,33 +50,33 @@ def fresh(module, monkeypatch, tmp_path):
 @pytest.fixture
 def unknown_release(fresh, monkeypatch):
     """A jaxlib that no values are shipped for; a list that grows with every measurement."""
-    monkeypatch.setattr(_golden, "versions", lambda: UNKNOWN)
+    monkeypatch.setattr(known, "versions", lambda: UNKNOWN)
     calls = []
-    values = _selfcheck.digests(_selfcheck.native_values(fresh, _cases.CASES))
+    values = selfcheck.digests(selfcheck.native_values(fresh, cases.CASES))
     monkeypatch.setattr(
-        _selfcheck, "measure", lambda module, platform: calls.append(1) or dict(values)
+        selfcheck, "measure", lambda module, platform: calls.append(1) or dict(values)
     )
     return calls
 
 
 def tamper(monkeypatch, *kernels):
     """Makes XLA's values of some kernels differ."""
-    expected = _selfcheck._expected
+    expected = selfcheck._expected
 
     def changed(module):
         digests, source = expected(module)
         return digests | dict.fromkeys(kernels, "0" * 32), source
 
-    monkeypatch.setattr(_selfcheck, "_expected", changed)
+    monkeypatch.setattr(selfcheck, "_expected", changed)
 
 
 def other_log(module):
     """Why the C library here may not give the shipped values, or None."""
-    if _golden.why_unknown():
+    if known.why_unknown():
         return "another release"
-    values = _selfcheck.native_values(module, _selfcheck._LIBRARY_CASES)
-    made = _selfcheck.digests(values, _selfcheck._LIBRARY_CASES)["normal64"]
-    same = made == _golden.facts()["digests"]["normal64"]
+    values = selfcheck.native_values(module, selfcheck._LIBRARY_CASES)
+    made = selfcheck.digests(values, selfcheck._LIBRARY_CASES)["normal64"]
+    same = made == known.facts()["digests"]["normal64"]
     return None if same else "the C library's log is another"
 
 
@@ -79,12 +84,12 @@ def other_log(module):
 
 
 def test_every_kernel_has_a_case():
-    assert {draw.needs for draw in _cases.CASES} == _plan.ALL_KERNELS
+    assert {draw.needs for draw in cases.CASES} == _plan.ALL_KERNELS
 
 
 def test_known_answers_hold_and_a_wrong_cipher_is_noticed(module):
     for isa in module.isas():
-        assert _selfcheck.known_answers(module, isa) == 0
+        assert selfcheck.known_answers(module, isa) == 0
 
     class Wrong:
         @staticmethod
@@ -92,13 +97,13 @@ def test_known_answers_hold_and_a_wrong_cipher_is_noticed(module):
             module.threefry(keys, counters, out, isa=isa)
             out[3, 1] ^= 1
 
-    assert _selfcheck.known_answers(Wrong) == 1
+    assert selfcheck.known_answers(Wrong) == 1
 
 
 def planned(sample, x64=False):
     with jax.enable_x64(x64):
         graph = _trace.trace(sample, jax.eval_shape(lambda: jax.random.key(0)), ())
-        (draw,) = _build.build(graph, _match.match(graph)).draws
+        (draw,) = choose.build(graph, interpret.match(graph)).draws
     return draw
 
 
@@ -115,39 +120,39 @@ def planned(sample, x64=False):
     ],
 )
 def test_cases_are_what_the_planner_makes(position, sample, x64):
-    draw, case = planned(sample, x64), _cases.CASES[position]
+    draw, case = planned(sample, x64), cases.CASES[position]
     assert (draw.kind, draw.word_bits, draw.dtype) == (case.kind, case.word_bits, case.dtype)
     assert draw.params == case.params
 
 
-@pytest.mark.parametrize("release", sorted(_golden.table().get(_golden.machine(), {})) or [None])
+@pytest.mark.parametrize("release", sorted(known.table().get(known.machine(), {})) or [None])
 def test_every_instruction_set_gives_the_shipped_digests(module, monkeypatch, release):
     if release is None:
-        pytest.skip(f"no values are shipped for {_golden.machine()}")
-    facts = _golden.table()[_golden.machine()][release]
-    monkeypatch.setattr(_lookup, "log1p_near", lambda: facts["log1p_near"])
+        pytest.skip(f"no values are shipped for {known.machine()}")
+    facts = known.table()[known.machine()][release]
+    monkeypatch.setattr(ask_xla, "log1p_near", lambda: facts["log1p_near"])
     shipped = dict(facts["digests"])
     if other_log(module):  # what it should be then, only XLA here can say
         del shipped["normal64"]
     for isa in module.isas():
-        values = _selfcheck.native_values(module, _cases.CASES, isa)
-        made = _selfcheck.digests(values)
+        values = selfcheck.native_values(module, cases.CASES, isa)
+        made = selfcheck.digests(values)
         assert {kernel: made[kernel] for kernel in shipped} == shipped, isa
 
 
 def test_shipped_digests_are_those_of_this_xla(module):
-    reason = _selfcheck.why_measure(module) or _golden.why_unknown() or other_log(module)
+    reason = selfcheck.why_measure(module) or known.why_unknown() or other_log(module)
     if reason is not None:
         pytest.skip(f"the shipped values do not apply: {reason}")
-    assert _selfcheck.measure(module) == _golden.facts()["digests"]
+    assert selfcheck.measure(module) == known.facts()["digests"]
 
 
 def test_digest_sees_one_bit():
-    values = [np.zeros(draw.shape, draw.dtype) for draw in _cases.CASES]
-    before = _selfcheck.digests(values)
-    position = next(i for i, draw in enumerate(_cases.CASES) if draw.needs == "normal32")
+    values = [np.zeros(draw.shape, draw.dtype) for draw in cases.CASES]
+    before = selfcheck.digests(values)
+    position = next(i for i, draw in enumerate(cases.CASES) if draw.needs == "normal32")
     values[position].view(np.uint32)[17] ^= 1
-    after = _selfcheck.digests(values)
+    after = selfcheck.digests(values)
     assert [kernel for kernel in before if before[kernel] != after[kernel]] == ["normal32"]
 
 
@@ -155,39 +160,39 @@ def test_digest_sees_one_bit():
 
 
 def test_a_known_release_compiles_nothing(fresh, monkeypatch):
-    if _selfcheck.why_measure(fresh) or _golden.why_unknown() or other_log(fresh):
+    if selfcheck.why_measure(fresh) or known.why_unknown() or other_log(fresh):
         pytest.skip("the shipped values do not apply here")
-    monkeypatch.setattr(_selfcheck, "measure", None)  # a call would fail
-    found = _selfcheck.report()
+    monkeypatch.setattr(selfcheck, "measure", None)  # a call would fail
+    found = selfcheck.report()
     assert found.trusted == _plan.ALL_KERNELS
-    assert found.source == f"golden values for jaxlib {_golden.versions()['jaxlib']}"
+    assert found.source == f"golden values for jaxlib {known.versions()['jaxlib']}"
     assert "all 7 kernels agree" in str(found)
 
 
 @pytest.fixture
 def other_library(fresh, monkeypatch):
     """A machine whose C library gives other logarithms than that of the golden values."""
-    if _selfcheck.why_measure(fresh) or _golden.why_unknown():
+    if selfcheck.why_measure(fresh) or known.why_unknown():
         pytest.skip("the shipped values do not apply here")
-    facts = _golden.facts()
+    facts = known.facts()
     other = {**facts, "digests": facts["digests"] | {"normal64": "0" * 32}}
-    monkeypatch.setattr(_golden, "facts", lambda: other)
+    monkeypatch.setattr(known, "facts", lambda: other)
 
 
 def test_logs_of_another_c_library_are_measured(other_library, monkeypatch):
-    found = _selfcheck.report()
+    found = selfcheck.report()
     assert found.trusted == _plan.ALL_KERNELS
     assert found.source.startswith("measured now (the C library's log has no golden values), kept")
     assert again(monkeypatch).source.startswith("measured earlier on this machine (the C library")
 
 
 def test_a_wrong_log_leaves_float64_normals_to_xla(native, other_library, monkeypatch):
-    measure = _selfcheck.measure
+    measure = selfcheck.measure
 
     def another(module, platform):
         return measure(module, platform) | {"normal64": "1" * 32}
 
-    monkeypatch.setattr(_selfcheck, "measure", another)
+    monkeypatch.setattr(selfcheck, "measure", another)
 
     def init(key):
         return jax.random.normal(key, (33,), jnp.float64)
@@ -201,12 +206,12 @@ def test_a_wrong_log_leaves_float64_normals_to_xla(native, other_library, monkey
 
 
 def again(monkeypatch):
-    monkeypatch.setattr(_selfcheck, "_reports", {})
-    return _selfcheck.report()
+    monkeypatch.setattr(selfcheck, "_reports", {})
+    return selfcheck.report()
 
 
 def test_unknown_release_is_measured_once_and_kept(unknown_release, monkeypatch, tmp_path):
-    first = _selfcheck.report()
+    first = selfcheck.report()
     assert first.trusted == _plan.ALL_KERNELS
     assert first.source.startswith("measured now (no golden values for jaxlib 99.0.0), kept in")
     (path,) = (tmp_path / "seedbed").iterdir()
@@ -222,7 +227,7 @@ def test_unknown_release_is_measured_once_and_kept(unknown_release, monkeypatch,
     ["", "{", "[]", "null", '{"digests": {}}', '{"situation": 1, "digests": 2}', b"\xff\xfe"],
 )
 def test_a_damaged_cache_is_replaced(unknown_release, monkeypatch, tmp_path, content):
-    _selfcheck.report()
+    selfcheck.report()
     (path,) = (tmp_path / "seedbed").iterdir()
     whole = path.read_bytes()
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -235,7 +240,7 @@ def test_a_cache_that_cannot_be_used_only_costs_time(unknown_release, monkeypatc
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    assert _selfcheck.report().source.endswith("not kept")
+    assert selfcheck.report().source.endswith("not kept")
     assert again(monkeypatch).trusted == _plan.ALL_KERNELS
     assert unknown_release == [1, 1]
 
@@ -244,13 +249,13 @@ def test_no_half_written_files_are_left(unknown_release, monkeypatch, tmp_path):
     def full(*args):
         raise OSError("no space left")
 
-    monkeypatch.setattr(_selfcheck.os, "replace", full)
-    assert _selfcheck.report().source.endswith("not kept")
+    monkeypatch.setattr(selfcheck.os, "replace", full)
+    assert selfcheck.report().source.endswith("not kept")
     assert list((tmp_path / "seedbed").iterdir()) == []
 
 
 def test_cached_values_are_still_compared(unknown_release, monkeypatch, tmp_path):
-    _selfcheck.report()
+    selfcheck.report()
     (path,) = (tmp_path / "seedbed").iterdir()
     content = json.loads(path.read_text())
     content["digests"]["normal32"] = "0" * 32
@@ -274,22 +279,22 @@ def test_cached_values_are_still_compared(unknown_release, monkeypatch, tmp_path
 )
 def test_flags_that_may_alter_arithmetic(monkeypatch, flags, reason):
     monkeypatch.setenv("XLA_FLAGS", flags)
-    assert _golden.why_altered() == reason
+    assert known.why_altered() == reason
 
 
 def test_flags_in_a_file(monkeypatch, tmp_path):
     path = tmp_path / "flags"
     path.write_text("--xla_cpu_max_isa=AVX")
     monkeypatch.setenv("XLA_FLAGS", str(path))
-    assert "--xla_cpu_max_isa=AVX" in _golden.why_altered()
+    assert "--xla_cpu_max_isa=AVX" in known.why_altered()
 
 
 def test_compiler_settings_of_jax(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
-    assert _golden.why_altered() is None
+    assert known.why_altered() is None
     jax.config.update("jax_disable_most_optimizations", True)
     try:
-        assert _golden.why_altered() == "jax_disable_most_optimizations is set"
+        assert known.why_altered() == "jax_disable_most_optimizations is set"
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
 
@@ -298,17 +303,17 @@ def test_a_processor_without_fused_multiply_add(module, monkeypatch):
     class Old:
         isas = staticmethod(lambda: ["baseline"])
 
-    monkeypatch.setattr(_golden, "machine", lambda: "x86_64")
-    assert _selfcheck.why_measure(Old) == "the processor has no fused multiply-add"
+    monkeypatch.setattr(known, "machine", lambda: "x86_64")
+    assert selfcheck.why_measure(Old) == "the processor has no fused multiply-add"
 
 
 def test_merged_factors_are_shipped_for_this_release(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
-    if _golden.why_unknown():
+    if known.why_unknown():
         pytest.skip("no values are shipped for this release")
     x, a, b = np.float32(0.7), np.float32(0.3), np.float32(1.1)
     found = np.asarray(jax.jit(lambda x: (x * a) * b)(x)) == x * (a * b)
-    assert _golden.merges_factors() == bool(found)
+    assert known.merges_factors() == bool(found)
 
 
 # --- what a mismatch does -----------------------------------------------------------------
@@ -353,27 +358,27 @@ def test_a_kernel_that_differs_is_left_to_xla(native, fresh, monkeypatch, key, k
 
 
 def test_a_wrong_cipher_switches_everything_off(fresh, monkeypatch):
-    monkeypatch.setattr(_selfcheck, "known_answers", lambda module: 1)
+    monkeypatch.setattr(selfcheck, "known_answers", lambda module: 1)
     with pytest.warns(sb.SelfCheckWarning, match="known answers"):
-        assert _selfcheck.trusted() == frozenset()
+        assert selfcheck.trusted() == frozenset()
 
 
 def test_xla_that_cannot_be_asked(unknown_release, monkeypatch):
     def broken(module, platform):
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(_selfcheck, "measure", broken)
+    monkeypatch.setattr(selfcheck, "measure", broken)
     with pytest.warns(sb.SelfCheckWarning, match="RuntimeError: no compiler"):
-        assert _selfcheck.trusted() == {"bits"}
+        assert selfcheck.trusted() == {"bits"}
 
 
 def test_xla_that_cannot_be_asked_for_its_logarithm(fresh, monkeypatch):
     def broken():
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(_lookup, "log1p_near", broken)
+    monkeypatch.setattr(ask_xla, "log1p_near", broken)
     with pytest.warns(sb.SelfCheckWarning, match="RuntimeError: no compiler"):
-        assert _selfcheck.trusted() == {"bits"}
+        assert selfcheck.trusted() == {"bits"}
 
 
 def test_a_warning_made_an_error_leaves_the_verdict(fresh, monkeypatch):
@@ -381,8 +386,8 @@ def test_a_warning_made_an_error_leaves_the_verdict(fresh, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(sb.SelfCheckWarning):
-            _selfcheck.trusted()
-        assert _selfcheck.trusted() == _plan.ALL_KERNELS - {"normal32"}
+            selfcheck.trusted()
+        assert selfcheck.trusted() == _plan.ALL_KERNELS - {"normal32"}
 
 
 def test_threads_check_once(unknown_release):
@@ -391,7 +396,7 @@ def test_threads_check_once(unknown_release):
 
     def ask():
         start.wait()
-        found.append(_selfcheck.trusted())
+        found.append(selfcheck.trusted())
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -403,37 +408,37 @@ def test_threads_check_once(unknown_release):
 
 
 def test_no_extension_is_an_error_to_report(monkeypatch):
-    monkeypatch.setattr(_selfcheck, "_reports", {})
+    monkeypatch.setattr(selfcheck, "_reports", {})
     monkeypatch.setattr(_native, "load", lambda: (None, "the extension is not built"))
     with pytest.raises(RuntimeError, match="not built"):
-        _selfcheck.report()
+        selfcheck.report()
 
 
 # --- first use while something else is going on -------------------------------------------
 
 
 def test_measuring_works_whatever_is_traced_or_configured_outside(module):
-    expected = _selfcheck.measure(module)
+    expected = selfcheck.measure(module)
     found = []
 
     def traced(x):
-        found.append(_selfcheck.measure(module))
+        found.append(selfcheck.measure(module))
         return x
 
     jax.jit(jax.vmap(traced))(jnp.arange(3))
     jax.grad(lambda x: traced(x))(1.0)
     mesh = jax.make_mesh((1,), ("members",))
     with jax.set_mesh(mesh), jax.disable_jit(), jax.transfer_guard("disallow"):
-        found.append(_selfcheck.measure(module))
+        found.append(selfcheck.measure(module))
     with jax.debug_key_reuse(True), jax.numpy_dtype_promotion("strict"), jax.debug_nans(True):
         with jax.threefry_partitionable(False), jax.default_prng_impl("rbg"):
-            found.append(_selfcheck.measure(module))
+            found.append(selfcheck.measure(module))
     assert found == [expected] * 4
 
 
 def test_an_xla_without_fused_multiply_add(module, tmp_path):
     """A process whose XLA really computes otherwise: the whole way, with nothing replaced."""
-    if _golden.machine() != "x86_64":
+    if known.machine() != "x86_64":
         pytest.skip("--xla_cpu_max_isa takes fused multiply-add away on x86-64 only")
     program = """
     import warnings

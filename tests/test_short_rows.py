@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import seedbed as sb
-from seedbed import _golden, _lookup
+from seedbed._jax import ask_xla, known
 
 KEY = jax.random.key(11)
 SHAPES = [(3,), (4,), (5, 1), (2, 4, 5)]
@@ -78,15 +78,15 @@ def test_short_rows_of_the_ways_to_the_cipher(name, shape):
 
 def test_whether_rows_are_flat_is_shipped_for_this_release(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
-    if _golden.why_unknown():
+    if known.why_unknown():
         pytest.skip("no values are shipped for this release")
-    assert _golden.flat_rows() == _lookup.rows_as_flat()
+    assert known.flat_rows() == ask_xla.rows_as_flat()
 
 
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("shape", [(8, 3), (8, 3, 1), (4,), (5,)], ids=str)
 def test_short_rows_are_native_where_xla_makes_them_as_any_others(flat, shape, monkeypatch, native):
-    monkeypatch.setattr(_lookup, "flat_rows", lambda: flat)
+    monkeypatch.setattr(ask_xla, "flat_rows", lambda: flat)
     make = sb.ensemble(lambda key: jax.random.normal(key, shape), 3)
     (output,) = make.plan(KEY).outputs
     assert output.why.startswith("native" if flat else "XLA: mul of draw 0")
@@ -94,22 +94,22 @@ def test_short_rows_are_native_where_xla_makes_them_as_any_others(flat, shape, m
 
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (6,), (8, 16), (3, 8), (5, 7)], ids=str)
 def test_other_rows_are_native_always(shape, monkeypatch, native):
-    monkeypatch.setattr(_lookup, "flat_rows", lambda: False)
+    monkeypatch.setattr(ask_xla, "flat_rows", lambda: False)
     make = sb.ensemble(lambda key: jax.random.normal(key, shape), 3)
     assert make.plan(KEY).outputs[0].why == "native"
 
 
 def test_an_unknown_release_is_asked(monkeypatch):
-    monkeypatch.setattr(_golden, "flat_rows", lambda: None)
+    monkeypatch.setattr(known, "flat_rows", lambda: None)
     asked = []
-    monkeypatch.setattr(_lookup, "rows_as_flat", lambda: asked.append(1) or True)
-    ask = _lookup.flat_rows.__wrapped__
+    monkeypatch.setattr(ask_xla, "rows_as_flat", lambda: asked.append(1) or True)
+    ask = ask_xla.flat_rows.__wrapped__
     assert ask() is True
     assert asked == [1]
 
 
 def test_a_rounding_that_depends_on_the_row_is_noticed(monkeypatch):
-    whole = _lookup._asked
+    whole = ask_xla._asked
 
     def by_row(function, given):
         made = np.array(whole(function, given))
@@ -117,8 +117,8 @@ def test_a_rounding_that_depends_on_the_row_is_noticed(monkeypatch):
             made[-1, 0] = np.nextafter(made[-1, 0], np.float32(np.inf))
         return made
 
-    monkeypatch.setattr(_lookup, "_asked", by_row)
-    assert _lookup.rows_as_flat() is False
+    monkeypatch.setattr(ask_xla, "_asked", by_row)
+    assert ask_xla.rows_as_flat() is False
 
 
 def test_words_of_short_rows_are_the_same_words():

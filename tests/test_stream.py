@@ -14,7 +14,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 import seedbed as sb
 from helpers import run_python
-from seedbed import _compat, _stream, _undo
+from seedbed._base import undo
+from seedbed._jax import compat
+from seedbed._random import stream
 from seedbed.random import StreamState
 from streams import nth, plain, words
 
@@ -123,7 +125,7 @@ class Tickets(RuleBasedStateMachine):
 
     @rule(target=out)
     def take(self):
-        log = _undo.Log()
+        log = undo.Log()
         number, key = self.stream._take(log)
         smallest = next(n for n in range(len(self.used) + 1) if n not in self.used)
         assert number == smallest and words(key) == nth(self.stream.key, smallest)
@@ -133,7 +135,7 @@ class Tickets(RuleBasedStateMachine):
     @rule(ticket=consumes(out))
     def give_back(self, ticket):
         number, log = ticket
-        _undo.run(log.back)
+        undo.run(log.back)
         self.used.remove(number)
 
     @rule(ticket=consumes(out))
@@ -161,10 +163,10 @@ def test_threads_get_no_key_twice(fails):
             start.wait()
             mine = []
             for turn in range(2_000):
-                log = _undo.Log()
+                log = undo.Log()
                 number, _ = made._take(log)
                 if fails and (turn + which) % 3 == 0:
-                    _undo.run(log.back)
+                    undo.run(log.back)
                 else:
                     mine.append(number)
             numbers.extend(mine)
@@ -234,12 +236,12 @@ def test_a_state_is_of_the_innermost_stream():
 
 def test_set_state_forgets_what_was_given_back():
     made = sb.random._innermost()
-    logs = [_undo.Log() for _ in range(3)]
+    logs = [undo.Log() for _ in range(3)]
     for log in logs:
         made._take(log)
-    _undo.run(logs[0].back)
+    undo.run(logs[0].back)
     sb.random.set_state(state(count=7))
-    _undo.run(logs[1].back)
+    undo.run(logs[1].back)
     assert made._take(None)[0] == 7
 
 
@@ -304,20 +306,20 @@ def test_running_out_of_keys():
 
 
 def test_the_state_of_a_trace_is_compared_and_keeps_nothing_alive():
-    states, traces = [_compat.trace_state()], []
+    states, traces = [compat.trace_state()], []
 
     def record(x):
-        states.append(_compat.trace_state())
-        assert states[-1] == _compat.trace_state() != states[0]
-        assert _compat.top_trace_state() == states[0]
-        traces.append(weakref.ref(_compat.trace_of(x)))
+        states.append(compat.trace_state())
+        assert states[-1] == compat.trace_state() != states[0]
+        assert compat.top_trace_state() == states[0]
+        traces.append(weakref.ref(compat.trace_of(x)))
         return x
 
     jax.jit(record)(0.0)
     jax.jit(lambda x: record(x) + 1)(0.0)
     gc.collect()
     assert [trace() for trace in traces] == [None, None]
-    assert states[1] != states[2] and states[0] == _compat.trace_state()
+    assert states[1] != states[2] and states[0] == compat.trace_state()
 
 
 @pytest.mark.parametrize("typed", [True, False], ids=["typed", "legacy"])
@@ -328,7 +330,7 @@ def test_keys_are_those_of_fold_in(typed):
         words = rng.integers(0, 2**32, 2, dtype=np.uint32)
         key = jax.random.wrap_key_data(words) if typed else jnp.asarray(words)
         for number in (0, 1, 2**31, 2**32 - 1, int(rng.integers(2**32))):
-            ours = _stream._fold_in(key, number)
+            ours = stream._fold_in(key, number)
             theirs = jax.random.fold_in(key, np.uint32(number))
             assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
             words_of = jax.random.key_data if typed else lambda array: array

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from helpers import as_words
-from seedbed import _fold, _trace
+from seedbed import _trace
+from seedbed._trace import fold
 
 normal = jax.random.normal
 
@@ -113,7 +114,7 @@ CONSTANTS = {
 def test_constants_fold_to_the_bits_of_xla(name):
     graph = graph_of(lambda key: CONSTANTS[name]())
     for atom, want in zip(graph.outputs, jax.tree.leaves(jax.jit(CONSTANTS[name])()), strict=True):
-        assert isinstance(atom, _fold.Const), names(graph)
+        assert isinstance(atom, fold.Const), names(graph)
         assert atom.value.dtype == want.dtype and atom.value.shape == want.shape
         assert np.array_equal(as_words(atom.value), as_words(want))
 
@@ -130,17 +131,17 @@ def test_what_xla_defines_is_left_to_xla():
 def test_large_constants_cost_nothing():
     graph = graph_of(lambda key: jnp.zeros((2**20, 2**10)) * 2.0 + 1.0)
     (atom,) = graph.outputs
-    assert isinstance(atom, _fold.Const) and atom.value.shape == (2**20, 2**10)
-    assert set(atom.value.strides) == {0} and _fold.splat(atom.value) == 1.0
+    assert isinstance(atom, fold.Const) and atom.value.shape == (2**20, 2**10)
+    assert set(atom.value.strides) == {0} and fold.splat(atom.value) == 1.0
 
 
 def test_splat():
-    assert _fold.splat(np.full((3, 2), 2.5)) == 2.5
-    assert _fold.splat(np.array([])) is None
-    assert _fold.splat(np.array([1.0, 2.0])) is None
-    assert _fold.splat(np.array([0.0, -0.0])) is None
-    assert np.signbit(_fold.splat(np.array([-0.0, -0.0])))
-    assert np.isnan(_fold.splat(np.array([np.nan, np.nan])))
+    assert fold.splat(np.full((3, 2), 2.5)) == 2.5
+    assert fold.splat(np.array([])) is None
+    assert fold.splat(np.array([1.0, 2.0])) is None
+    assert fold.splat(np.array([0.0, -0.0])) is None
+    assert np.signbit(fold.splat(np.array([-0.0, -0.0])))
+    assert np.isnan(fold.splat(np.array([np.nan, np.nan])))
 
 
 # --- leaks ------------------------------------------------------------------------------

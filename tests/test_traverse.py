@@ -11,7 +11,7 @@ import pytest
 import seedbed as sb
 from helpers import run_python
 from seedbed.nn import Module, ParamState, State
-from seedbed.nn._traverse import dotted, path_words, walk
+from seedbed.nn._tree.walk import dotted, path_words, walk
 
 
 class Node(Module):
@@ -225,7 +225,7 @@ def test_an_initialisation_with_such_a_key_fails_and_changes_nothing(key):
 
 _WORDS = """
     import json
-    from seedbed.nn._traverse import path_words
+    from seedbed.nn._tree.walk import path_words
     print(json.dumps([path_words(("layers", 0)), path_words(("a", (b"b", True)))]))
 """
 

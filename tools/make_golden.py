@@ -1,4 +1,4 @@
-"""Adds the installed jaxlib's facts to ``python/seedbed/_golden.json``.
+"""Adds the installed jaxlib's facts to ``python/seedbed/_jax/known.json``.
 
     python tools/make_golden.py
 
@@ -16,7 +16,9 @@ import sys
 import jax
 import numpy as np
 
-from seedbed import _cases, _golden, _lookup, _lowering, _native, _selfcheck
+from seedbed._jax import ask_xla, known, lowering
+from seedbed._run import native as _native
+from seedbed._trust import cases, selfcheck
 
 
 def main() -> int:
@@ -24,38 +26,38 @@ def main() -> int:
     if module is None:
         print(f"the extension is needed: {problem}", file=sys.stderr)
         return 2
-    reason = _selfcheck.why_measure(module)
+    reason = selfcheck.why_measure(module)
     if reason is not None:
         print(f"golden values cannot be made here: {reason}", file=sys.stderr)
         return 2
-    measured = _selfcheck.measure(module)
+    measured = selfcheck.measure(module)
     for isa in module.isas():
-        values = _selfcheck.native_values(module, _cases.CASES, isa)
-        native = _selfcheck.digests(values)
+        values = selfcheck.native_values(module, cases.CASES, isa)
+        native = selfcheck.digests(values)
         differing = [kernel for kernel in native if native[kernel] != measured[kernel]]
         if differing:
             print(f"{isa} differs from XLA: {', '.join(differing)}", file=sys.stderr)
             return 1
-    machines = _golden.table() if _golden.PATH.exists() else {}
-    releases = machines.setdefault(_golden.machine(), {})
-    release = _golden.versions()["jaxlib"]
-    with _lowering.xla_on("cpu"):
-        flat_rows = _lookup.rows_as_flat()
+    machines = known.table() if known.PATH.exists() else {}
+    releases = machines.setdefault(known.machine(), {})
+    release = known.versions()["jaxlib"]
+    with lowering.xla_on("cpu"):
+        flat_rows = ask_xla.rows_as_flat()
     releases[release] = {
         "digests": measured,
         "flat_rows": flat_rows,
-        "log1p_near": _lookup.log1p_bound(),
+        "log1p_near": ask_xla.log1p_bound(),
         "merges_factors": _merges_factors(),
     }
-    machines[_golden.machine()] = dict(sorted(releases.items(), key=_release_order))
-    _golden.PATH.write_text(json.dumps({"machines": machines}, indent=1) + "\n", encoding="utf-8")
+    machines[known.machine()] = dict(sorted(releases.items(), key=_release_order))
+    known.PATH.write_text(json.dumps({"machines": machines}, indent=1) + "\n", encoding="utf-8")
     print(f"jaxlib {release}: {', '.join(module.isas())} equal to XLA")
     return 0
 
 
 def _merges_factors() -> bool:
     x, a, b = np.float32(0.7), np.float32(0.3), np.float32(1.1)
-    with _lowering.xla_on("cpu"):
+    with lowering.xla_on("cpu"):
         return bool(np.asarray(jax.jit(lambda x: (x * a) * b)(x)) == x * (a * b))
 
 

@@ -2,25 +2,25 @@
 
 import importlib as _importlib
 import typing as _typing
-from types import ModuleType as _ModuleType
 
 __version__ = "0.1.0"
 
 from . import prng as prng
-from ._accelerate import accelerate as accelerate
-from ._ensemble import Ensemble as Ensemble
-from ._ensemble import ensemble as ensemble
+from ._ensemble.ensemble import Ensemble as Ensemble
+from ._ensemble.ensemble import ensemble as ensemble
 from ._plan import Plan as Plan
-from ._selfcheck import SelfCheckWarning as SelfCheckWarning
 
 if _typing.TYPE_CHECKING:
     from . import adapters as adapters
     from . import filters as filters
     from . import nn as nn
     from . import random as random
+    from ._random.accelerate import accelerate as accelerate
+    from ._trust.selfcheck import SelfCheckWarning as SelfCheckWarning
 
 # Imported when they are first used: most programs need few of them.
 _MODULES = ("adapters", "filters", "nn", "random")
+_ELSEWHERE = {"accelerate": "_random.accelerate", "SelfCheckWarning": "_trust.selfcheck"}
 
 __all__ = [
     "Ensemble",
@@ -36,11 +36,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _ModuleType:
-    if name not in _MODULES:
+def __getattr__(name: str) -> _typing.Any:
+    if name in _MODULES:
+        return _importlib.import_module(f"{__name__}.{name}")
+    if name not in _ELSEWHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _importlib.import_module(f"{__name__}.{name}")
+    found = getattr(_importlib.import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *_MODULES, *_ELSEWHERE})

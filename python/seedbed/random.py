@@ -1,7 +1,7 @@
 """The functions of `jax.random`, drawn natively, and the ambient random stream.
 
 Everything public of `jax.random` is here too, with the same signatures, types, errors and bits:
-``from seedbed import random`` in place of ``from jax import random`` (see `_samplers`).
+``from seedbed import random`` in place of ``from jax import random`` (see `_random.samplers`).
 
 The ambient stream is where calls that take no key get theirs from. There is one stream for the
 process, which `seed` replaces, and ``with stream(key):`` puts another in front of it, for the
@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from . import _compat, _generators, _samplers
-from ._stream import (
+from ._base.undo import Log, Step, make, run, setting
+from ._jax import compat, generators
+from ._random import samplers
+from ._random.stream import (
     Stream,
     StreamLike,
     StreamState,
@@ -33,15 +35,14 @@ from ._stream import (
     check_state,
     is_typed,
 )
-from ._undo import Log, Step, make, run, setting
 
 if TYPE_CHECKING:
     from jax.random import *  # noqa: F403
 else:
-    globals().update(_samplers.DROP_INS)
+    globals().update(samplers.DROP_INS)
 
 __all__ = ["Stream", "StreamState", "get_state", "next_key", "seed", "set_state", "stream"]
-__all__ += list(_samplers.DROP_INS)
+__all__ += list(samplers.DROP_INS)
 
 _process: Any = types.SimpleNamespace(stream=None)
 _process_lock = threading.Lock()
@@ -74,7 +75,7 @@ def seed(n: Any) -> None:
     """
     if isinstance(n, (jax.Array, np.ndarray)) and (is_typed(n) or n.ndim):
         check_key(n, "n")
-        if _compat.is_tracer(n):
+        if compat.is_tracer(n):
             raise TypeError(
                 "`n` must not be a key that is being traced: the process-wide stream outlives the "
                 "function. Inside it, open `with seedbed.random.stream(key):` instead"
@@ -226,12 +227,12 @@ def _with_state(caller: str) -> Stream:
 
 def _top_stream(key: Any) -> Stream:
     made = Stream(key)
-    made._home = _compat.top_trace_state()
+    made._home = compat.top_trace_state()
     return made
 
 
 def _entropy() -> Any:
-    data = np.frombuffer(os.urandom(4 * _generators.legacy_words()), np.uint32)
+    data = np.frombuffer(os.urandom(4 * generators.legacy_words()), np.uint32)
     with jax.ensure_compile_time_eval():
         return jax.random.wrap_key_data(jax.device_put(data))
 

@@ -9,7 +9,7 @@ import os
 import jax
 import pytest
 
-from seedbed import _native
+from seedbed._run import native
 
 REQUIRED = os.environ.get("SEEDBED_REQUIRE_GPU") == "1"
 if REQUIRED:
@@ -29,7 +29,7 @@ def problem() -> str:
         return f"jax has no CUDA device: {str(error).splitlines()[0]}"
     if jax.default_backend() == "cpu":
         return "jax computes on the CPU: set SEEDBED_REQUIRE_GPU=1 or JAX_PLATFORMS=cuda"
-    module, why = _native.load_cuda()
+    module, why = native.load_cuda()
     return "" if module is not None else f"there are no CUDA kernels: {why}"
 
 
@@ -38,4 +38,4 @@ def cuda():
     """The module of the CUDA kernels."""
     if problem():
         (pytest.fail if REQUIRED else pytest.skip)(problem())
-    return _native.load_cuda()[0]
+    return native.load_cuda()[0]

@@ -18,7 +18,7 @@ from jax import lax
 import cuda_host
 import plan_reference as ref
 from plan_reference import Draw
-from seedbed import _native
+from seedbed._run import native
 
 POISON = 0xA5
 UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}
@@ -82,7 +82,7 @@ def call(draws, size, mode):
     results = [
         jax.ShapeDtypeStruct((size, d.batch, d.row_items), UNSIGNED[d.itemsize]) for d in draws
     ]
-    fill = jax.ffi.ffi_call(_native.TARGET, results, vmap_method="broadcast_all")
+    fill = jax.ffi.ffi_call(native.TARGET, results, vmap_method="broadcast_all")
     attributes = {"mode": np.int64(mode), "size": np.int64(size), "plan": ref.encode(draws)}
     return functools.partial(fill, **attributes)
 

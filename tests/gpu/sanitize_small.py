@@ -24,7 +24,7 @@ import plan_reference as ref
 from gpu import device
 from plan_reference import Draw
 from plans import NORMAL, TRUNCATED, VARIANTS, keys_of
-from seedbed import _native
+from seedbed._run import native
 
 NORMALS = {
     "normal": dict(kind=ref.NORMAL, word_bits=32, itemsize=4, params=NORMAL),
@@ -55,7 +55,7 @@ def plans() -> dict[str, tuple]:
 
 
 def main() -> int:
-    module, why = _native.load() if jax.default_backend() == "cpu" else _native.load_cuda()
+    module, why = native.load() if jax.default_backend() == "cpu" else native.load_cuda()
     if module is None:
         print(f"there are no kernels: {why}", file=sys.stderr)
         return 2

@@ -11,7 +11,7 @@ import plan_reference as ref
 from gpu import device
 from plan_reference import Draw
 from plans import NORMAL, VARIANTS, keys_of, table
-from seedbed import _native
+from seedbed._run import native
 
 DRAWS = [
     Draw(ref.BITS, 32, 4, 33, prefix=(3, 1)),
@@ -26,7 +26,7 @@ PLAN = ref.encode(DRAWS)
 def attempt(keys=None, members=device.NONE, shapes=SHAPES, **attributes):
     keys = keys_of(4) if keys is None else keys
     results = [jax.ShapeDtypeStruct(s, t) for s, t in zip(shapes, DTYPES, strict=True)]
-    call = jax.ffi.ffi_call(_native.TARGET, results, vmap_method="broadcast_all")
+    call = jax.ffi.ffi_call(native.TARGET, results, vmap_method="broadcast_all")
     good = {"mode": np.int64(0), "size": np.int64(4), "plan": PLAN}
     run = jax.jit(lambda *given: call(*given, **(good | attributes)))
     return [np.asarray(x) for x in jax.block_until_ready(run(keys, members))]
@@ -84,7 +84,7 @@ def test_a_table_too_large_for_a_block_is_refused():
     """65,536 entries of 4 bytes: the message says what a block holds."""
     draw = Draw(ref.TABLE, 16, 4, 3, params=(0,), table=table(65536, 4))
     result = jax.ShapeDtypeStruct((4, 1, 3), jnp.uint32)
-    call = jax.ffi.ffi_call(_native.TARGET, [result], vmap_method="broadcast_all")
+    call = jax.ffi.ffi_call(native.TARGET, [result], vmap_method="broadcast_all")
     given = {"mode": np.int64(0), "size": np.int64(4), "plan": ref.encode([draw])}
     with pytest.raises(jax.errors.JaxRuntimeError, match="lookup table has 262144 bytes"):
         jax.block_until_ready(jax.jit(lambda keys: call(keys, device.NONE, **given))(keys_of(4)))

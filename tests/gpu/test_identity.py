@@ -13,7 +13,7 @@ import seedbed as sb
 from gpu import device
 from gpu.inits import EXACT, NEAR, X64
 from helpers import as_words, assert_same_bits, oracle
-from seedbed import _selfcheck
+from seedbed._trust import selfcheck
 
 SIZES = (1, 2, 3, 17, 1000)
 INITS = EXACT | NEAR
@@ -51,8 +51,8 @@ def compare(got, want, ulps: int) -> None:
 def test_every_kernel_is_in_use(record_property):
     """What differs is left to XLA, which the tests below would compare with itself."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", _selfcheck.SelfCheckWarning)
-        found = _selfcheck.report("cuda")
+        warnings.simplefilter("ignore", selfcheck.SelfCheckWarning)
+        found = selfcheck.report("cuda")
     record_property("kernels", str(found))
     assert "bits" in found.trusted
     # Normals alone may differ, by the 2 ulp that test_normals.py allows them.

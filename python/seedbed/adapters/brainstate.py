@@ -16,12 +16,14 @@ from brainstate.nn import _collective_ops as _ops
 from brainstate.transform import _mapping1
 from brainstate.util import filter as _filter
 
-from .. import _pickling, _plan, filters
-from ..nn import _methods
-from ._brainstate_call import Call, Planned, rebound, watched
-from ._brainstate_ensemble import Ensemble, forward, reset_members, unstack
-from ._brainstate_program import NotNative
-from ._brainstate_roots import Snapshot, roots_of, unchanged_on_failure
+from .. import filters
+from .._base import pickling
+from .._plan import Plan
+from ..nn._call import methods
+from ._brainstate.call import Call, Planned, rebound, watched
+from ._brainstate.ensemble import Ensemble, forward, reset_members, unstack
+from ._brainstate.program import NotNative
+from ._brainstate.roots import Snapshot, roots_of, unchanged_on_failure
 
 __all__ = [
     "Ensemble",
@@ -124,7 +126,7 @@ def vmap_init_all_states(
             "`donate` works on modules of seedbed.nn; got one of brainstate, whose states are put "
             "back when a call fails"
         )
-    size = _methods.check_axis_size(axis_size)
+    size = methods.check_axis_size(axis_size)
     _check_filters(options.get("node_to_exclude"))
     _init_all(target, *init_args, axis_size=size, **options)
     return target
@@ -139,7 +141,7 @@ def vmap_call_all_fns(
     **options: Any,
 ) -> T:
     """`brainstate.nn.vmap_call_all_fns`: same arguments, same values, same random stream."""
-    size = _methods.check_axis_size(axis_size)
+    size = methods.check_axis_size(axis_size)
     _check_filters(options.get("node_to_exclude"))
     _call_all(target, fn_name, args, kwargs, axis_size=size, **options)
     return target
@@ -152,7 +154,7 @@ def vmap_reset_all_states(
 
     `reset_members` keeps it.
     """
-    size = _methods.check_axis_size(axis_size)
+    size = methods.check_axis_size(axis_size)
     _check_filters(options.get("node_to_exclude"))
     _reset_all(target, *reset_args, axis_size=size, **options)
     return target
@@ -179,23 +181,23 @@ def reset_all_states(target: T, *reset_args: Any, **options: Any) -> T:
     return target
 
 
-def plan_init(target: Any, *init_args: Any, **options: Any) -> _plan.Plan:
+def plan_init(target: Any, *init_args: Any, **options: Any) -> Plan:
     """What `vmap_init_all_states` with these arguments would run; nothing changes.
 
     Raises:
         ValueError: brainstate's own function would run; the message says why.
     """
-    plan: _plan.Plan = plan_of(vmap_init_all_states, target, *init_args, **options)
+    plan: Plan = plan_of(vmap_init_all_states, target, *init_args, **options)
     return plan
 
 
-def plan_of(call: Callable[..., Any], *args: Any, **options: Any) -> _plan.Plan:
+def plan_of(call: Callable[..., Any], *args: Any, **options: Any) -> Plan:
     """What a call of one of these functions, or of a function `vmap_new_states` made, would run."""
     try:
         _asked.plan = True
         call(*args, **options)
     except Planned as planned:
-        plan: _plan.Plan = planned.plan
+        plan: Plan = planned.plan
         return plan
     finally:
         _asked.plan = False
@@ -225,7 +227,7 @@ def ensemble(make: Callable[..., Any], size: int) -> Ensemble:
     return Ensemble(make, size, _new_states, plan_of)
 
 
-def _restored(make: _pickling.Packed, size: int) -> Ensemble:
+def _restored(make: pickling.Packed, size: int) -> Ensemble:
     return ensemble(make.value, size)
 
 

@@ -11,8 +11,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .. import _check
-from ._model import ModelEnsemble, TakenApart, check_key
+from .._ensemble import check as _check
+from ._shared.model import ModelEnsemble, TakenApart, check_key
 
 
 def ensemble(

@@ -9,9 +9,10 @@ from typing import Any
 
 import haiku as hk
 
-from .. import _pickling
-from . import _shapes, _variables
-from ._model import ModelEnsemble, TakenApart, check_key
+from .._base import pickling
+from ._shared import shapes
+from ._shared import variables as _variables
+from ._shared.model import ModelEnsemble, TakenApart, check_key
 
 _WITH_STATE = (hk.TransformedWithState, hk.MultiTransformedWithState)
 _TRANSFORMED = (hk.Transformed, hk.MultiTransformed, *_WITH_STATE)
@@ -82,7 +83,7 @@ class _Parts:
     shared: Any
 
     def apart(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
-        made = _shapes.call(self.init, key, args, kwargs)
+        made = shapes.call(self.init, key, args, kwargs)
         return _variables.take_apart(_named(made, self.stateful), self.shared)
 
     def together(self, made: TakenApart) -> Any:
@@ -102,14 +103,14 @@ def _reduced(function: Any) -> Any:
     """How haiku makes this ``init`` or ``apply`` of a function of the user's."""
     original = function
     while _is_haikus(original):
-        inside = _pickling.closure_of(original).get("f")
+        inside = pickling.closure_of(original).get("f")
         original = getattr(inside, "init", inside)
     if original is function or original is None:
         return None
     for name in _MAKERS:
         made = getattr(hk, name)(original)
         for field in ("init", "apply"):
-            if _pickling.alike(getattr(made, field), function):
+            if pickling.alike(getattr(made, field), function):
                 return _remade, (name, original, field)
     return None
 
@@ -122,7 +123,7 @@ def _remade(name: str, original: Any, field: str) -> Any:
     return getattr(getattr(hk, name)(original), field)
 
 
-_pickling.REDUCERS.append(_reduced)
+pickling.REDUCERS.append(_reduced)
 
 
 def unstack(variables: Any, *, shared: Any = None) -> list[Any]:

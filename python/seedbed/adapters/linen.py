@@ -7,8 +7,9 @@ from typing import Any
 
 from flax import linen as nn
 
-from . import _shapes, _variables
-from ._model import ModelEnsemble, TakenApart, check_key
+from ._shared import shapes
+from ._shared import variables as _variables
+from ._shared.model import ModelEnsemble, TakenApart, check_key
 
 
 def ensemble(
@@ -68,7 +69,7 @@ class _Apart:
     shared: Any
 
     def __call__(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
-        variables = _shapes.call(self.model.init, key, args, kwargs)
+        variables = shapes.call(self.model.init, key, args, kwargs)
         return _variables.take_apart(variables, self.shared, _is_box)
 
 

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .. import _check, _plan, filters
-from ._model import ModelEnsemble, TakenApart, check_arguments
+from .. import filters
+from .._ensemble import check
+from .._plan import Plan
+from ._shared.model import ModelEnsemble, TakenApart, check_arguments
 
 _TAG = "seedbed"
 _ACCEPTED = "an nnx.Rngs, one key or integer, or a mapping from streams to them"
@@ -70,10 +72,10 @@ class ModuleEnsemble(ModelEnsemble):
         rngs = nnx.clone(self._rngs(rngs_or_key, args, kwargs))
         return self._run(super().members, rngs, (index,), args, kwargs)[0]
 
-    def plan(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> _plan.Plan:
+    def plan(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Plan:
         """What would run for the members' own variables; print ``plan(rngs).explain()``."""
         rngs = nnx.clone(self._rngs(rngs_or_key, args, kwargs))
-        plan: _plan.Plan = self._run(super().plan, rngs, (), args, kwargs)
+        plan: Plan = self._run(super().plan, rngs, (), args, kwargs)
         return plan
 
     def _rngs(self, given: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -227,7 +229,7 @@ def forward(
         (100, 5, 16)
     """
     for value, name in ((module, "module"), (inputs, "inputs"), (in_axes, "in_axes")):
-        _check.finite(value, name)
+        check.finite(value, name)
     if isinstance(in_axes, (tuple, list)):
         if len(in_axes) != len(inputs):
             raise ValueError(f"`in_axes` has {len(in_axes)} entries for {len(inputs)} inputs")
@@ -264,7 +266,7 @@ def unstack(module: Any, shared: Any = None) -> list[Any]:
         [(8, 16), (8, 16), (8, 16)]
     """
     kept = _filter(shared, "shared")
-    size = _members(_check.finite(module, "module"), kept)
+    size = _members(check.finite(module, "module"), kept)
     module = nnx.clone(module)
     nnx.split_rngs(module, splits=size, only=_single_streams(kept))
     parts: Any = nnx.split(module, kept, ...)
@@ -327,7 +329,7 @@ def _rngs(given: Any) -> Any:
                 )
         return given
     if isinstance(given, (int, jax.Array, Mapping)):
-        return nnx.Rngs(_check.finite(given, "rngs_or_key"))
+        return nnx.Rngs(check.finite(given, "rngs_or_key"))
     raise TypeError(
         f"`rngs_or_key` must be {_ACCEPTED}; got {given!r} of type {type(given).__name__}"
     )

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from .. import _ensemble
+from .._ensemble import ensemble
 from . import _model
 
 WAYS = ("seedbed", "jit(vmap)")
@@ -28,7 +28,7 @@ _VISIBLE = 8_000_000  # bytes
 
 def make_call(way: str, init: Callable[[Any], Any], size: int) -> Callable[[], Any]:
     """A function without arguments that makes the ensemble in one of the `WAYS`."""
-    make: Callable[[Any], Any] = _ensemble.ensemble(init, size)
+    make: Callable[[Any], Any] = ensemble.ensemble(init, size)
     if way != "seedbed":
         make = jax.jit(lambda key: jax.vmap(init)(jax.random.split(key, size)))
     ready: Any = jax.block_until_ready

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import _lowering
+from .._jax import lowering
 
 
 def bits(array: Any) -> np.ndarray[Any, Any]:
@@ -32,7 +32,7 @@ class Oracle:
         self.init = init
         self.keys = keys
         if jitted is None:
-            with _lowering.jax_alone():
+            with lowering.jax_alone():
                 jitted = jax.tree.leaves(jax.jit(jax.vmap(init))(keys))
         self.jitted = jitted
         self._unjitted: list[Any] | None = None
@@ -52,7 +52,7 @@ class Oracle:
             difference = bits(ours) ^ bits(self.jitted[leaf])
             if difference.any():
                 if self._unjitted is None:
-                    with _lowering.jax_alone():
+                    with lowering.jax_alone():
                         self._unjitted = jax.tree.leaves(jax.vmap(self.init)(self.keys))
                 difference[bits(ours) == bits(self._unjitted[leaf])] = 0
             values += int(np.count_nonzero(difference))

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from .. import _ensemble
+from .._ensemble import ensemble
 from . import OK, USAGE, WRONG, _measure, _model, _text
 from ._oracle import Oracle
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         return USAGE
     library, size = _model.available(), args.size
     init = _model.make_init(args.layers, library)
-    make = _ensemble.ensemble(init, size)
+    make = ensemble.ensemble(init, size)
     plan = make.plan(jax.random.key(0))
     print(f"{size:,} members of {_name(args.layers)} ({library}), ", end="")
     print(f"{_text.size(size * plan.member_bytes)} of parameters\n")

@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _cases, _compat, _ensemble, _golden, _lookup, _lowering, _native, _selfcheck
-from .._draw import Draw, KeyPath, Kind, node
-from .._meaning import words
-from .._plan import CUDA_KERNELS
-from .._steps import Operand
+from .._ensemble import ensemble
+from .._jax import ask_xla, compat, known, lowering
+from .._plan import CUDA_KERNELS, Draw, KeyPath, Kind, Operand, node, words
+from .._run import formula, native
+from .._trust import cases, selfcheck
 from . import OK, WRONG, _text
 from ._oracle import Oracle, bits
 
@@ -54,17 +54,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         # What it says is shown here, in more detail.
-        warnings.simplefilter("ignore", _selfcheck.SelfCheckWarning)
+        warnings.simplefilter("ignore", selfcheck.SelfCheckWarning)
         return _examine(args)
 
 
 def _examine(args: argparse.Namespace) -> int:
     started = time.perf_counter()
-    versions = _golden.versions()
+    versions = known.versions()
     print(f"seedbed doctor: native kernels against XLA of jaxlib {versions['jaxlib']}")
     if args.quick:
         print("QUICK: only a subset of the values is checked; leave out --quick for all of them.")
-    module, problem = _native.load()
+    module, problem = native.load()
     if module is None:
         print(f"\nThere is no native extension to check: {problem}.")
         print("Everything is computed by JAX itself (the reference backend), so there is")
@@ -75,19 +75,19 @@ def _examine(args: argparse.Namespace) -> int:
     checks = _checks(args.quick, args.words)
     results = [_known_answers(module, isas)]
     total = sum(check.compared for check in checks)
-    if _compat.has_platform("cpu"):
-        with _text.Progress(total) as progress, _lowering.xla_on("cpu"):
+    if compat.has_platform("cpu"):
+        with _text.Progress(total) as progress, lowering.xla_on("cpu"):
             for check in checks:
                 results.append(_compare(module, isas, check, progress))
     else:
         print("\njax was told to do without the CPU, whose kernels were NOT compared with XLA.")
-    if _compat.platform() == "cuda":
+    if compat.platform() == "cuda":
         narrow = [check for check in checks if check.row == 1 and check.draw.needs in CUDA_KERNELS]
         results += _cuda_results(narrow)
     results += _ensemble_results(module)
     header = ["values whose bits differ", *isas]
     print("\n" + _text.table([header, *(result.row(isas) for result in results if result.wrong)]))
-    if not _lookup.flat_rows():
+    if not ask_xla.flat_rows():
         print("\nnormals in rows of 3, 4 or 5: made by XLA, which rounds them by its loops here")
     return _finish(results, started)
 
@@ -132,8 +132,8 @@ def _finish(results: list[_Result], started: float) -> int:
 
 
 def _known_answers(module: Any, isas: list[str]) -> _Result:
-    wrong = {isa: _selfcheck.known_answers(module, isa) for isa in isas}
-    return _Result("cipher, known answers", len(_cases.KNOWN_ANSWERS), wrong)
+    wrong = {isa: selfcheck.known_answers(module, isa) for isa in isas}
+    return _Result("cipher, known answers", len(cases.KNOWN_ANSWERS), wrong)
 
 
 @dataclass(frozen=True)
@@ -187,11 +187,11 @@ def _checks(quick: bool, words_of_normals: int | None = None) -> list[_Check]:
     wide = drawn if words_of_normals is None else words_of_normals
     for name, params in _wide_normals().items():
         checks.append(_Check(name, _float_draw(Kind.NORMAL, 64, params), wide))
-    if _lookup.flat_rows():
+    if ask_xla.flat_rows():
         normal = _float_draw(Kind.NORMAL, 32, normals["normal"])
         checks += [
             _Check(f"normal in rows of {row}", normal, mantissas, exhaustive=True, row=row)
-            for row in _lookup.SHORT_ROWS
+            for row in ask_xla.SHORT_ROWS
         ]
     for word_bits in (32, 64):
         real: Any = np.float32 if word_bits == 32 else np.float64
@@ -250,7 +250,7 @@ def _float_draw(kind: Kind, word_bits: int, params: tuple[Any, ...], inner: int 
 def _compare(module: Any, isas: list[str], check: _Check, progress: _text.Progress) -> _Result:
     """Runs XLA once and every instruction set against it."""
     result = _Result(check.name, check.compared, dict.fromkeys(isas, 0))
-    expected_of = jax.jit(_cases.chain(check.draw))
+    expected_of = jax.jit(formula.chain(check.draw))
     for word in _words(module, check):
         shape = word.shape if check.row == 1 else (-1, check.row)
         expected = np.asarray(expected_of(word.reshape(shape))).reshape(word.shape)
@@ -263,7 +263,7 @@ def _compare(module: Any, isas: list[str], check: _Check, progress: _text.Progre
 
 def _cuda_results(checks: list[_Check]) -> list[_Result]:
     """The CUDA kernels against XLA on the same device, on random words."""
-    module, problem = _native.load_cuda()
+    module, problem = native.load_cuda()
     if module is None:
         print(f"\nThe CUDA kernels were NOT checked: {problem}.")
         return []
@@ -296,9 +296,9 @@ def _cuda_round(check: _Check, index: int) -> tuple[np.ndarray[Any, Any], int]:
     draw = check.draw.replace(key=path, inner=check.count, shape=(check.count,))
     plain = f"uint{draw.word_bits}"
     drawn = Draw(Kind.BITS, path, draw.inner, draw.word_bits, plain, draw.shape)
-    word, made = _selfcheck.cuda_values((drawn, draw))
-    with _lowering.xla_on("cuda"):
-        expected = np.asarray(jax.jit(_cases.chain(draw))(word))
+    word, made = selfcheck.cuda_values((drawn, draw))
+    with lowering.xla_on("cuda"):
+        expected = np.asarray(jax.jit(formula.chain(draw))(word))
     return word, int(np.count_nonzero(bits(made) != bits(expected)))
 
 
@@ -313,7 +313,7 @@ def _words(module: Any, check: _Check) -> Iterator[np.ndarray[Any, Any]]:
         plain = Draw(
             Kind.BITS, draw.key, draw.inner, draw.word_bits, f"uint{draw.word_bits}", draw.shape
         )
-        yield _selfcheck.native_values(module, (plain,))[0]
+        yield selfcheck.native_values(module, (plain,))[0]
         return
     # A subset has every 16th mantissa, so that it still reaches both tails.
     step = _MANTISSAS // check.count
@@ -326,14 +326,14 @@ def _words(module: Any, check: _Check) -> Iterator[np.ndarray[Any, Any]]:
 
 def _random_words(module: Any, index: int, count: int) -> np.ndarray[Any, Any]:
     draw = Draw(Kind.BITS, KeyPath(node=node(index)), count, 64, "uint64", (count,))
-    return _selfcheck.native_values(module, (draw,))[0]
+    return selfcheck.native_values(module, (draw,))[0]
 
 
 def _made(module: Any, isa: str, check: _Check, word: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if not check.exhaustive and check.draw.needs != "normal64":
-        return _selfcheck.native_values(module, (check.draw,), isa)[0]
+        return selfcheck.native_values(module, (check.draw,), isa)[0]
     made = np.empty(word.shape, check.draw.dtype)
-    params = np.array(_native.params(check.draw), word.dtype).view(made.dtype)
+    params = np.array(native.params(check.draw), word.dtype).view(made.dtype)
     module.transform(params, word, made, isa=isa)
     return made
 
@@ -359,7 +359,7 @@ def _init(key: jax.Array) -> dict[str, jax.Array]:
 def _ensemble_results(module: Any) -> list[_Result]:
     """The same ensemble by XLA, by the installed backend (also under jit), and by each kernel."""
     key = jax.random.key(7, impl="threefry2x32")
-    make = _ensemble.ensemble(_init, _MEMBERS)
+    make = ensemble.ensemble(_init, _MEMBERS)
     plan = make.plan(key)
     oracle = Oracle(_init, jax.random.split(key, _MEMBERS))
     results = []
@@ -387,8 +387,8 @@ def _by_kernel(module: Any, isa: str, draws: tuple[Draw, ...], key: Any) -> list
     """All members' draws by one instruction set, without XLA."""
     made = [np.zeros((_MEMBERS, *draw.shape), jnp.dtype(draw.dtype)) for draw in draws]
     module.run_plan(
-        _native.encode(draws),
-        _native.CONSECUTIVE,
+        native.encode(draws),
+        native.CONSECUTIVE,
         _MEMBERS,
         np.asarray(jax.random.key_data(key)),
         np.zeros(2, np.uint32),

@@ -14,7 +14,11 @@ from typing import Any
 
 import jax
 
-from .. import __version__, _backends, _compat, _ensemble, _generators, _golden, _native, _selfcheck
+from .. import __version__
+from .._ensemble import ensemble
+from .._jax import compat, generators, known
+from .._run import native
+from .._trust import backends, selfcheck
 from . import OK, USAGE, WRONG, _text
 
 
@@ -25,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         # What it says is one of the lines.
-        warnings.simplefilter("ignore", _selfcheck.SelfCheckWarning)
+        warnings.simplefilter("ignore", selfcheck.SelfCheckWarning)
         found, code = collect()
     if args.json:
         print(json.dumps(found, indent=2))
@@ -41,8 +45,8 @@ def collect() -> tuple[dict[str, Any], int]:
     """Everything that ``info`` shows, as data for JSON, and the exit code."""
     found: dict[str, Any] = {
         "seedbed": __version__,
-        "python": f"{platform.python_version()} on {platform.system()} {_golden.machine()}",
-        **_golden.versions(),
+        "python": f"{platform.python_version()} on {platform.system()} {known.machine()}",
+        **known.versions(),
         "environment": {
             name: os.environ.get(name) for name in ("SEEDBED_BACKEND", "SEEDBED_ISA", "XLA_FLAGS")
         },
@@ -56,10 +60,10 @@ def collect() -> tuple[dict[str, Any], int]:
         return found, WRONG
     found["cores"], found["xla_threads"] = _cores(), _xla_threads()
     found["cuda"] = _cuda()
-    module, problem = _native.load()
+    module, problem = native.load()
     found["extension"] = None if module is None else module.__file__
     found["extension_problem"] = problem or None
-    found["target"] = _native.TARGET if module is not None else None
+    found["target"] = native.TARGET if module is not None else None
     found["isas"] = [] if module is None else list(module.isas())
     for step in (_isa, _backend, _self_check, _target):
         try:
@@ -78,12 +82,12 @@ def collect() -> tuple[dict[str, Any], int]:
 
 def _cuda() -> str:
     """Whether the CUDA kernels are there and may be used."""
-    platform = _compat.platform()
+    platform = compat.platform()
     if platform != "cuda":
         if importlib.util.find_spec("seedbed._cuda") is None:
             return "no (CPU-only build)"
         return f"built, not loaded: jax computes on {platform!r}"
-    module, problem = _native.load_cuda()
+    module, problem = native.load_cuda()
     if module is None:
         return f"not usable: {problem}"
     return f"built with CUDA {module.toolkit()} for {module.architectures()}"
@@ -106,24 +110,24 @@ def _backend(module: Any) -> dict[str, Any]:
 
 
 def _resolve() -> tuple[str, str]:
-    foreign = _generators.foreign([_generators.default()])
-    reason = _backends.why_reference(foreign, effects=False)
+    foreign = generators.foreign([generators.default()])
+    reason = backends.why_reference(foreign, effects=False)
     if reason is not None:
         return "reference", reason
-    return "native", f"SEEDBED_BACKEND={_backends.requested()}, and the extension is usable"
+    return "native", f"SEEDBED_BACKEND={backends.requested()}, and the extension is usable"
 
 
 def _self_check(module: Any) -> dict[str, Any]:
     if module is None:
         return {"self_check": None}
     found = {"self_check": _verdict("cpu")}
-    if _compat.platform() == "cuda" and _native.load_cuda()[0] is not None:
+    if compat.platform() == "cuda" and native.load_cuda()[0] is not None:
         found["self_check_cuda"] = _verdict("cuda")
     return found
 
 
 def _verdict(platform: str) -> dict[str, Any]:
-    found = _selfcheck.report(platform)
+    found = selfcheck.report(platform)
     return {
         "trusted": sorted(found.trusted),
         "differing": list(found.differing),
@@ -134,9 +138,9 @@ def _verdict(platform: str) -> dict[str, Any]:
 
 def _target(module: Any) -> dict[str, Any]:
     """Whether the custom call can be executed: registration alone does not show it."""
-    if _backends.why_reference(None, effects=False) is not None:
+    if backends.why_reference(None, effects=False) is not None:
         return {"target_runs": None}
-    make = _ensemble.ensemble(lambda key: jax.random.bits(key, (3,)), 2)
+    make = ensemble.ensemble(lambda key: jax.random.bits(key, (3,)), 2)
     key = jax.random.key(0, impl="threefry2x32")
     try:
         ours = make(key)

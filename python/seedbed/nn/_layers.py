@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import random
-from ._module import Module
-from ._state import HiddenState, ParamState
+from ._tree import HiddenState, Module, ParamState
 
 # Variance 1 / fan-in over (out, in).
 _lecun = jax.nn.initializers.variance_scaling(

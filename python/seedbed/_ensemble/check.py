@@ -1,0 +1,388 @@
+"""Checks of what users pass in: before any work, with the argument's name in the message."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._jax import compat, generators, places
+from .._plan import Plan, largest
+from .._trace import finite as finite
+
+# More members than a 64-bit processor has addresses.
+_SIZE_LIMIT = 1 << 48
+# Results below this size are allocated without a look at the free memory.
+_SMALL = 64 << 20
+
+
+def size(value: Any, name: str = "size") -> int:
+    """A positive number of members."""
+    if compat.is_tracer(value):
+        raise TypeError(
+            f"`{name}` must be known when the program is traced, as array shapes are; got the "
+            f"traced value {value!r}"
+        )
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(
+            f"`{name}` must be a positive integer (int or NumPy integer); got {value!r} of type "
+            f"{type(value).__name__}"
+        )
+    number = operator.index(value)
+    if not 0 < number < _SIZE_LIMIT:
+        raise ValueError(f"`{name}` must be at least 1 and below 2**48; got {number}")
+    return number
+
+
+def flag(value: Any, name: str) -> bool:
+    """A yes or no."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(
+            f"`{name}` must be True or False; got {value!r} of type {type(value).__name__}"
+        )
+    return bool(value)
+
+
+def init_call(init: Any, args: tuple[Any, ...]) -> None:
+    """Whether ``init(key, *args)`` fits the function's signature, where it has one."""
+    try:
+        signature = inspect.signature(init)
+    except (TypeError, ValueError):  # builtins and some wrapped functions have none
+        return
+    try:
+        signature.bind(None, *args)
+    except TypeError as error:
+        raise TypeError(
+            f"`init` is called as init(key, *args), here with {len(args)} argument(s) after the "
+            f"key, and its signature {signature} does not accept that: {error}"
+        ) from None
+
+
+# --- keys -------------------------------------------------------------------------------
+
+
+def _typed(key: Any) -> bool:
+    return compat.is_key(key.dtype)
+
+
+def keys(value: Any, count: int) -> list[Any]:
+    """The leaves of a pytree of keys: each one key or ``count`` keys, typed or legacy."""
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return [_key(value, count, "`key`")]
+    leaves = jax.tree_util.tree_leaves_with_path(finite(value, "key"))
+    if not leaves or not leaves[0][0]:
+        _key(value, count, "`key`")
+    return [_key(leaf, count, f"`key{jax.tree_util.keystr(path)}`") for path, leaf in leaves]
+
+
+def _key(value: Any, count: int, name: str) -> Any:
+    accepted = (
+        "one key (jax.random.key(0), or a legacy jax.random.PRNGKey(0)) or an array of "
+        f"size={count} keys"
+    )
+    if not isinstance(value, (jax.Array, np.ndarray)):
+        raise TypeError(f"{name} must be {accepted}; got {value!r} of type {type(value).__name__}")
+    shape = value.shape
+    if not _typed(value):
+        words = generators.legacy_words()
+        if value.dtype != np.uint32 or value.ndim == 0 or shape[-1] != words:
+            raise TypeError(
+                f"{name} must be {accepted}; got an array of dtype {value.dtype} and shape "
+                f"{shape}, and {generators.legacy_form()}"
+            )
+        shape = shape[:-1]
+    if shape not in ((), (count,)):
+        raise ValueError(f"{name} must be {accepted}; got keys of shape {shape}")
+    return value
+
+
+def is_stack(value: Any) -> bool:
+    """Whether a checked key holds one key for each member."""
+    return bool(value.ndim > (0 if _typed(value) else 1))
+
+
+def member_key_type(value: Any) -> Any:
+    """The abstract type of one member's key."""
+    shape = () if _typed(value) else value.shape[-1:]
+    place = places.member(value, 0 if is_stack(value) else None)
+    return compat.abstract(shape, value.dtype, place=place)
+
+
+# --- arguments --------------------------------------------------------------------------
+
+
+def axes(in_axes: Any, args: tuple[Any, ...], count: int) -> tuple[int | None, ...]:
+    """The mapped axis of every argument leaf, with lengths checked."""
+    leaves = jax.tree_util.tree_leaves_with_path(finite(args, "args"))
+    for path, leaf in leaves:
+        if not array_like(leaf):
+            raise TypeError(
+                f"arguments of `init` must be arrays or numbers; args{jax.tree_util.keystr(path)} "
+                f"is {leaf!r} of type {type(leaf).__name__}. Bind other values with "
+                "functools.partial or a lambda."
+            )
+    if in_axes is None:
+        return (None,) * len(leaves)
+    checked = []
+    for one, (path, leaf) in zip(spread(in_axes, args), leaves, strict=True):
+        name = f"args{jax.tree_util.keystr(path)}"
+        one = axis(one, name, leaf)
+        if one is not None and np.shape(leaf)[one] != count:
+            raise ValueError(
+                f"`in_axes` maps axis {one} of {name}, of length {np.shape(leaf)[one]}, over "
+                f"size={count} members; the two must be equal"
+            )
+        checked.append(one)
+    return tuple(checked)
+
+
+def spread(axes: Any, tree: Any, name: str = "in_axes") -> list[Any]:
+    """One entry of ``axes``, a prefix of the tree ``tree``, for every leaf of it."""
+    finite(axes, name)
+    if isinstance(axes, list):
+        axes = tuple(axes)
+    if name == "in_axes":
+        if isinstance(axes, tuple) and len(axes) != len(tree):
+            raise ValueError(
+                f"`in_axes` has {len(axes)} entries for {len(tree)} arguments after the key; give "
+                "one entry for each (the key itself has none)"
+            )
+        axes = axes if isinstance(axes, tuple) else (axes,) * len(tree)
+    try:
+        lists = jax.tree_util.tree_map(
+            lambda axis, part: [axis] * len(jax.tree_util.tree_leaves(part)),
+            axes,
+            tree,
+            is_leaf=lambda axis: axis is None,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"`{name}` must be None, an integer, or a tuple whose structure is a prefix of the "
+            f"{'arguments' if name == 'in_axes' else 'result'}'; got {axes!r}: {error}"
+        ) from None
+    return jax.tree_util.tree_leaves(lists, is_leaf=lambda axis: axis is None)
+
+
+def axis(axis: Any, name: str, leaf: Any) -> int | None:
+    """One mapped axis of a leaf, counted from the front."""
+    if axis is None:
+        return None
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+        raise TypeError(
+            f"`in_axes` must consist of integers and None; got {axis!r} of type "
+            f"{type(axis).__name__} for {name}"
+        )
+    shape = np.shape(leaf)
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(f"`in_axes` maps axis {axis} of {name}, which has shape {shape}")
+    return int(axis) % len(shape)
+
+
+def array_like(leaf: Any) -> bool:
+    """Whether jax takes a leaf as an array."""
+    if isinstance(leaf, (np.generic, np.ndarray)):
+        return leaf.dtype.kind not in "OSUMmT"
+    return isinstance(leaf, (bool, int, float, complex, jax.Array))
+
+
+def member_type(leaf: Any, axis: int | None) -> Any:
+    """The type of an argument leaf as one member sees it."""
+    aval = jax.typeof(leaf)
+    shape = aval.shape if axis is None else aval.shape[:axis] + aval.shape[axis + 1 :]
+    return compat.abstract(shape, aval.dtype, aval.weak_type, places.member(aval, axis))
+
+
+# --- members ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Members asked for: ``count`` from ``start`` on, or those with the given indices."""
+
+    count: int
+    start: Any | None = None
+    listed: Any | None = None
+
+    def indices(self) -> Any:
+        """Member numbers, as an integer array."""
+        if self.start is None:
+            return self.listed
+        if isinstance(self.start, int):
+            return np.arange(self.start, self.start + self.count)
+        return jnp.arange(self.count, dtype=self.start.dtype) + self.start
+
+    def pick(self, whole: Any, single: bool) -> Any:
+        """The chosen members of a whole ensemble."""
+        # Sent explicitly, which jax.transfer_guard("disallow") allows.
+        index = jax.device_put(self.indices()[0] if single else self.indices())
+        whole = jax.tree_util.tree_map(lambda leaf: places.gathered(leaf, 0), whole)
+        return _picked(whole, index)
+
+    def take(self, leaf: Any, axis: int) -> Any:
+        """The chosen members of an array with a member axis."""
+        leaf = places.gathered(leaf, axis)
+        if isinstance(self.start, int):
+            return jax.lax.slice_in_dim(
+                jnp.asarray(leaf), self.start, self.start + self.count, axis=axis
+            )
+        return jnp.take(leaf, jax.device_put(self.indices()), axis=axis)
+
+
+@jax.jit
+def _picked(whole: Any, index: Any) -> Any:
+    return jax.tree_util.tree_map(lambda leaf: leaf[index], whole)
+
+
+def member(value: Any, count: int, name: str = "i") -> Chosen:
+    """One member, by index."""
+    array = isinstance(value, (jax.Array, np.ndarray))
+    if array and _typed(value):
+        raise TypeError(f"`{name}` must be an integer; got a key (the key comes first)")
+    if array and value.ndim == 0 and value.dtype.kind in "iu":
+        if compat.is_tracer(value):
+            return Chosen(1, start=_traced(value, count, name))
+        value = int(value)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(
+            f"`{name}` must be an integer; got {value!r} of type {type(value).__name__}"
+        )
+    number = operator.index(value)
+    if not -count <= number < count:
+        raise IndexError(f"`{name}` is {number}, out of range for an ensemble of size={count}")
+    return Chosen(1, start=number % count)
+
+
+def members(index: Any, count: int) -> Chosen:
+    """Several members, by slice or index array."""
+    if isinstance(index, slice):
+        chosen = range(*index.indices(count))
+        if chosen.step == 1:
+            return Chosen(len(chosen), start=chosen.start)
+        return Chosen(len(chosen), listed=np.arange(chosen.start, chosen.stop, chosen.step))
+    if isinstance(index, (list, tuple, range)):
+        try:
+            index = np.asarray(index, dtype=None if len(index) else np.int64)
+        except ValueError:  # rows of different lengths
+            pass
+    array = isinstance(index, (np.ndarray, jax.Array))
+    if array and _typed(index):
+        raise TypeError(
+            "`index` must be a slice or an array of integers; got keys (they come first)"
+        )
+    if not array or index.ndim != 1 or index.dtype.kind not in "iu":
+        what = f"an array of dtype {index.dtype} and shape {index.shape}" if array else repr(index)
+        raise TypeError(
+            f"`index` must be a slice or a one-dimensional array of integers; got {what} of type "
+            f"{type(index).__name__}"
+        )
+    if compat.is_tracer(index):
+        return Chosen(index.shape[0], listed=_traced(index, count, "index"))
+    listed = np.asarray(index)
+    wrong = listed[(listed < -count) | (listed >= count)]
+    if wrong.size:
+        raise IndexError(
+            f"`index` contains {int(wrong[0])}, out of range for an ensemble of size={count}"
+        )
+    listed = listed.astype(np.int64)
+    return Chosen(listed.size, listed=np.where(listed < 0, listed + count, listed))
+
+
+def _traced(index: Any, count: int, name: str) -> Any:
+    """Traced indices, counted from the front: unsigned, of 32 or 64 bits.
+
+    What arithmetic, or jax at the edge of a compiled function, has made of numbers that a type of
+    32 bits does not hold cannot be seen any more: it would be the number of some other member.
+    """
+    if index.dtype.itemsize < 4:
+        index = index.astype(np.int32)
+    kept = 1 << (8 * index.dtype.itemsize - (index.dtype.kind == "i"))
+    if count > kept:
+        raise TypeError(
+            f"`{name}` is traced and of dtype {index.dtype}, in which indices of size={count} "
+            "members wrap around; use 64 bits (jax.enable_x64), or an ensemble of a size up to "
+            f"{kept}, whose members are the same"
+        )
+    if index.dtype.kind == "u":
+        return index
+    unsigned = np.dtype(f"uint{8 * index.dtype.itemsize}")
+    from_front = index.astype(unsigned)
+    return jnp.where(index < 0, from_front + unsigned.type(count), from_front)
+
+
+def words(indices: Any) -> Any:
+    """Member numbers as ``uint32[..., 2]``, high word first."""
+    if compat.is_tracer(indices):
+        high = jnp.zeros(indices.shape, jnp.uint32)
+        if indices.dtype.itemsize == 8:
+            high = (indices >> 32).astype(jnp.uint32)
+        return jnp.stack([high, indices.astype(jnp.uint32)], axis=-1)
+    wide = np.asarray(indices).astype(np.uint64)
+    pair = [wide >> np.uint64(32), wide & np.uint64(0xFFFFFFFF)]
+    # Sent explicitly, which jax.transfer_guard("disallow") allows.
+    return jax.device_put(np.stack(pair, axis=-1).astype(np.uint32))
+
+
+# --- memory -----------------------------------------------------------------------------
+
+
+def memory(
+    plan: Plan,
+    member_bytes: int,
+    count: int,
+    concrete: bool,
+    name: str = "size",
+    reused: int = 0,
+) -> None:
+    """Refuses a result that cannot exist, before anything is allocated.
+
+    Args:
+        plan: names the largest results in the message.
+        member_bytes: what one member takes, `Plan.total_bytes`.
+        count: how many members.
+        concrete: whether they are about to be allocated, not only traced.
+        name: of the argument that said how many.
+        reused: bytes that are there already.
+    """
+    asked = count * member_bytes
+    # Symbolic dimensions (`jax.export`) have no size yet.
+    if not isinstance(asked, int) or asked < _SMALL:
+        return
+    leaves = ", ".join(
+        f"{output.path} {(count, *output.shape)} {output.dtype}" for output in largest(plan)
+    )
+    message = f"{count} members of {member_bytes:,} bytes are {asked:,} bytes"
+    if asked >= 1 << 63:
+        raise OverflowError(f"`{name}` is too large: {message}. Largest results: {leaves}")
+    available = _free_memory() if concrete else None
+    if available is not None and asked - reused > available:
+        raise MemoryError(
+            f"`{name}` is too large for this machine: {message}, and {available:,} bytes are free. "
+            f"Largest results: {leaves}. `stream` and `members` make the ensemble in parts."
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that the device has left, or this machine where the device has no memory of its own."""
+    if (platform := compat.platform()) == "cuda":
+        return compat.free_memory(compat.first_device(platform))
+    return _available_memory()
+
+
+def _available_memory() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None

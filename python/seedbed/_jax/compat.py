@@ -1,0 +1,400 @@
+"""Every jax version shim and every import from jax's private modules.
+
+The rest of the package uses public jax only, so a jax release that moves something
+breaks this file and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy
+import numpy as np
+
+Primitive = Any
+JaxprEqn = Any
+
+# `jax.extend`, where these are public, imports pallas with them: 20 ms of every cold start.
+core: Any
+_prng: Any
+_random: Any
+_threefry: Any
+random_primitives: dict[str, Primitive]  # those that run threefry, by short names
+try:
+    from jax._src import core
+    from jax._src.extend import random as _random
+
+    try:
+        from jax._src.random import prng as _prng
+        from jax._src.random import threefry2x32 as _threefry
+    except ImportError:  # the oldest supported jax
+        _prng = _threefry = importlib.import_module("jax._src.prng")
+    _prngs: dict[str, Any] = _prng.prngs
+    random_primitives = {
+        "bits": _prng.random_bits_p,
+        "split": _prng.random_split_p,
+        "fold_in": _prng.random_fold_in_p,
+        "cipher": _threefry.threefry2x32_p,
+    }
+    define_prng_impl: Any = _random.define_prng_impl
+    threefry_2x32: Any = _threefry.threefry_2x32
+    threefry_prng_impl: Any = _threefry.threefry_prng_impl
+except (ImportError, AttributeError):  # pragma: no cover - only a future jax without them
+    from jax.extend import core
+    from jax.extend import random as _random
+    from jax.extend.core import primitives as _primitives
+
+    random_primitives = {
+        "bits": _primitives.random_bits_p,
+        "split": _primitives.random_split_p,
+        "fold_in": _primitives.random_fold_in_p,
+        "cipher": _primitives.threefry2x32_p,
+    }
+    define_prng_impl = _random.define_prng_impl
+    threefry_2x32 = _random.threefry_2x32
+    threefry_prng_impl = _random.threefry_prng_impl
+    _prngs = {}
+
+try:
+    from jax._src.config import trace_context as _jax_trace_context
+except ImportError:  # pragma: no cover - only a future jax without it
+    _jax_trace_context = None
+
+_xla_bridge: Any
+try:
+    from jax._src import xla_bridge as _xla_bridge
+except ImportError:  # pragma: no cover - only a future jax without it
+    _xla_bridge = None
+
+try:
+    from jax._src.lax.lax import _convert_element_type as _jax_convert_element_type
+
+    _convert_element_type: Any = _jax_convert_element_type
+except ImportError:  # pragma: no cover - only a future jax without it
+    _convert_element_type = None
+
+
+def trace_context() -> Hashable:
+    """Everything in jax's configuration that a trace may depend on, as a dictionary key.
+
+    jax keys its own caches by this value. A jax without it gets the settings that are
+    known to change what an init function traces to.
+    """
+    config: Any = jax.config
+    settings: tuple[Any, ...] = (
+        config.jax_enable_x64,
+        config.jax_threefry_partitionable,
+        config.jax_default_prng_impl,
+        config.jax_numpy_dtype_promotion,
+        config.jax_numpy_rank_promotion,
+        config.jax_default_matmul_precision,
+        config.jax_debug_nans,
+        config.jax_enable_custom_prng,
+    )
+    if _jax_trace_context is None:
+        return (settings, config.jax_debug_key_reuse)
+    return (settings, _jax_trace_context())
+
+
+def is_key(dtype: Any) -> bool:
+    """Whether a dtype is that of typed PRNG keys."""
+    return bool(jax.numpy.issubdtype(dtype, jax.dtypes.prng_key))
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether a dtype is a floating-point one, narrow ones included."""
+    return bool(jax.numpy.issubdtype(dtype, np.floating))
+
+
+def tiny(dtype: Any) -> float:
+    """The smallest normal number of a floating-point dtype."""
+    limits: Any = jax.numpy.finfo
+    return float(limits(dtype).tiny)
+
+
+def partitionable() -> bool:
+    """Whether threefry runs in partitionable mode, the only one with a native cipher."""
+    config: Any = jax.config
+    return bool(config.jax_threefry_partitionable)
+
+
+def abstract(shape: Sequence[int], dtype: Any, weak_type: bool = False, place: Any = None) -> Any:
+    """The type of an array, for tracing."""
+    made: Any = jax.ShapeDtypeStruct
+    return made(shape, dtype, weak_type=weak_type, sharding=place)
+
+
+def key_impl(dtype: Any) -> Any:
+    """The PRNG implementation behind a typed key's dtype, or in what `define_prng_impl` made."""
+    return dtype._impl
+
+
+def default_prng_name() -> str:
+    """Name of the implementation that legacy ``uint32`` keys are read with."""
+    config: Any = jax.config
+    return str(config.jax_default_prng_impl)
+
+
+def default_prng() -> Any:
+    """The implementation of that name."""
+    found = _prngs.get(default_prng_name())
+    if found is None:
+        with jax.ensure_compile_time_eval():
+            found = key_impl(jax.eval_shape(jax.random.key, 0).dtype)
+    return found
+
+
+def prng_named(name: str) -> Any | None:
+    """The implementation that jax finds by a name, if any."""
+    return _prngs.get(name)
+
+
+def key_words(key: Any) -> Any:
+    """The words of a key or an array of keys, typed or legacy."""
+    return jax.random.key_data(key) if is_key(key.dtype) else key
+
+
+# Makes operands vary over the same devices of `jax.shard_map`.
+alike_in_shard_map: Any = getattr(core, "auto_insert_reshard", None) or getattr(
+    core, "standard_insert_pvary", None
+)
+# These do that for themselves, as the types of what they carry demand.
+_TYPED = ("scan", "while", "cond")
+
+
+def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
+    """Evaluates one jaxpr equation on ``values``, in the context it was traced in."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    # Jax's functions see to this before they bind, and here it may be another context than theirs.
+    if len(values) > 1 and eqn.primitive.name not in _TYPED:
+        values = alike_in_shard_map(*values)
+    with eqn.ctx.manager:
+        out = eqn.primitive.bind(*values, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
+    """The closed jaxpr that an equation merely calls, or None if it does more than call.
+
+    A custom derivative rule is more than a call: opening it would change what gradients
+    of the result mean.
+    """
+    name = eqn.primitive.name
+    if name == "seedbed_draw":  # of `seedbed.random`: jax's own program for the draw
+        return eqn.params["jaxpr"]
+    if name not in ("jit", "pjit", "closed_call", "core_call", "core_closed_call", *_REMAT):
+        return None
+    inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    if inner is not None and not hasattr(inner, "consts"):
+        return ClosedJaxpr(inner, ())
+    return inner
+
+
+def bodies(*jaxprs: Any) -> Iterator[Any]:
+    """Jaxprs and those inside of their equations, each once."""
+    pending, seen = [*jaxprs], {*map(id, jaxprs)}
+    while pending:
+        body = pending.pop()
+        yield body
+        for eqn in body.eqns:
+            for inner in core.jaxprs_in_params(eqn.params):
+                if id(inner) not in seen:
+                    seen.add(id(inner))
+                    pending.append(inner)
+
+
+def equations(program: Any) -> Iterator[JaxprEqn]:
+    """Every equation of a jaxpr, or one equation, and those inside of them, each jaxpr once."""
+    inside = [program]
+    if not hasattr(program, "eqns"):
+        yield program
+        inside = [*core.jaxprs_in_params(program.params)]
+    for body in bodies(*inside):
+        yield from body.eqns
+
+
+_REMAT = ("checkpoint", "remat", "remat2")
+
+
+# The types of jaxprs, open and closed (one type in newer releases).
+ClosedJaxpr: Any = getattr(core, "ClosedJaxpr", core.Jaxpr)
+JAXPRS = (core.Jaxpr, ClosedJaxpr)
+
+
+def opened(program: Any) -> tuple[Any, Sequence[Any]]:
+    """The jaxpr and the constants of a jaxpr, closed or not."""
+    return getattr(program, "jaxpr", program), getattr(program, "consts", ())
+
+
+def context_fields(eqn: JaxprEqn) -> tuple[tuple[str, Any], ...]:
+    """The settings that an equation was traced under and is evaluated under, by name."""
+    context = eqn.ctx
+    names = [name for kind in type(context).__mro__ for name in getattr(kind, "__slots__", ())]
+    names += getattr(context, "__dict__", ())
+    if not {"compute_type", "threefry_partitionable"} <= set(names):
+        return (("context", context),)  # of a jax that keeps them some other way
+    return tuple((name, getattr(context, name, None)) for name in names if name != "__weakref__")
+
+
+def is_remat(eqn: JaxprEqn) -> bool:
+    """Whether opening this call would lose a rematerialisation boundary."""
+    return eqn.primitive.name in _REMAT
+
+
+def is_literal(atom: Any) -> bool:
+    """Whether an operand or a result of a jaxpr's equation is a number, not a variable."""
+    return hasattr(atom, "val")
+
+
+def is_tracer(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+def trace_of(tracer: Any) -> Any:
+    """The trace a tracer belongs to (to see that nothing keeps it alive afterwards)."""
+    return getattr(tracer, "_trace", None)
+
+
+def trace_state() -> object:
+    """Which function jax is tracing now, if any; to be compared with ``==``, keeps no trace."""
+    return core.get_opaque_trace_state()
+
+
+@functools.cache
+def top_trace_state() -> object:
+    """`trace_state` where nothing is being traced, also when asked for inside of a trace."""
+    # Traces belong to threads, and a new thread has none.
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(trace_state()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def at_top() -> bool:
+    """Whether nothing is being traced, so that what is called now runs now, and once."""
+    return bool(trace_state() == top_trace_state())
+
+
+def under_trace(values: Sequence[Any]) -> bool:
+    """Whether any of ``values`` is being traced, so that no data is there to act on."""
+    return any(is_tracer(value) for value in values)
+
+
+def with_weak_type(value: Any, weak: bool) -> Any:
+    """``value`` with jax's weak-type flag set as asked (it decides later promotions)."""
+    if _convert_element_type is None or jax.typeof(value).weak_type == weak:
+        return value
+    return _convert_element_type(value, value.dtype, weak_type=weak)
+
+
+def compile_time_eval() -> contextlib.AbstractContextManager[None]:
+    """Evaluates at once, also while an outer function is being traced."""
+    return jax.ensure_compile_time_eval()
+
+
+def platform() -> str:
+    """What jax computes on unless told otherwise: ``cpu``, ``cuda``, or another platform's name."""
+    config: Any = jax.config
+    device = config.jax_default_device
+    return _platform_of(jax.default_backend() if device is None else device)
+
+
+def first_device(platform: str) -> Any:
+    """The device of a platform (one that `platform` names) that jax computes on: its default
+    device if that is one, else the first of this process.
+
+    Raises:
+        RuntimeError: jax was told to do without this platform.
+    """
+    config: Any = jax.config
+    device = config.jax_default_device
+    if hasattr(device, "platform") and _platform_of(device) == platform:
+        return device
+    return jax.local_devices(backend=platform)[0]
+
+
+@functools.cache
+def has_platform(platform: str) -> bool:
+    """Whether jax computes on this platform too, if told to (GPUs of other makers are no cuda)."""
+    try:
+        return bool(jax.local_devices(backend=platform))
+    except RuntimeError:
+        return False
+
+
+def _platform_of(device: Any) -> str:
+    name = str(getattr(device, "platform", device))
+    return "cuda" if name == "gpu" and has_platform("cuda") else name
+
+
+@functools.cache
+def _alone() -> bool:
+    """Whether jax has one platform, so that everything is there."""
+    return _xla_bridge is not None and len(_xla_bridge.backends()) == 1
+
+
+def elsewhere(values: Sequence[Any]) -> str | None:
+    """The platform that arrays among ``values`` are bound to, if it is not the one that plans are
+    made for."""
+    if _alone():
+        return None
+    here = platform()
+    for value in values:
+        array = getattr(value, "_base_array", value)
+        if isinstance(array, jax.Array) and not is_tracer(array):
+            if getattr(array, "committed", True):
+                there = _platform_of(next(iter(array.devices())))
+                if there != here:
+                    return there
+    return None
+
+
+def free_memory(device: Any) -> int | None:
+    """Bytes of a device's own memory that jax may still allocate, or None if it does not say."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" not in stats:
+        return None
+    return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+
+
+def register_ffi_target(
+    name: str, target: Any, *, platform: str, types: Callable[[], dict[str, Any]] | None = None
+) -> None:
+    """Registers one custom-call target and the state types it needs.
+
+    Args:
+        platform: ``cpu`` or ``cuda``.
+    """
+    # A client that starts later would register the waiting targets before their state types,
+    # and fail to start at all.
+    with contextlib.suppress(RuntimeError):  # jax was told to do without this platform
+        jax.local_devices(backend=platform)
+    name_of_platform = {"cuda": "CUDA"}.get(platform, platform)
+    if types is not None:
+        for type_name, type_info in types().items():
+            jax.ffi.register_ffi_type(type_name, type_info, platform=name_of_platform)
+    jax.ffi.register_ffi_target(name, target, platform=name_of_platform)
+
+
+@contextlib.contextmanager
+def axis_env(name: Any, size: int) -> Iterator[None]:
+    """Lets a function be traced that has collectives over a named axis of members."""
+    if name is None:
+        yield
+        return
+    from jax._src.core import extend_axis_env_nd
+
+    with extend_axis_env_nd([(name, size)]):
+        yield
+
+
+def register_prng(impl: Any) -> None:
+    """Lets jax find a PRNG implementation by its name, as checkpointing libraries ask for it."""
+    _prngs.setdefault(impl.name, impl)

@@ -1,0 +1,219 @@
+"""What the matcher can know about a value: meanings, as inert data.
+
+- `Keys`: an array of keys, each a known chain of folds away from the member key
+  (`KeyWords`: the same as raw ``uint32`` words),
+- `Word`: random words of 8 to 64 bits, one for each element,
+- `Real`: a ``uniform`` or ``normal`` with constant parameters, finished or half way,
+- `Lookup`: any chain of elementwise operations on 8- or 16-bit words, which has so few
+  values that a table holds them,
+- `Remainder`, `Integers`: the steps of ``randint``,
+- `Sample`: a finished draw on which nothing more can be built.
+
+A meaning whose ``draw()`` is not None can be produced by a backend.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._base.record import Record
+from .._jax import ask_xla
+from .._plan import Draw, KeyPath, Kind, Node, Shape, make_draw, words
+from .._trace import Const, Equation, splat
+
+
+class Keys(Record):
+    path: KeyPath
+
+    def draw(self) -> Draw | None:
+        return Draw(Kind.KEY, self.path, 1, 32, "uint32", (*self.path.batch, 2))
+
+
+class KeyWords(Record):
+    path: KeyPath
+
+    def draw(self) -> Draw | None:
+        return Keys(self.path).draw()
+
+
+class Word(Record):
+    path: KeyPath
+    bits: int
+    shape: Shape
+    # Steps done towards a float in [1, 2): 0 word, 1 shifted, 2 exponent set.
+    step: int = 0
+
+    def draw(self) -> Draw | None:
+        if self.step:
+            return None
+        return make_draw(Kind.BITS, self.path, self.bits, f"uint{self.bits}", self.shape)
+
+
+class Real(Record):
+    """``max(low, u*span + low)``, ``erf_inv`` of it if ``normal``, then
+    ``clip(. * factor) * scale + shift``, in the dtype's arithmetic."""
+
+    path: KeyPath
+    bits: int
+    shape: Shape
+    # one_two: in [1, 2); unit: in [0, 1); scaled, shifted: on the way to ranged;
+    # ranged: the finished uniform; normal; clip_low: half a clip; clipped.
+    stage: str
+    span: float = 1.0
+    low: float = 0.0
+    factor: float = 1.0
+    clip: tuple[float, float] = (-math.inf, math.inf)
+    scale: float = 1.0
+    shift: float | None = None
+
+    @property
+    def dtype(self) -> Any:
+        return np.float64 if self.bits == 64 else np.float32
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether XLA may round ``erf_inv`` by the loop that it compiles around it.
+
+        In float64 it calls the C library's log for each number, and rounds all of them alike.
+        """
+        row = ask_xla.row(self.shape)
+        return self.bits == 32 and row in ask_xla.SHORT_ROWS and not ask_xla.flat_rows()
+
+    @property
+    def closed(self) -> bool:
+        """Nothing at the end that XLA may merge with what follows, or round by its loop."""
+        rounded = self.scale != 1.0 or self.shift is not None
+        return not (self.unsteady or rounded) and self.stage != "unit"
+
+    def draw(self) -> Draw | None:
+        shift = -0.0 if self.shift is None else self.shift
+        if self.stage in ("unit", "ranged"):
+            values = [self.span, self.low, self.scale, shift]
+            kind = Kind.UNIFORM
+        elif self.stage in ("normal", "clip_low", "clipped") and not self.unsteady:
+            values = [self.span, self.low, self.factor, *self.clip, self.scale, shift]
+            kind = Kind.NORMAL
+        else:
+            return None
+        return make_draw(
+            kind,
+            self.path,
+            self.bits,
+            np.dtype(self.dtype).name,
+            self.shape,
+            words(values, self.dtype),
+        )
+
+
+class Lookup(Record):
+    """``steps`` applied to the index ``word >> drop``; at most 2**16 different values."""
+
+    path: KeyPath
+    bits: int
+    drop: int
+    shape: Shape
+    dtype: str
+    # Each step: primitive, hashable parameters, position of the chain, other operands.
+    steps: tuple[Any, ...]
+
+    @property
+    def closed(self) -> bool:
+        """As `Real.closed`; integers never round."""
+        # Behind a conversion too: XLA keeps narrow floats wider than they are.
+        names = [name for name, *_ in self.steps]
+        while names and names[-1] == "convert_element_type":
+            names.pop()
+        return not (names and names[-1] in ("add", "sub", "mul", "div", "neg"))
+
+    def draw(self) -> Draw | None:
+        table = ask_xla.table(self.bits, self.drop, self.steps)
+        params = (self.drop,)
+        made = make_draw(Kind.TABLE, self.path, self.bits, self.dtype, self.shape, params)
+        return made.replace(table=table)
+
+
+class Remainder(Record):
+    """Steps of ``((hi % span) * mult + lo % span) % span``."""
+
+    stage: str  # word: w % span; product: (hi % span) * mult; sum
+    path: KeyPath
+    bits: int
+    shape: Shape
+    span: int
+    mult: int = 0
+
+    def draw(self) -> Draw | None:
+        return None
+
+
+class Integers(Record):
+    """A finished ``randint`` of ``word_bits`` arithmetic, as any integer dtype."""
+
+    path: KeyPath
+    bits: int
+    shape: Shape
+    dtype: str
+    span: int
+    mult: int
+    low: int = 0
+    shifted: bool = False
+
+    def draw(self) -> Draw | None:
+        params = (self.span, self.mult, self.low)
+        return make_draw(Kind.RANDINT, self.path, self.bits, self.dtype, self.shape, params)
+
+
+class Sample(Record):
+    made: Draw
+    shape: Shape
+
+    def draw(self) -> Draw | None:
+        return self.made.replace(shape=self.shape)
+
+
+Meaning = Keys | KeyWords | Word | Real | Lookup | Remainder | Integers | Sample
+
+
+def restarted(meaning: Meaning, then: Meaning | None, now: Meaning | None) -> Meaning | None:
+    """What followed from the key ``then``, following from ``now``; None if that is not sure."""
+    if not isinstance(then, (Keys, KeyWords)) or type(then) is not type(now):
+        return None
+    start, place = then.path, now.path
+    if (start.batch, start.levels) != (place.batch, place.levels):
+        return None
+    path = meaning.made.key if isinstance(meaning, Sample) else meaning.path
+    folds = []
+    node = path.node
+    while node is not start.node:
+        if node.parent is None:
+            return None
+        folds.append(node.index)
+        node = node.parent
+    path = path.replace(node=functools.reduce(Node.fold, reversed(folds), place.node))
+    if isinstance(meaning, Sample):
+        return meaning.replace(made=meaning.made.replace(key=path))
+    return meaning.replace(path=path)
+
+
+# What a rule sees of an operand: its meaning, a constant, or nothing.
+Operand = Meaning | Const | None
+Rule = Callable[[Equation, Shape, Sequence[Operand]], "Meaning | None"]
+
+
+def number(operand: Operand) -> Any | None:
+    return splat(operand.value) if isinstance(operand, Const) else None
+
+
+def pair(operands: Sequence[Operand]) -> tuple[Meaning | None, Any | None]:
+    """A commutative operation's recognised operand and its constant one."""
+    first, second = operands
+    if isinstance(first, Const) and second is not None and not isinstance(second, Const):
+        return second, splat(first.value)
+    if isinstance(second, Const) and first is not None and not isinstance(first, Const):
+        return first, splat(second.value)
+    return None, None

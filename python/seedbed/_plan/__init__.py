@@ -1,0 +1,32 @@
+"""A plan as inert data: what is drawn, what stays, and where results come from.
+
+It is hashable, compares by what it means, and can be shown and pickled. Nothing here knows how a
+plan is found, or what runs it.
+"""
+
+from .draw import MEMBER as MEMBER
+from .draw import Draw as Draw
+from .draw import KeyPath as KeyPath
+from .draw import Kind as Kind
+from .draw import Level as Level
+from .draw import Node as Node
+from .draw import Shape as Shape
+from .draw import key_path as key_path
+from .draw import make_draw as make_draw
+from .draw import node as node
+from .draw import root as root
+from .draw import words as words
+from .plan import ALL_KERNELS as ALL_KERNELS
+from .plan import CUDA_KERNELS as CUDA_KERNELS
+from .plan import NATIVE_DTYPES as NATIVE_DTYPES
+from .plan import Output as Output
+from .plan import Plan as Plan
+from .plan import can_fill as can_fill
+from .plan import largest as largest
+from .residual import Computation as Computation
+from .residual import Literal as Literal
+from .residual import Operand as Operand
+from .residual import Source as Source
+from .residual import Splat as Splat
+from .residual import Step as Step
+from .residual import constant as constant

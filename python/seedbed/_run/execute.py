@@ -1,0 +1,229 @@
+"""Execute: a plan and a size become one compiled program.
+
+One custom call makes every draw; the residual equations run under `jax.vmap` on its
+results. Programs are cached by plan, size and where the member keys come from, so two
+ensembles with equal plans share one, and a function that is traced anew finds its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._jax import compat, places
+from .._plan import Literal, Operand, Plan, Source, Splat
+from .._trace import Trimmed
+from . import fill as _fill
+from . import native, reference
+
+
+class Unplanned(Exception):
+    """A program was called with other types than those it was planned for."""
+
+
+@functools.lru_cache(maxsize=256)
+def program(
+    plan: Plan,
+    size: int,
+    modes: tuple[int, ...],
+    axes: tuple[int | None, ...],
+    single: bool,
+    types: Hashable = None,
+    donate: bool = False,
+) -> Any:
+    """The jitted program ``((captures, members), old, key, *leaves) -> output leaves``.
+
+    Args:
+        plan: what to make for each member; ``captures`` are the values that it closes over.
+        size: how many members.
+        modes: how each leaf of ``key`` gives the members' keys, with ``members`` where it is
+            not the members' own (`_run.fill.call`).
+        axes: mapped axis, or None, of every argument leaf that the plan reads (`Plan.args`);
+            ``leaves`` are those.
+        single: drop the member axis of the results (``size`` is 1).
+        types: what the program is planned for, if it is to refuse calls of other types than
+            those of its first call (with `Unplanned`).
+        donate: give up the arrays of ``old``, whose memory results of the same type reuse.
+    """
+
+    def fill(keys: Sequence[Any], members: Any, captures: Any, args: Sequence[Any]) -> Any:
+        draws, filled = _draws(plan, modes, size, keys, members)
+        return _outputs(plan, size, draws, filled, captures, args, axes)
+
+    return _jitted("seedbed_fill", fill, single, types, donate)
+
+
+@functools.lru_cache(maxsize=256)
+def reference_program(
+    trimmed: Trimmed,
+    size: int,
+    total: int,
+    whole: bool,
+    split: tuple[bool, ...],
+    fold: tuple[bool, ...],
+    axes: tuple[int | None, ...],
+    single: bool,
+    types: Hashable = None,
+    donate: bool = False,
+) -> Any:
+    """The jitted reference ``((captures, members), old, key, *leaves) -> output leaves``.
+
+    Args:
+        trimmed: the traced init function.
+        size, total: members asked for, and members of the whole ensemble.
+        whole: all members, in order.
+        split: for each leaf of ``key``, whether it is one key to split; else it holds the
+            members' own keys.
+        fold: for each, see `_run.reference.member_keys`; ``members`` has the operand for each.
+        axes: mapped axis, or None, of every argument leaf that is read.
+        single, types, donate: see `program`.
+    """
+
+    def fill(keys: Sequence[Any], members: Any, captures: Any, args: Sequence[Any]) -> Any:
+        given = [
+            reference.member_keys(key, total, None if whole else chosen, by_fold) if parted else key
+            for key, chosen, parted, by_fold in zip(keys, members, split, fold, strict=True)
+        ]
+        return reference.evaluate(trimmed, size, given, captures, args, axes)
+
+    return _jitted("seedbed_reference", fill, single, types, donate)
+
+
+def _jitted(
+    name: str,
+    fill: Callable[..., Any],
+    single: bool,
+    types: Hashable,
+    donate: bool,
+) -> Any:
+    """A function of the leaves of what a call takes, jitted.
+
+    jax calls it again only for what it has not seen. So the types of the first call, which are
+    those that it was planned for, are enough to refuse all others.
+    """
+    first: list[Hashable] = []
+
+    def called(given: Any, old: Any, key: Any, *leaves: Any) -> Any:
+        if types is not None:
+            seen = _types(key, leaves)
+            if not first:
+                first.append(seen)
+            if seen != first[0]:
+                raise Unplanned
+        captures, members = given
+        out = fill(jax.tree_util.tree_leaves(key), members, captures, leaves)
+        return [leaf[0] for leaf in out] if single else out
+
+    called.__name__ = name
+    # Of `old` only the memory is of use, and jax would drop arguments that are not read.
+    return jax.jit(called, donate_argnums=1, keep_unused=donate)
+
+
+def _types(*values: Any) -> Hashable:
+    """Structure and types of what is being traced, and the settings that it is traced under."""
+    leaves, tree = jax.tree_util.tree_flatten(values)
+    types = [jax.typeof(leaf) for leaf in leaves]
+    seen = tuple((one.shape, one.dtype, one.weak_type) for one in types)
+    return tree, seen, places.of(types), compat.trace_context()
+
+
+def _draws(
+    plan: Plan, modes: Sequence[int], size: int, keys: Sequence[Any], members: Any
+) -> tuple[list[Any], dict[int, Any]]:
+    """Every draw, and the constant outputs by position: one custom call for all that start from
+    the same key of a member."""
+    fills = plan.fills
+    draws = (*plan.draws, *fills.values())
+    made: dict[int, Any] = {}
+    by_stream = plan.by_stream
+    for stream, (key, mode) in enumerate(zip(keys, modes, strict=True)):
+        chosen = by_stream.get(stream)
+        if not chosen:
+            continue
+        words = compat.key_words(key)
+        read = members if mode in (native.CONSECUTIVE, native.CHOSEN) else None
+        wanted = tuple(draws[i] for i in chosen)
+        made.update(zip(chosen, _fill.call(wanted, mode, size, words, read), strict=True))
+    results = [made[i] for i in range(len(draws))]
+    count = len(plan.draws)
+    return results[:count], dict(zip(fills, results[count:], strict=True))
+
+
+def _outputs(
+    plan: Plan,
+    size: int,
+    draws: Sequence[Any],
+    filled: Mapping[int, Any],
+    captures: Sequence[Any],
+    args: Sequence[Any],
+    axes: tuple[int | None, ...],
+) -> list[Any]:
+    residual = [output.source for output in plan.outputs if _computed(output.source)]
+
+    def member(draws: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+        values: dict[int, Any] = {}
+
+        def read(source: Source) -> Any:
+            if isinstance(source, (Splat, Literal)):
+                return source.value()
+            if source.kind == "value":
+                return values[source.index]
+            if source.kind == "arg":
+                return args[source.index]
+            if source.kind == "capture":
+                return captures[source.index]
+            if source.kind == "bits":
+                return _words(source, draws)
+            return _wrapped(source, draws)
+
+        for step in plan.steps:
+            results = compat.bind_equation(step.eqn, [read(source) for source in step.inputs])
+            values.update(zip(step.outputs, results, strict=True))
+        return [read(source) for source in residual]
+
+    computed = iter(())
+    if residual:
+        in_axes = ([0] * len(draws), list(axes))
+        mapped: Any = jax.vmap(member, in_axes=in_axes, out_axes=0, axis_size=size)
+        computed = iter(mapped(list(draws), list(args)))
+    leaves = []
+    for position, output in enumerate(plan.outputs):
+        source = output.source
+        if position in filled:
+            leaf: Any = filled[position]
+        elif isinstance(source, (Splat, Literal)):
+            leaf = jnp.broadcast_to(source.value(), (size, *output.shape))
+        elif _computed(source):
+            leaf = next(computed)
+        else:
+            leaf = _wrapped(source, draws)
+        leaves.append(compat.with_weak_type(leaf, output.weak))
+    return leaves
+
+
+def _computed(source: Source) -> bool:
+    return isinstance(source, Operand) and source.kind in ("value", "arg", "capture")
+
+
+def _words(source: Operand, draws: Sequence[Any]) -> Any:
+    """Random bits as jax's loops make them, from the two words of the cipher."""
+    made = draws[source.index]
+    if source.zeros >= 0:
+        return jax.lax.convert_element_type(made ^ draws[source.zeros], source.dtype)
+    high = jax.lax.shift_right_logical(made, np.uint64(32)).astype(np.uint32)
+    # Behind the barrier XLA does not see that the words were one.
+    barrier: Any = jax.lax.optimization_barrier
+    high, low = barrier((high, made.astype(np.uint32)))
+    return (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
+
+
+def _wrapped(source: Operand, draws: Sequence[Any]) -> Any:
+    array = draws[source.index]
+    if source.kind == "key":
+        return jax.random.wrap_key_data(array, impl=source.impl)
+    return array

@@ -1,0 +1,148 @@
+"""The native backend: loads the extension, encodes plans, binds the custom call."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._jax import ask_xla, compat
+from .._plan import MEMBER, Draw, Node
+
+# Must equal the version the extension reports: a stale build would misread plans.
+PLAN_VERSION = 4
+TARGET = "seedbed_fill_v1"
+CIPHER_TARGET = "seedbed_threefry_v1"
+_MAGIC = 0x5EEDBED0
+
+# Where the member keys come from (the `mode` attribute of the custom call).
+KEYS, CONSECUTIVE, CHOSEN, ALL = 0, 1, 2, 3
+
+
+@functools.cache
+def load() -> tuple[ModuleType | None, str]:
+    """The extension module, or None and the reason why there is none."""
+    try:
+        module = importlib.import_module("seedbed._cpu")
+    except ImportError as error:
+        return None, f"the extension is not built ({error})"
+    if problem := _stale(module):
+        return None, problem
+    handlers = module.registrations()
+    compat.register_ffi_target(
+        TARGET, handlers[TARGET], platform="cpu", types=getattr(module, "type_registrations", None)
+    )
+    compat.register_ffi_target(CIPHER_TARGET, handlers[CIPHER_TARGET], platform="cpu")
+    return module, ""
+
+
+@functools.cache
+def load_cuda() -> tuple[ModuleType | None, str]:
+    """The module with the CUDA kernels, or None and the reason why there is none.
+
+    To be called where jax has a CUDA device only: nobody else needs to load it.
+    """
+    module, problem = load()
+    if module is None:
+        return None, problem
+    try:
+        cuda = importlib.import_module("seedbed._cuda")
+    except ImportError as error:
+        return None, f"the CUDA part of the extension is not built ({error})"
+    if problem := _stale(cuda):
+        return None, problem
+    compat.register_ffi_target(
+        TARGET, cuda.registrations()[TARGET], platform="cuda", types=cuda.type_registrations
+    )
+    return cuda, ""
+
+
+def _stale(module: ModuleType) -> str:
+    """What is wrong with a module that was built for another version of the package, or nothing."""
+    from .. import __version__
+
+    built = (module.version(), module.plan_version())
+    if built == (__version__, PLAN_VERSION):
+        return ""
+    return (
+        f"the extension is of version {built[0]} (plan {built[1]}), the package of "
+        f"{__version__} (plan {PLAN_VERSION}): reinstall seedbed"
+    )
+
+
+def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The draws as the words that `csrc/plan.h` describes."""
+    nodes = _number_nodes(draws)
+    words: list[int] = [_MAGIC, PLAN_VERSION, len(nodes) - 1, len(draws)]
+    for node, number in nodes.items():
+        if node.parent is not None:
+            assert nodes[node.parent] < number
+            words += [nodes[node.parent], node.index]
+    for draw in draws:
+        constants, table = params(draw), draw.table + b"\0" * (-len(draw.table) % 8)
+        words += [
+            draw.kind,
+            draw.word_bits,
+            draw.itemsize,
+            draw.inner,
+            0,  # first counter
+            nodes[draw.key.node],
+            len(constants),
+            len(draw.key.batch),
+            len(draw.key.levels),
+            len(table) // 8,
+            *draw.key.batch,
+        ]
+        for level in draw.key.levels:
+            words += [level.base, *level.strides]
+        words += constants
+        words += np.frombuffer(table, "<i8").tolist()
+    return np.array([word & 0xFFFFFFFFFFFFFFFF for word in words], np.uint64).view(np.int64)
+
+
+def params(draw: Draw) -> tuple[int, ...]:
+    """The constants of a draw, and where XLA here changes from one logarithm to another."""
+    if draw.needs != "normal64":
+        return draw.params
+    near = np.array(ask_xla.log1p_near(), np.float64)
+    return *draw.params, int(near.view(np.uint64))
+
+
+def _number_nodes(draws: tuple[Draw, ...]) -> dict[Node, int]:
+    """The key nodes that the draws hang from: the member's key is 0, parents before children."""
+    numbers = {draws[0].key.node.root if draws else MEMBER: 0}
+    for draw in draws:
+        node, chain = draw.key.node, []
+        while node not in numbers:
+            chain.append(node)
+            assert node.parent is not None
+            node = node.parent
+        for node in reversed(chain):
+            numbers[node] = len(numbers)
+    return numbers
+
+
+def call(
+    draws: tuple[Draw, ...],
+    mode: int,
+    size: int,
+    keys: jax.Array,
+    members: jax.Array | None = None,
+) -> list[jax.Array]:
+    """All draws of all members: one array of shape ``(size, *draw.shape)`` each.
+
+    Args:
+        draws: what to make; all from the same key of a member.
+        keys: ``uint32[size, 2]`` member keys (mode `KEYS`) or ``uint32[2]`` root key.
+        members: ``uint32[2]`` the first member (`CONSECUTIVE`), ``uint32[size, 2]`` every
+            member (`CHOSEN`), high word first; None in the modes `KEYS` and `ALL`.
+    """
+    results = [compat.abstract((size, *draw.shape), draw.dtype) for draw in draws]
+    fill = jax.ffi.ffi_call(TARGET, results, vmap_method="broadcast_all")
+    # The call has two operands in every mode; one made for the purpose would have to be filled.
+    members = keys if members is None else members
+    return list(fill(keys, members, mode=np.int64(mode), size=np.int64(size), plan=encode(draws)))

@@ -1,0 +1,84 @@
+"""What flattening a traced function leaves: equations, in order, on numbered values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .fold import Atom
+
+if TYPE_CHECKING:
+    from .inline import Block
+
+
+class Equation:
+    """One primitive application; ``eqn`` keeps its parameters and context.
+
+    Attributes:
+        calls: the opened calls it stands in, outermost first (positions in `Graph.calls`).
+        block: of a call that stays sealed, what it was opened to the first time.
+    """
+
+    __slots__ = ("block", "calls", "eqn", "inputs", "name", "outputs")
+
+    def __init__(
+        self,
+        eqn: Any,
+        inputs: tuple[Atom, ...],
+        outputs: tuple[int, ...],
+        calls: tuple[int, ...],
+        block: Block | None = None,
+    ) -> None:
+        self.block = block
+        self.eqn = eqn
+        self.inputs = inputs
+        self.outputs = outputs
+        self.calls = calls
+        self.name = str(eqn.primitive.name)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.eqn.params  # type: ignore[no-any-return]
+
+
+class Call:
+    """A call that was opened: its operands and results as values of the flat program."""
+
+    __slots__ = ("eqn", "inputs", "outputs")
+
+    def __init__(self, eqn: Any, inputs: tuple[Atom, ...], outputs: tuple[Atom, ...] = ()) -> None:
+        self.eqn = eqn
+        self.inputs = inputs
+        self.outputs = outputs
+
+
+class Graph:
+    """A traced init function, flat.
+
+    Attributes:
+        closed: the jaxpr as traced, which the reference backend evaluates.
+        out_tree: structure of the result.
+        paths: name of each output leaf, as `jax.tree_util.keystr` writes it.
+        streams: name of each key, empty where there is only one.
+        key_inputs, arg_inputs: value numbers of the keys and of the argument leaves.
+        captured: arrays the function closed over, by value number.
+        equations, outputs: the program.
+        calls: the calls that were opened on the way.
+        avals: abstract value of every value number.
+        effects: whether the function has side effects (printing, callbacks).
+    """
+
+    def __init__(
+        self, closed: Any, out_tree: Any, paths: tuple[str, ...], streams: tuple[str, ...]
+    ) -> None:
+        self.closed = closed
+        self.out_tree = out_tree
+        self.paths = paths
+        self.streams = streams
+        self.key_inputs: tuple[int, ...] = ()
+        self.arg_inputs: tuple[int, ...] = ()
+        self.captured: dict[int, Any] = {}
+        self.equations: list[Equation] = []
+        self.calls: list[Call] = []
+        self.outputs: tuple[Atom, ...] = ()
+        self.avals: list[Any] = []
+        self.effects = bool(closed.jaxpr.effects)

@@ -1,0 +1,274 @@
+"""Ensembles of brainstate modules: building, taking apart, running and resetting members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from brainstate import graph, transform
+from brainstate._state import NonBatchState
+from brainstate.nn import Module, reset_all_states
+from brainstate.random import DEFAULT, RandomState
+from brainstate.transform._mapping_core import INIT_NO_BATCHING
+from brainstate.util.filter import to_predicate
+
+from ... import filters
+from ..._base import pickling
+from ..._ensemble import check
+from ..._jax import compat, generators
+from ..._plan import Plan
+from .._shared.model import check_arguments
+from .._shared.variables import row
+from .keys import split_key
+
+_ACCEPTED = "a seed, a key, or an array of a key for each member"
+
+
+class Ensemble:
+    """Modules of one make, ready to be built for all members. Made by `ensemble`."""
+
+    def __init__(self, make: Any, size: int, new_states: Any, plan_of: Callable[..., Plan]) -> None:
+        if not callable(make):
+            raise TypeError(
+                "`make` must be a function that returns a brainstate module; got "
+                f"{make!r} of type {type(make).__name__}"
+            )
+        self.make = make
+        self.size = check.size(size)
+        self._new_states = new_states
+        self._plan_of = plan_of
+
+    def __reduce__(self) -> Any:
+        from .. import brainstate
+
+        return brainstate._restored, (pickling.Packed(self.make), self.size)
+
+    def __repr__(self) -> str:
+        name = getattr(self.make, "__qualname__", None) or repr(self.make)
+        return f"ensemble({name}, {self.size})"
+
+    def __call__(self, seed_or_key: Any, *args: Any, **kwargs: Any) -> Any:
+        """All members as one module, whose states have a leading axis of length ``size``.
+
+        Args:
+            seed_or_key: what `brainstate.random.seed` takes, or an array of ``size`` keys, one
+                for each member.
+            *args, **kwargs: arguments of ``make``, the same for every member.
+        """
+        return self._build(self._keys(seed_or_key, args, kwargs, used=True), args, kwargs)
+
+    def member(self, seed_or_key: Any, i: int, *args: Any, **kwargs: Any) -> Any:
+        """Member ``i`` alone: a plain module, in the time and memory of one member.
+
+        Raises:
+            TypeError: ``i`` is not an integer.
+            IndexError: ``i`` is out of range.
+        """
+        (single,) = unstack(self._some(seed_or_key, check.member(i, self.size), args, kwargs))
+        return single
+
+    def members(self, seed_or_key: Any, index: Any, *args: Any, **kwargs: Any) -> Any:
+        """Some members, as one module: ``index`` is a slice or an array of integers."""
+        return self._some(seed_or_key, check.members(index, self.size), args, kwargs)
+
+    def _some(self, seed_or_key: Any, chosen: check.Chosen, args: Any, kwargs: Any) -> Any:
+        keys = self._keys(seed_or_key, args, kwargs)
+        if generators.draws_alone(generators.of(keys)):
+            return self._build(chosen.take(keys, 0), args, kwargs)
+        # A member is what it is among all: the keys may draw for the batch as a whole.
+        made = self._build(keys, args, kwargs)
+        for state in _batched(made, None).values():
+            state.restore_value(chosen.pick(state.value, single=False))
+        return made
+
+    def plan(self, seed_or_key: Any, *args: Any, **kwargs: Any) -> Plan:
+        """What would run; print ``plan(seed).explain()``."""
+        return self._plan_of(self._build, self._keys(seed_or_key, args, kwargs), args, kwargs)
+
+    def _keys(
+        self, seed_or_key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], used: bool = False
+    ) -> Any:
+        """Every member's key; ``used`` says whether all are, if jax looks for keys used twice."""
+        check_arguments(self.make, args, kwargs, "seed_or_key", seed_or_key, _ACCEPTED)
+        if isinstance(seed_or_key, jax.Array) and generators.keys_watched():
+            if used:
+                generators.use_up([seed_or_key])
+            seed_or_key = generators.unused(seed_or_key)
+        if isinstance(seed_or_key, jax.Array) and compat.is_key(seed_or_key.dtype):
+            if not seed_or_key.ndim:
+                return split_key(RandomState(seed_or_key), self.size)
+            return check.keys(seed_or_key, self.size)[0]
+        return split_key(RandomState(seed_or_key), self.size)
+
+    def _build(self, keys: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        made: dict[str, Any] = {}  # its path is empty, so that plans name states by their own
+
+        def build(key: Any) -> None:
+            DEFAULT.restore_value(key)
+            model = self.make(*args, **kwargs)
+            if not isinstance(model, Module):
+                raise TypeError(
+                    f"`make` must return a brainstate module; {self.make!r} returned {model!r} of "
+                    f"type {type(model).__name__}"
+                )
+            made[""] = model
+
+        with _stream_kept():
+            self._new_states(build)(keys)
+        return made[""]
+
+
+@contextmanager
+def _stream_kept() -> Iterator[None]:
+    before = DEFAULT.value
+    try:
+        yield
+    finally:
+        DEFAULT.restore_value(before)
+
+
+def _batched(module: Any, states: Any) -> dict[tuple[Any, ...], Any]:
+    """The states that hold members, by path."""
+    if not isinstance(module, graph.Node):
+        raise TypeError(
+            f"`module` must be a brainstate module; got {module!r} of type {type(module).__name__}"
+        )
+    filters.check_end(states)
+    shared = to_predicate((NonBatchState, INIT_NO_BATCHING))
+    chosen = to_predicate(... if states is None else states)
+    return {
+        path: state
+        for path, state in graph.states(module).items()
+        if chosen(path, state) and not shared(path, state) and jax.tree.leaves(state.value)
+    }
+
+
+def _size(batched: dict[tuple[Any, ...], Any]) -> int:
+    sizes: dict[int, str] = {}
+    for path, state in batched.items():
+        for leaf in jax.tree.leaves(state.value):
+            name = ".".join(map(str, path))
+            if not np.ndim(leaf):
+                raise ValueError(
+                    f"the state {name!r} is a number and has no member axis; say which states hold "
+                    "members with `states=`, a filter as brainstate takes them"
+                )
+            sizes.setdefault(np.shape(leaf)[0], name)
+    if len(sizes) != 1:
+        found = ", ".join(f"{size} in {name!r}" for size, name in sizes.items()) or "none"
+        raise ValueError(
+            f"the states of one module must have one number of members; found {found}. Say which "
+            "states hold members with `states=`, a filter as brainstate takes them"
+        )
+    return next(iter(sizes))
+
+
+def unstack(module: Any, states: Any = None) -> list[Any]:
+    """The members of a module as plain modules of their own.
+
+    Args:
+        module: a module whose states have a leading member axis.
+        states: filter of the states that hold members, as brainstate takes them; all by default
+            but those that brainstate gives no member axis. What else there is, is shared.
+
+    Raises:
+        TypeError: ``module`` is not a brainstate module.
+        ValueError: the states do not have one number of members.
+
+    Example:
+        >>> import brainstate, seedbed as sb
+        >>> nets = sb.adapters.brainstate.ensemble(lambda: brainstate.nn.Linear(2, 6), 3)(0)
+        >>> [net.weight.value["weight"].shape for net in sb.adapters.brainstate.unstack(nets)]
+        [(2, 6), (2, 6), (2, 6)]
+    """
+    batched = _batched(module, states)
+    members = []
+    for i in range(_size(batched)):
+        copy = graph.clone(module)
+        inside = graph.states(copy)
+        for path, state in batched.items():
+            inside[path].restore_value(row(state.value, jax.device_put(np.int32(i))))
+        members.append(copy)
+    return members
+
+
+def forward(module: Any, *inputs: Any, in_axes: Any = None, states: Any = None) -> Any:
+    """All members' outputs: every member runs with its own states, and updates them.
+
+    This is ``brainstate.transform.vmap(module, in_states=..., out_states=...)``; under
+    `brainstate.transform.jit` it compiles once.
+
+    Args:
+        module: a module whose states have a leading member axis.
+        *inputs: arguments of the module, the same for every member by default.
+        in_axes: as for `jax.vmap`, to map inputs over members.
+        states: as for `unstack`.
+
+    Returns:
+        what the module returns, with a leading member axis.
+
+    Example:
+        >>> import brainstate, jax.numpy as jnp, seedbed as sb
+        >>> nets = sb.adapters.brainstate.ensemble(lambda: brainstate.nn.Linear(2, 6), 3)(0)
+        >>> sb.adapters.brainstate.forward(nets, jnp.ones((5, 2))).shape
+        (3, 5, 6)
+    """
+    return _over_members(lambda *given: module(*given), module, states, inputs, in_axes)
+
+
+def reset_members(module: Any, *reset_args: Any, states: Any = None, **reset_kwargs: Any) -> Any:
+    """Calls ``reset_state`` of every node for every member, and keeps the member axis.
+
+    `brainstate.nn.vmap_reset_all_states` loses it where ``reset_state`` writes a constant, and
+    refuses where it writes random numbers.
+
+    Args:
+        module: a module whose states have a leading member axis.
+        *reset_args, **reset_kwargs: arguments of ``reset_state``.
+        states: as for `unstack`.
+
+    Returns:
+        ``module``.
+    """
+
+    def reset() -> None:
+        reset_all_states(module, *reset_args, **reset_kwargs)
+
+    _over_members(reset, module, states, (), None)
+    return module
+
+
+def _over_members(
+    fun: Callable[..., Any], module: Any, states: Any, inputs: tuple[Any, ...], in_axes: Any
+) -> Any:
+    """brainstate's `vmap` of a function over the states that hold members."""
+    batched = _batched(module, states)
+    mapped = [state for state in batched.values() if not isinstance(state, RandomState)]
+    streams = [state for state in batched.values() if isinstance(state, RandomState)]
+    size = _size(batched)
+    # brainstate splits the key of every random state anew; these have a key per member already.
+    keys: list[Any] = [state.value for state in streams]
+
+    def run(keys: list[Any], given: tuple[Any, ...]) -> tuple[Any, list[Any]]:
+        for state, key in zip(streams, keys, strict=True):
+            state.restore_value(key)
+        out = fun(*given)
+        return out, [state.value for state in streams]
+
+    if isinstance(in_axes, list):
+        in_axes = tuple(in_axes)
+    over: Any = transform.vmap(
+        run, in_axes=(0, in_axes), in_states=mapped, out_states=mapped, axis_size=size
+    )
+    after = keys
+    try:
+        for state, key in zip(streams, keys, strict=True):
+            state.restore_value(key[0])
+        out, after = over(keys, inputs)
+    finally:
+        for state, key in zip(streams, after, strict=True):
+            state.restore_value(key)
+    return out
