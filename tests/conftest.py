@@ -27,37 +27,48 @@ hypothesis.settings.register_profile("deep", max_examples=500, deadline=None, pr
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-# Files whose cases have a program of jax's compiled, which takes most of the suite's time. Both
-# ends run them (`tools/run_tests.sh`).
-COSTLY = frozenset(
-    "accelerate adapter_brainstate adapter_equinox adapter_haiku adapter_linen adapter_nnx "
-    "adapters arithmetic checked collective collective_atomic collective_errors "
-    "collective_filters collective_hostile collective_nested collective_reset "
-    "collective_states donate ensemble equivalence execute export failed generators hostile "
-    "key_reuse match numbers pickled prng recorded run run_hostile run_states "
-    "run_transformations same sampler_functions samplers sealed selfcheck settings sharding "
-    "sharding_random streams transformations zoo_brainstate zoo_equinox zoo_haiku zoo_linen "
-    "zoo_nnx".split()
-)
+# The two ends of the supported versions share work (`tools/run_tests.sh`): each runs what is marked
+# so, as markers on the files say.
+ENDS = ("newest", "oldest")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--end", choices=ENDS, help="run this end's part of the suite")
+    parser.addoption(
+        "--on-reference", action="store_true", help="of it, what runs on the reference backend too"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
-    """With SEEDBED_SHARE=i/n, every n-th case of the costly files, from the i-th on.
+    end = config.getoption("end")
+    if end is None:
+        return
+    kept, left = shared_out(items, end, config.getoption("on_reference"))
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
 
-    Tests of one case stay together, because they compile the same things.
+
+def shared_out(items, end, on_reference=False):
+    """The items that an end runs, and those that it leaves to the other.
+
+    Of a file that is shared it has every second case. Tests of one case stay together, because
+    they compile the same things.
     """
-    share, shares = map(int, os.environ.get("SEEDBED_SHARE", "1/1").split("/"))
     cases: dict[str, dict[str, int]] = {}
     kept, left = [], []
     for item in items:
-        place = 0
-        if item.path.stem.removeprefix("test_") in COSTLY:
+        own, again = item.get_closest_marker("end"), item.get_closest_marker("reference")
+        runs = own is None or own.args == (end,)
+        if on_reference:
+            runs = again is not None and again.args == (end,)
+        # The adapters run there at one end alone, all of them.
+        if item.get_closest_marker("shared") and not (on_reference and end == "newest"):
             case = item.callspec.id if hasattr(item, "callspec") else item.name
             numbers = cases.setdefault(item.path.stem, {})
-            place = numbers.setdefault(case, len(numbers)) - (share - 1)
-        (left if place % shares else kept).append(item)
-    config.hook.pytest_deselected(items=left)
-    items[:] = kept
+            place = numbers.setdefault(case, len(numbers))
+            runs = runs and place % len(ENDS) == ENDS.index(end)
+        (kept if runs else left).append(item)
+    return kept, left
 
 
 def pytest_report_header() -> str:

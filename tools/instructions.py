@@ -4,10 +4,10 @@
     python tools/instructions.py --update   store this compiler's counts
 
 Times are noise on a shared machine; counts are the same on every run. They depend on the compiler,
-so ``tests/data/instructions.json`` has a set for each; a compiler without one is compared with the
-nearest set and may differ by 25 %. The kernels are compiled with the flags of CMakeLists.txt, for
-the instruction sets that valgrind knows (not AVX-512, whose source is the same). Without valgrind
-or a compiler nothing is counted, which is said, and the status is 0.
+so ``tests/support/data/instructions.json`` has a set for each; a compiler without one is compared
+with the nearest set and may differ by 25 %. The kernels are compiled with the flags of
+CMakeLists.txt, for the instruction sets that valgrind knows (not AVX-512, whose source is the
+same). Without valgrind or a compiler nothing is counted, which is said, and the status is 0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import kernel_flags  # noqa: E402
 
-STORED = ROOT / "tests" / "data" / "instructions.json"
+STORED = ROOT / "tests/support/data/instructions.json"
 DRAWS = 1 << 14  # of every call in instructions.cc
 SAME, OTHER = 1.03, 1.25  # what is allowed beside counts of the same compiler, and of another
 

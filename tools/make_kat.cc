@@ -1,7 +1,7 @@
 // Writes known answers of threefry2x32-20 from Random123's own header, an implementation that this
 // project has no part in. On Debian:
 //   apt-get install librandom123-dev
-//   g++ -O1 -o make_kat tools/make_kat.cc && ./make_kat > tests/kat/threefry2x32_20.txt
+//   g++ -O1 -o make_kat tools/make_kat.cc && ./make_kat > tests/support/kat/threefry2x32_20.txt
 #include <Random123/threefry.h>
 
 #include <cstdint>

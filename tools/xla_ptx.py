@@ -5,9 +5,9 @@
 
 Compiles the function ahead of time for an H100, whose description the plugin holds (it needs ptxas
 and libdevice of a CUDA toolkit, but no driver), interprets the PTX instruction by instruction for
-all 2^23 mantissas, and prints a digest of the numbers: the one in tests/test_cuda_host.py. Every
-operation is rounded as PTX has it but for `sqrt.approx`, which is taken as rounded to nearest. A
-GPU has its own there, in the tails, and so has the kernel.
+all 2^23 mantissas, and prints a digest of the numbers: the one in tests/cuda/test_cuda_host.py.
+Every operation is rounded as PTX has it but for `sqrt.approx`, which is taken as rounded to
+nearest. A GPU has its own there, in the tails, and so has the kernel.
 """
 
 from __future__ import annotations

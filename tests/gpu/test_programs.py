@@ -131,7 +131,7 @@ _GRAPHS = """
     import hashlib, jax, numpy as np
     import seedbed as sb
     import sys
-    sys.path.insert(0, "tests")
+    sys.path[:0] = ["tests", "tests/support"]
     from gpu.test_programs import init
 
     make = sb.ensemble(init, 200)

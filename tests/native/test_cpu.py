@@ -1,0 +1,298 @@
+"""The native kernels, decoder and scheduler, without JAX in between."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+import plan_reference as ref
+from helpers import run_python
+from plan_reference import Draw
+from plans import (
+    NORMAL,
+    SIZES,
+    TRUNCATED,
+    VARIANTS,
+    WIDE_NORMALS,
+    keys_of,
+    known_answers,
+    random_draws,
+)
+
+if importlib.util.find_spec("seedbed._cpu") is None:
+    if os.environ.get("SEEDBED_REQUIRE_NATIVE") != "1":
+        pytest.skip("the native extension is not built", allow_module_level=True)
+from seedbed import _cpu
+
+ISAS = _cpu.isas()
+ROOT = Path(__file__).resolve().parents[2]
+CANARY = 0xA5
+
+
+def run(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, isa=None, threads=1, shift=1):
+    """Runs a plan into misaligned, poisoned memory; checks that nothing around it is touched."""
+    keys = np.ascontiguousarray(keys, np.uint32)
+    groups = keys.size // 2 // (size if mode == ref.MEMBER_KEYS else 1) if keys.size else 0
+    members = np.zeros((groups, 2), np.uint32) if members is None else members
+    arenas, outputs = [], []
+    for d in draws:
+        count = groups * size * d.batch * d.row_items
+        arena = np.full(count * d.itemsize + 256, CANARY, np.uint8)
+        inside = arena[128 + shift : 128 + shift + count * d.itemsize]
+        arenas.append(arena)
+        outputs.append(inside.view(f"u{d.itemsize}"))
+    _cpu.run_plan(ref.encode(draws), mode, size, keys, members, outputs, isa, threads)
+    for arena, output in zip(arenas, outputs, strict=True):
+        assert (arena[: 128 + shift] == CANARY).all(), "written before the buffer"
+        assert (arena[128 + shift + output.nbytes :] == CANARY).all(), "written after the buffer"
+    return [
+        output.copy().reshape(groups * size * d.batch, d.row_items)
+        for d, output in zip(draws, outputs, strict=True)
+    ]
+
+
+def check(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, isas=ISAS, **kwargs):
+    """Every instruction set against the reference; normals among themselves."""
+    blank = np.zeros(2, np.uint32)
+    member = ref.member_keys(mode, size, keys, blank if members is None else members)
+    results = [run(draws, size, keys, members, mode=mode, isa=isa, **kwargs) for isa in isas]
+    for index, d in enumerate(draws):
+        expected = results[0][index]
+        if d.kind != ref.NORMAL:
+            expected = ref.sample(d, ref.row_keys(d, member))
+        for isa, result in zip(isas, results, strict=True):
+            np.testing.assert_array_equal(result[index], expected, f"draw {index}: {d} on {isa}")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n", [0, 1, 2, 15, 16, 17, 31, 33, 100, 200])
+def test_threefry_known_answers(isa, n):
+    words = known_answers()[:n]
+    keys, counters, expected = (np.ascontiguousarray(words[:, i : i + 2]) for i in (0, 2, 4))
+    out = np.zeros((n, 2), np.uint32)
+    _cpu.threefry(keys, counters, out, isa)
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_reference_known_answers():
+    words = known_answers()
+    a, b = ref.threefry(*words[:, :4].T)
+    np.testing.assert_array_equal(np.stack([a, b], axis=1), words[:, 4:])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants(name, isa):
+    draws = [Draw(**VARIANTS[name], inner=n) for n in SIZES]
+    check(draws, 3, keys_of(3), isas=[isa])
+
+
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("name", ["normal", "truncated"])
+def test_normals_are_alike_on_every_isa(name, width):
+    params = {"normal": NORMAL, "truncated": TRUNCATED} if width == 32 else WIDE_NORMALS
+    word, real, item = f"u{width // 8}", f"f{width // 8}", width // 8
+    sizes = (*SIZES, 1023, 4099)
+    draws = [Draw(ref.NORMAL, width, item, n, params=params[name]) for n in sizes]
+    check(draws, 3, keys_of(3))
+    words = [Draw(ref.BITS, width, item, d.inner) for d in draws]
+    values = np.array(params[name], word).view(real)
+    for normal, bits in zip(run(draws, 3, keys_of(3)), run(words, 3, keys_of(3)), strict=True):
+        expected = np.zeros(bits.size, real)
+        _cpu.transform(values, bits.ravel(), expected)
+        np.testing.assert_array_equal(normal.ravel(), expected.view(word))
+
+
+def test_rows_of_a_batch():
+    levels = ((5, (0, 0)), (2**40, (2**33, -1)), (9, (0, 0)), (1, (0, 3)))
+    draws = [
+        Draw(ref.KEY, 32, 4, dims=(3, 5), levels=levels),
+        Draw(ref.BITS, 32, 4, 7, dims=(3, 5), levels=levels),
+        Draw(**VARIANTS["randint32_7_4"], inner=9, dims=(4, 1), levels=((0, (1, 0)),)),
+        Draw(ref.NORMAL, 32, 4, 21, params=NORMAL, dims=(2, 3, 2), levels=((0, (6, 2, 1)),)),
+        Draw(ref.BITS, 8, 1, 1, dims=(700,), levels=((0, (1,)),)),
+        Draw(ref.BITS, 16, 2, 2, dims=(300,)),  # rows that share one key
+    ]
+    check(draws, 5, keys_of(5))
+
+
+def test_deep_chain_of_keys():
+    chain, draws = (), []
+    for i in range(1500):  # key, sub = split(key): 2 nodes a draw, not 1500
+        draws.append(Draw(ref.BITS, 32, 4, 2, prefix=chain, levels=((1, ()),)))
+        chain = (*chain, 0)
+        if i % 300:
+            draws.pop()
+    draws.append(Draw(ref.KEY, 32, 4, prefix=chain))
+    draws.append(Draw(ref.KEY, 32, 4, levels=tuple((index, ()) for index in chain)))
+    check(draws, 20, keys_of(20), isas=ISAS[:1])
+
+
+def test_range_and_indices():
+    draws = [Draw(ref.KEY, 32, 4), Draw(ref.BITS, 32, 4, 3, levels=((7, ()),))]
+    roots = keys_of(2)
+    first = np.array([[0, 2**32 - 5], [2**32 - 1, 2**32 - 9]], np.uint32)  # crosses 2^32
+    check(draws, 300, roots, first, mode=ref.RANGE)
+    index = np.random.default_rng(1).integers(0, 2**32, (2, 37, 2), np.uint32)
+    check(draws, 37, roots, index, mode=ref.INDICES)
+    check(draws, 300, roots, mode=ref.ALL)
+    check(draws, 5, keys_of(15))
+
+
+@pytest.mark.parametrize("name", ["bits32", "bits64", "bits8", "randint32_7_4", "uniform32"])
+def test_counters_beyond_32_bits(name):
+    offsets = (2**32 - 20, 2**32 - 1, 2**32, 5 * 2**32 - 33, 2**62 + 2**32 - 2)
+    draws = [Draw(**VARIANTS[name], inner=n, offset=o) for o in offsets for n in (1, 5, 40)]
+    check(draws, 4, keys_of(4))
+
+
+def test_nothing_to_do():
+    some = Draw(ref.BITS, 32, 4, 3)
+    empty = [Draw(ref.BITS, 32, 4, 0), some, Draw(ref.BITS, 32, 4, 3, dims=(0, 2**40))]
+    check(empty, 3, keys_of(3))
+    check([], 3, keys_of(3))
+    for mode in (ref.MEMBER_KEYS, ref.RANGE, ref.INDICES):
+        check([some], 0, np.zeros((0, 2), np.uint32), np.zeros((0, 2), np.uint32), mode=mode)
+    check([some], 0, keys_of(2), np.zeros((2, 2), np.uint32), mode=ref.RANGE)
+
+
+def test_threads_agree():
+    draws = [
+        Draw(ref.NORMAL, 32, 4, 70_001, params=NORMAL, levels=((1, ()), (2, ()))),
+        Draw(ref.BITS, 8, 1, 1_000_003, levels=((1, ()), (3, ()))),
+        Draw(ref.BITS, 64, 8, 11, dims=(1000,), levels=((0, (1,)),)),
+        Draw(ref.KEY, 32, 4),
+        Draw(**VARIANTS["randint64_1_8"], inner=999),
+    ]
+    one = run(draws, 9, keys_of(9))
+    for threads in (2, 3, 8):
+        for a, b in zip(one, run(draws, 9, keys_of(9), threads=threads, shift=0), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@hypothesis.given(random_draws(), st.integers(0, 5), st.integers(1, 3))
+def test_random_plans(draws, size, threads):
+    check(draws, size, keys_of(size), threads=threads)
+
+
+# Malformed input: always ValueError, never a crash, nothing written.
+
+GOOD = [
+    Draw(ref.BITS, 32, 4, 3, levels=((1, ()),)),
+    Draw(**VARIANTS["table8_2"], inner=3, dims=(2,), levels=((0, (1,)),)),
+    Draw(ref.NORMAL, 32, 4, 5, params=NORMAL, prefix=(3, 2**40)),
+]
+
+
+def attempt(words, size=2):
+    """Runs what may be malformed; whether it was accepted."""
+    outputs = [np.zeros(size * d.batch * d.row_items, f"u{d.itemsize}") for d in GOOD]
+    try:
+        _cpu.run_plan(words, 0, size, keys_of(size), np.zeros(2, np.uint32), outputs)
+    except ValueError as error:
+        assert str(error)
+        assert not any(output.any() for output in outputs)
+        return False
+    return True
+
+
+def test_truncated_plans():
+    words = ref.encode(GOOD)
+    assert attempt(words)
+    for n in range(len(words)):
+        assert not attempt(words[:n])
+    assert not attempt(np.append(words, 0))
+
+
+def test_mutated_plans():
+    words = ref.encode(GOOD)
+    for position in range(18):  # the header, the nodes, and the first draw's
+        for value in (-(2**63), -1, 0, 1, 2, 3, 7, 8, 63, 64, 65, 2**31, 2**32, 2**40, 2**63 - 1):
+            mutated = words.copy()
+            mutated[position] = value
+            # The counter of the first element, the nodes' indices, another node that exists.
+            harmless = position == 12 and 0 <= value <= 2**63 - 4
+            harmless |= position in (5, 7) or (position in (6, 13) and value in (0, 1, 2))
+            if value != words[position] and not harmless:
+                assert not attempt(mutated), (position, value)
+
+
+@hypothesis.settings(max_examples=300)
+@hypothesis.given(st.data())
+def test_fuzzed_plans(data):
+    words = ref.encode(GOOD)
+    extreme = st.sampled_from([-(2**63), -1, 0, 1, 2, 8, 2**31, 2**32, 2**61, 2**62, 2**63 - 1])
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(0, len(words) - 1))
+        words[position] = data.draw(st.one_of(extreme, st.integers(-(2**63), 2**63 - 1)))
+    attempt(words)
+    prefix = [ref.MAGIC, ref.VERSION, 0, 1]
+    attempt(np.array(prefix + data.draw(st.lists(st.integers(0, 9), max_size=20)), np.int64))
+
+
+def test_messages_name_what_is_wrong():
+    words, keys, none = ref.encode(GOOD[:1]), keys_of(2), np.zeros(2, np.uint32)
+    out = [np.zeros((2, 3), np.uint32)]
+    wide = [np.zeros((2, 3), np.uint64)]
+    cases = {
+        "magic number": (words + (np.arange(len(words)) == 0), 0, 2, keys, none, out),
+        "version 4": (words + (np.arange(len(words)) == 1), 0, 2, keys, none, out),
+        "mode must be .* got 4": (words, 4, 2, keys, none, out),
+        "size must be >= 0, got -1": (words, 0, -1, keys, none, out),
+        "keys must have 6 elements, got 4": (words, 0, 3, keys, none, out),
+        "members must have 4 elements, got 2": (words, 1, 2, keys, none, out),
+        r"outputs\[0\] must have 6 elements, got 3": (words, 0, 2, keys, none, [out[0][0]]),
+        r"outputs\[0\] must have items of 4 bytes": (words, 0, 2, keys, none, wide),
+        "outputs must have 1 elements, got 0": (words, 0, 2, keys, none, []),
+        "one-dimensional": (words.reshape(1, -1), 0, 2, keys, none, out),
+    }
+    for message, arguments in cases.items():
+        with pytest.raises(ValueError, match=message):
+            _cpu.run_plan(*arguments)
+    for bad in (0, -1, 2000):
+        with pytest.raises(ValueError, match=f"threads must be in .* got {bad}"):
+            _cpu.run_plan(words, 0, 2, keys, none, out, threads=bad)
+    read_only = out[0].copy()
+    read_only.flags.writeable = False
+    for wrong in (read_only, np.zeros((3, 2), np.uint32).T):
+        with pytest.raises(TypeError):
+            _cpu.run_plan(words, 0, 2, keys, none, [wrong])
+
+
+def test_isa_by_name():
+    assert _cpu.isa() in ISAS
+    out = np.zeros((1, 2), np.uint32)
+    with pytest.raises(ValueError, match="isa is 'sse9', but this machine runs only '"):
+        _cpu.threefry(out, out, out, "sse9")
+    code = "from seedbed import _cpu\ntry: print(_cpu.isa())\nexcept ValueError as e: print(e)"
+    for isa in ISAS:
+        assert run_python(code, SEEDBED_ISA=isa).strip() == isa
+    assert "SEEDBED_ISA is 'AVX2', but" in run_python(code, SEEDBED_ISA="AVX2")
+
+
+def test_build():
+    path = Path(_cpu.__file__)
+    if sys.version_info >= (3, 12):
+        assert path.name.endswith(".abi3.so")
+    assert _cpu.plan_version() == ref.VERSION
+
+
+def test_kernel_objects_export_one_symbol():
+    # Anything else shared could make the linker pick code that this machine cannot run.
+    roots = [os.environ.get("SEEDBED_BUILD_DIR"), ROOT / "build"]
+    objects = [p for root in roots if root for p in Path(root).rglob("kernels_*.dir/**/*.o")]
+    if not objects:
+        pytest.skip("no kernel objects in build/ or $SEEDBED_BUILD_DIR")
+    for path in objects:
+        command = ["nm", "--defined-only", "--extern-only", str(path)]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        symbols = [line.split()[-1] for line in lines.splitlines() if line]
+        assert len(symbols) == 1 and symbols[0].endswith("5tableE"), (path, symbols)

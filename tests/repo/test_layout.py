@@ -1,0 +1,238 @@
+"""Rules of the source tree: who imports whom, what importing costs, how long files are."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from helpers import ROOT, load_file, load_tool, run_python
+
+pytestmark = pytest.mark.end("newest")
+
+PACKAGE = ROOT / "python" / "seedbed"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+FRAMEWORKS = ("flax", "equinox", "haiku", "brainstate", "torch", "optax")
+
+ROOMS = load_tool("rooms")
+conftest = load_file("conftest", ROOT / "tests/conftest.py")
+
+
+def imports(source: str) -> set[str]:
+    """Names of the modules that a file imports, relative ones with their dots."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            if node.level and not node.module:
+                found |= {base + alias.name for alias in node.names}
+            else:
+                found.add(base)
+    return found
+
+
+def private_jax(source: str) -> set[str]:
+    """Private modules of jax that a file imports, and private attributes of what it imports."""
+    tree = ast.parse(source)
+    found = {name for name in imports(source) if name.startswith(("jax._", "jaxlib._"))}
+    jaxs = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            jaxs |= {alias.asname or "jax" for alias in node.names if alias.name[:3] == "jax"}
+        elif (
+            isinstance(node, ast.ImportFrom) and not node.level and (node.module or "")[:3] == "jax"
+        ):
+            jaxs |= {alias.asname or alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names if alias.name.startswith("_")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            root: ast.AST = node.value
+            while isinstance(root, (ast.Attribute, ast.Call)):
+                root = root.value if isinstance(root, ast.Attribute) else root.func
+            if isinstance(root, ast.Name) and root.id in jaxs and node.attr[:2] != "__":
+                found.add(ast.unparse(node))
+    return found
+
+
+def test_rooms_import_only_from_rooms_below_them_and_only_what_these_hand_out():
+    found = ROOMS.arrows()
+    assert len({(arrow.source, arrow.target) for arrow in found}) > 50
+    assert not ROOMS.faults(found)
+    up = {(arrow.source, arrow.target) for arrow in found} & set(ROOMS.UP)
+    assert up == set(ROOMS.UP) and len(up) <= 3 and all(ROOMS.UP.values())
+
+
+def test_every_folder_is_a_room_that_says_what_it_knows():
+    folders = {path.parent.relative_to(PACKAGE) for path in MODULES}
+    rooms = {Path(*room.split(".")) for room in ROOMS.ROOMS if room and not _is_file(room)}
+    assert folders == {Path(), *rooms}
+    for folder in folders:
+        source = (PACKAGE / folder / "__init__.py").read_text(encoding="utf-8")
+        said = ast.get_docstring(ast.parse(source))
+        assert said, folder
+        if folder.name.startswith("_"):
+            assert "Nothing here knows" in " ".join(said.split()), folder
+
+
+def _is_file(room):
+    return PACKAGE.joinpath(*room.split(".")).with_suffix(".py").is_file()
+
+
+@pytest.mark.parametrize(
+    "file, line, fault",
+    [
+        ("_trace/fold.py", "from .._plan import Draw", "up: _trace/fold.py takes Draw of _plan"),
+        ("_plan/draw.py", "from .. import _match", "up: _plan/draw.py takes all of _match"),
+        ("_jax/compat.py", "from ..random import seed", "up: _jax/compat.py takes seed of random"),
+        (
+            "adapters/equinox.py",
+            "from .._match.keys import RULES",
+            "not handed out: adapters/equinox.py takes keys of _match",
+        ),
+        (
+            "_match/choose.py",
+            "def f():\n    from .._plan import _named",
+            "not handed out: _match/choose.py takes _named of _plan",
+        ),
+    ],
+)
+def test_the_check_of_arrows_can_fail(file, line, fault, tmp_path):
+    for path in MODULES:
+        copy = tmp_path / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8")
+        copy.write_text(f"{text}\n{line}\n" if str(path.relative_to(PACKAGE)) == file else text)
+    assert ROOMS.faults(ROOMS.arrows(tmp_path), tmp_path) == [fault]
+
+
+def test_planning_imports_no_backend():
+    planning = {"_base", "_jax", "_trace", "_plan", "_match"}
+    for arrow in ROOMS.arrows():
+        assert arrow.source not in planning or arrow.target in planning, arrow
+
+
+def test_only_one_room_touches_jax_in_private():
+    offenders = {
+        str(path.relative_to(PACKAGE)): found
+        for path in MODULES
+        if "_jax" not in path.parts and (found := private_jax(path.read_text(encoding="utf-8")))
+    }
+    assert not offenders
+
+
+def test_only_adapters_import_a_framework():
+    for path in MODULES:
+        if "adapters" not in path.parts:
+            roots = {name.split(".")[0] for name in imports(path.read_text(encoding="utf-8"))}
+            assert not roots & set(FRAMEWORKS), path
+
+
+def test_the_checks_of_imports_can_fail():
+    source = (
+        "from jax._src import core\nimport jax\nfrom jax.interpreters import mlir as m\n"
+        "import flax.nnx\nm._lowerings['x'] = jax.random.key(0)._trace\nself._own = 1"
+    )
+    assert private_jax(source) == {"jax._src", "m._lowerings", "jax.random.key(0)._trace"}
+    assert "flax.nnx" in imports(source)
+
+
+_LOADED = """
+    import json, sys
+    {first}
+    import seedbed
+    print(json.dumps(sorted(name for name in sys.modules if "." not in name)))
+"""
+
+
+def test_importing_seedbed_imports_no_framework():
+    loaded = set(json.loads(run_python(_LOADED.format(first=""))))
+    assert {"jax", "seedbed"} <= loaded and not loaded & set(FRAMEWORKS)
+
+
+def test_the_check_of_loaded_modules_can_fail():
+    pytest.importorskip("equinox")
+    loaded = set(json.loads(run_python(_LOADED.format(first="import equinox"))))
+    assert "equinox" in loaded & set(FRAMEWORKS)
+
+
+def test_importing_seedbed_touches_no_device():
+    # A program may still choose its platform and its devices afterwards.
+    out = run_python(
+        """
+        import jax, seedbed
+        jax.config.update("jax_num_cpu_devices", 3)
+        print(len(jax.devices()))
+        """,
+        XLA_FLAGS="",
+    )
+    assert out.split() == ["3"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_files_are_short(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 450
+
+
+def test_every_module_says_what_it_is():
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree) or not tree.body, path
+
+
+def test_the_public_names():
+    import seedbed as sb
+
+    public = {name for name in vars(sb) if not name.startswith("_")}
+    assert {"ensemble", "Ensemble", "Plan"} <= public
+    for name in ("ensemble", "Ensemble", "Plan"):
+        assert getattr(sb, name).__doc__
+
+
+class _Item:
+    """A test as pytest collects it, as far as sharing it out goes."""
+
+    def __init__(self, stem, name, *marks):
+        self.path, self.name, self.marks = Path(f"{stem}.py"), name, marks
+
+    def get_closest_marker(self, name):
+        return next((mark for mark in self.marks if mark.name == name), None)
+
+
+def test_every_test_runs_on_one_end_at_least():
+    shared, mark = pytest.mark.shared.mark, pytest.mark
+    items = [_Item("plain", "a"), *(_Item("shared", name, shared) for name in "abcde")]
+    items += [
+        _Item("new", "a", mark.end("newest").mark),
+        _Item("old", "a", mark.end("oldest").mark),
+    ]
+    items += [_Item("core", name, shared, mark.reference("oldest").mark) for name in "abc"]
+    items += [_Item("model", name, shared, mark.reference("newest").mark) for name in "abc"]
+    newest, oldest = (set(conftest.shared_out(items, end)[0]) for end in conftest.ENDS)
+    assert newest | oldest == set(items) and newest & oldest == {items[0]}
+    again = [conftest.shared_out(items, end, on_reference=True) for end in conftest.ENDS]
+    assert [[(item.path.stem, item.name) for item in kept] for kept, _ in again] == [
+        [("model", name) for name in "abc"],
+        [("core", "b")],
+    ]
+    assert all(len(kept) + len(left) == len(items) for kept, left in again)
+
+
+def test_marks_on_test_files_name_an_end():
+    found = []
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        text = path.read_text(encoding="utf-8")
+        found += [name for _, name in re.findall(r'mark\.(end|reference)\("(\w+)"\)', text)]
+    assert len(found) > 30 and set(found) <= {*conftest.ENDS}
+
+
+def test_tests_stand_in_the_room_that_they_test():
+    rooms = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    rooms -= {"support", "__pycache__"}
+    assert rooms == {
+        *("adapters", "cuda", "ensemble", "gpu", "match", "native"),
+        *("nn", "random", "repo", "run", "trace", "trust"),
+    }
+    assert [path.name for path in (ROOT / "tests").glob("*.py")] == ["conftest.py"]
