@@ -3,7 +3,7 @@
 What differs between releases of jax (`compat`), how primitives are lowered (`lowering`), which
 generator a key is of (`generators`), where arrays lie (`places`), and how XLA rounds: as it is
 known of a release (`known`) or found out by asking (`ask_xla`). The rooms above use public jax
-only, and nothing here knows of ensembles, draws or plans.
+only. Nothing here knows ensembles, draws or plans.
 """
 
 __all__ = ["ask_xla", "compat", "generators", "known", "lowering", "places"]
