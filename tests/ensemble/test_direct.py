@@ -98,7 +98,7 @@ def test_many_kinds_of_calls_in_turn(slow, key):
         for x, result in zip(kinds, want, strict=True):
             assert_same_bits(make(key, *x), result)
     # It stops trying, and each call finds its program by the types of its arguments.
-    assert make._direct is None and len(slow) == 15
+    assert make._direct._last is None and len(slow) == 15
 
 
 def test_settings_of_jax_and_of_seedbed(monkeypatch, slow, key):

@@ -38,7 +38,7 @@ def shown(value):
 
 def options(make):
     """What an ensemble was made with."""
-    hidden = ("_kept", "_prepared", "_direct", "_tries", "_new_states", "_plan_of")
+    hidden = ("_kept", "_prepared", "_direct", "_new_states", "_plan_of")
     return {name: shown(value) for name, value in vars(make).items() if name not in hidden}
 
 

@@ -10,10 +10,8 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, native_problem, run_python
-from seedbed import _trace
-from seedbed._ensemble import check, prepare
-from seedbed._match import choose, interpret
-from seedbed._plan import plan
+from seedbed import _match, _trace
+from seedbed._ensemble import check
 
 # --- import -----------------------------------------------------------------------------
 
@@ -118,7 +116,7 @@ def _planning(init, count, shape, sealed):
 
     def run():
         graph = _trace.flatten(recorded, sealed)
-        _, made = prepare.planned(recorded, graph, plan.ALL_KERNELS)
+        made = _match.planned(graph)
         assert len(made.outputs) == count
         hash(made)
         made.explain()
@@ -145,7 +143,7 @@ def test_equal_calls_are_planned_once(init):
 def test_the_names_of_long_key_paths():
     key = check.member_key_type(jax.random.key(0))
     graph = _trace.trace(_chained(12, (8,)), key, ())
-    names = [str(draw.key) for draw in choose.build(graph, interpret.match(graph)).draws]
+    names = [str(draw.key) for draw in _match.planned(graph).draws]
     assert names[0] == "key/1" and names[7] == "key/0/0/0/0/0/0/0/1"
     assert names[8] == "key/0/0/0/(3 more)/0/0/1" and names[11] == "key/0/0/0/(6 more)/0/0/1"
 

@@ -15,9 +15,8 @@ import ml_dtypes
 import numpy as np
 from jax.interpreters import partial_eval
 
-from seedbed import _trace
+from seedbed import _match, _trace
 from seedbed._ensemble import check
-from seedbed._match import choose, interpret
 from seedbed._plan import plan as _plan
 from seedbed._trust import backends
 
@@ -128,7 +127,7 @@ def plan_of(init, key=None, *args) -> _plan.Plan:
     key = jax.random.key(0) if key is None else key
     types = jax.tree.map(lambda leaf: check.member_type(leaf, None), args)
     graph = _trace.trace(init, check.member_key_type(key), types)
-    return choose.build(graph, interpret.match(graph))
+    return _match.planned(graph)
 
 
 def sources(plan: _plan.Plan) -> dict[str, str]:

@@ -9,10 +9,11 @@ from jax import lax
 import seedbed as sb
 from helpers import assert_same_bits, oracle, plan_of
 from models import small
-from seedbed import _trace
+from seedbed import _match, _trace
 from seedbed._ensemble import check
 from seedbed._jax import ask_xla
 from seedbed._match import choose, interpret
+from seedbed._trace import Const, unseal
 
 pytestmark = pytest.mark.shared
 
@@ -161,8 +162,7 @@ def sealed_graph(init, key):
 
 
 def sealed_plan(init, key):
-    graph = sealed_graph(init, key)
-    return choose.build(graph, interpret.match(graph))
+    return _match.planned(sealed_graph(init, key))
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["typed", "legacy"])
@@ -183,11 +183,61 @@ def test_same_plan_and_same_bits(name, key):
     assert_same_bits(make(key), oracle(INITS[name], 5, key))
 
 
+def sealed_in(graph):
+    return [i for i, equation in enumerate(graph.equations) if equation.block is not None]
+
+
 @pytest.mark.parametrize("name", ["residual", "unsteady", "sums"])
-def test_a_plan_that_needs_what_is_sealed_says_so(name, key, monkeypatch):
+def test_a_plan_opens_the_calls_that_it_needs(name, key, monkeypatch):
     monkeypatch.setattr(ask_xla, "flat_rows", lambda: False)  # else "unsteady" is as any other
-    with pytest.raises(choose.Sealed):
-        sealed_plan(OPENED[name], key)
+    graph = sealed_graph(OPENED[name], key)
+    found = choose.build(graph, interpret.match(graph))
+    assert found and sorted(found) == sealed_in(graph)
+    assert sealed_plan(OPENED[name], key) == plan_of(OPENED[name], key)
+
+
+def test_other_calls_stay_as_they_are(key):
+    def init(key):
+        keys = split(key, 20)
+        return [normal(k, (4, 7)) for k in keys] + [normal(keys[3], (4, 7)) * 2 + jnp.ones((4, 7))]
+
+    graph = sealed_graph(init, key)
+    before = sealed_in(graph)
+    assert len(before) == 20
+    assert _match.planned(graph) == plan_of(init, key)
+    assert len(sealed_in(graph)) == 19
+
+
+@pytest.mark.parametrize("name", INITS)
+def test_opening_every_call_gives_the_graph_of_opened_ones(name, key):
+    graph = sealed_graph(INITS[name], key)
+    while sealed := sealed_in(graph):
+        unseal(graph, sealed)
+    opened = _trace.flatten(_trace.record(INITS[name], check.member_key_type(key), ()))
+    assert [one.name for one in graph.equations] == [one.name for one in opened.equations]
+    assert _numbered(graph) == _numbered(opened)
+
+
+def _numbered(graph):
+    """The equations with values numbered as they appear."""
+    numbers = {}
+
+    def atoms(found):
+        return [
+            atom.value.tobytes()
+            if isinstance(atom, Const)
+            else numbers.setdefault(atom, len(numbers))
+            for atom in found
+        ]
+
+    for equation in graph.equations:
+        for number in equation.outputs:
+            aval = graph.avals[number]
+            assert [aval.shape, aval.dtype] in [
+                [v.aval.shape, v.aval.dtype] for v in equation.eqn.outvars
+            ]
+    made = [(atoms(one.inputs), atoms(one.outputs), len(one.calls)) for one in graph.equations]
+    return made, atoms(graph.outputs)
 
 
 def test_a_call_is_opened_once(key):
@@ -202,5 +252,7 @@ def test_a_call_is_opened_once(key):
 def test_a_kernel_that_may_not_be_used_opens_the_calls(key):
     init = SEALED["folds"]
     graph = sealed_graph(init, key)
-    with pytest.raises(choose.Sealed):
-        choose.build(graph, interpret.match(graph), frozenset(["bits"]))
+    kernels = frozenset(["bits"])
+    assert sorted(choose.build(graph, interpret.match(graph), kernels)) == sealed_in(graph)
+    opened = _trace.trace(init, check.member_key_type(key), ())
+    assert _match.planned(graph, kernels) == _match.planned(opened, kernels)

@@ -17,9 +17,8 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits
-from seedbed import _trace
+from seedbed import _match, _trace
 from seedbed._jax import ask_xla, known
-from seedbed._match import choose, interpret
 from seedbed._plan import plan as _plan
 from seedbed._plan.draw import Kind
 from seedbed._run import native as _native
@@ -105,7 +104,7 @@ def test_known_answers_hold_and_a_wrong_cipher_is_noticed(module):
 def planned(sample, x64=False):
     with jax.enable_x64(x64):
         graph = _trace.trace(sample, jax.eval_shape(lambda: jax.random.key(0)), ())
-        (draw,) = choose.build(graph, interpret.match(graph)).draws
+        (draw,) = _match.planned(graph).draws
     return draw
 
 

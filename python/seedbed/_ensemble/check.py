@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import operator
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 
 from .._jax import compat, generators, places
 from .._plan import Plan, largest
+from .._run.members import Chosen as Chosen
 from .._trace import finite as finite
 
 # More members than a 64-bit processor has addresses.
@@ -201,44 +201,6 @@ def member_type(leaf: Any, axis: int | None) -> Any:
 # --- members ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Members asked for: ``count`` from ``start`` on, or those with the given indices."""
-
-    count: int
-    start: Any | None = None
-    listed: Any | None = None
-
-    def indices(self) -> Any:
-        """Member numbers, as an integer array."""
-        if self.start is None:
-            return self.listed
-        if isinstance(self.start, int):
-            return np.arange(self.start, self.start + self.count)
-        return jnp.arange(self.count, dtype=self.start.dtype) + self.start
-
-    def pick(self, whole: Any, single: bool) -> Any:
-        """The chosen members of a whole ensemble."""
-        # Sent explicitly, which jax.transfer_guard("disallow") allows.
-        index = jax.device_put(self.indices()[0] if single else self.indices())
-        whole = jax.tree_util.tree_map(lambda leaf: places.gathered(leaf, 0), whole)
-        return _picked(whole, index)
-
-    def take(self, leaf: Any, axis: int) -> Any:
-        """The chosen members of an array with a member axis."""
-        leaf = places.gathered(leaf, axis)
-        if isinstance(self.start, int):
-            return jax.lax.slice_in_dim(
-                jnp.asarray(leaf), self.start, self.start + self.count, axis=axis
-            )
-        return jnp.take(leaf, jax.device_put(self.indices()), axis=axis)
-
-
-@jax.jit
-def _picked(whole: Any, index: Any) -> Any:
-    return jax.tree_util.tree_map(lambda leaf: leaf[index], whole)
-
-
 def member(value: Any, count: int, name: str = "i") -> Chosen:
     """One member, by index."""
     array = isinstance(value, (jax.Array, np.ndarray))
@@ -313,19 +275,6 @@ def _traced(index: Any, count: int, name: str) -> Any:
     unsigned = np.dtype(f"uint{8 * index.dtype.itemsize}")
     from_front = index.astype(unsigned)
     return jnp.where(index < 0, from_front + unsigned.type(count), from_front)
-
-
-def words(indices: Any) -> Any:
-    """Member numbers as ``uint32[..., 2]``, high word first."""
-    if compat.is_tracer(indices):
-        high = jnp.zeros(indices.shape, jnp.uint32)
-        if indices.dtype.itemsize == 8:
-            high = (indices >> 32).astype(jnp.uint32)
-        return jnp.stack([high, indices.astype(jnp.uint32)], axis=-1)
-    wide = np.asarray(indices).astype(np.uint64)
-    pair = [wide >> np.uint64(32), wide & np.uint64(0xFFFFFFFF)]
-    # Sent explicitly, which jax.transfer_guard("disallow") allows.
-    return jax.device_put(np.stack(pair, axis=-1).astype(np.uint32))
 
 
 # --- memory -----------------------------------------------------------------------------

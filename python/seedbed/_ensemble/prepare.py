@@ -1,58 +1,71 @@
-"""Prepare: a traced function, for keys of known implementations, becomes what is to be run.
+"""Prepare: an init function, for calls of one signature, becomes what is to be run.
 
 Here a backend is chosen: a plan for the native kernels, or the reference and the reason why.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from .. import _trace
+from .. import _match, _trace
 from .._base import garbage
-from .._jax import generators
-from .._match import choose, interpret
+from .._jax import compat, generators, places
 from .._plan import Plan
+from .._run.programs import NativeProgram, Program, ReferenceProgram
 from .._trust import backends
+from . import check
+from .call import Call, Signature
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What one signature of the arguments compiles to.
+    """What calls of one signature run.
 
-    ``reads`` are the positions of the argument leaves that the program takes, ``axes`` their
-    mapped axes; ``trimmed`` is what the reference evaluates, where it is asked to.
+    Attributes:
+        plan: what is made natively, and what is not.
+        program: what makes it.
+        member_bytes: what one member takes.
+        tree: structure of the arguments.
+        types: what the program takes of key and arguments, as a dictionary key.
+        drawing: how the function draws.
+        lasting: whether it serves other calls too.
     """
 
     plan: Plan
-    captures: tuple[Any, ...]
-    reads: tuple[int, ...]
-    axes: tuple[int | None, ...]
+    program: Program
     member_bytes: int
-    # Structure of the arguments, and what the program takes of key and arguments, as a
-    # dictionary key.
     tree: Any
     types: Any
     drawing: generators.Drawing
-    trimmed: _trace.Trimmed | None = None
-    programs: dict[Any, Any] = field(default_factory=dict)
+    lasting: bool
+
+
+def prepare(init: Callable[..., Any], call: Call, signature: Signature) -> Prepared:
+    """Traces and plans an init function for a call and others like it.
+
+    Raises:
+        TypeError: ``init`` cannot be called this way, or its result is not one of arrays.
+        RuntimeError: ``SEEDBED_BACKEND=native`` and the extension cannot be used.
+    """
+    check.init_call(init, call.args)
+    key, args = call.member_types()
+    recorded = _trace.record(init, key, args)
+    reason = places.why_jaxs((*call.keys, *call.leaves), recorded.closed)
+    return _planned(recorded, [generators.of(one) for one in call.keys], signature, reason)
 
 
 @garbage.collections_paused()
-def prepare(
-    recorded: _trace.Recorded,
-    impls: list[Any],
-    axes: tuple[int | None, ...],
-    signature: Any,
-    reason: str | None,
+def _planned(
+    recorded: _trace.Recorded, impls: list[Any], signature: Signature, reason: str | None
 ) -> Prepared:
-    """Plans a traced function.
+    """What a traced function becomes.
 
     Args:
         recorded: the function, traced for one member.
         impls: the implementation of each key.
-        axes: mapped axis, or None, of every argument leaf.
-        signature: of the call (`Ensemble._prepare`).
+        signature: of the call.
         reason: why the native backend may not make its draws, if that is known already.
     """
     graph = _trace.flatten(recorded, sealed=True)
@@ -60,32 +73,25 @@ def prepare(
     reason = (
         backends.why_reference(drawing.foreign, graph.effects)
         or reason
-        or backends.why_elsewhere(signature[-1])
+        or backends.why_elsewhere(signature.elsewhere)
         or backends.why_watched()
     )
     if reason is None:
-        graph, plan = planned(recorded, graph, backends.kernels())
+        plan = _match.planned(graph, backends.kernels())
         reason = backends.why_unscheduled(plan)
     if reason is None:
         captured = tuple(graph.captured.values())
         captures = tuple(captured[position] for position in plan.captures)
-        reads, trimmed = plan.args, None
+        axes = tuple(signature.axes[position] for position in plan.args)
+        program: Program = NativeProgram(plan, captures, plan.args, axes)
     else:
-        plan = choose.reference_plan(graph, reason)
+        plan = _match.reference_plan(graph, reason)
         trimmed, captures, reads = _trace.trim(recorded.closed, len(impls))
-    read_axes = tuple(axes[position] for position in reads)
-    key_tree, keys, tree, _, args, *settings = signature
-    types = (key_tree, keys, tuple(args[position] for position in reads), *settings)
-    size = plan.total_bytes
-    return Prepared(plan, captures, reads, read_axes, size, tree, types, drawing, trimmed)
-
-
-def planned(
-    recorded: _trace.Recorded, graph: _trace.Graph, kernels: frozenset[str]
-) -> tuple[_trace.Graph, Plan]:
-    """The plan of a graph, which is made again, whole, where too much of it is sealed."""
-    try:
-        return graph, choose.build(graph, interpret.match(graph), kernels)
-    except choose.Sealed:
-        graph = _trace.flatten(recorded)
-        return graph, choose.build(graph, interpret.match(graph), kernels)
+        axes = tuple(signature.axes[position] for position in reads)
+        program = ReferenceProgram(trimmed, captures, reads, axes, drawing.folds)
+    read = tuple(signature.args[position] for position in program.reads)
+    settings = (signature.backend, signature.context, signature.places, signature.elsewhere)
+    types = (signature.key_tree, signature.keys, read, *settings)
+    # A function that closes over values being traced means something else next time.
+    lasting = not compat.under_trace(recorded.closed.consts)
+    return Prepared(plan, program, plan.total_bytes, signature.tree, types, drawing, lasting)

@@ -5,4 +5,5 @@ plan of them, starting from what is asked for. What can run comes in as the name
 Nothing here knows a backend.
 """
 
-__all__ = ["choose", "interpret"]
+from .choose import reference_plan as reference_plan
+from .planned import planned as planned

@@ -43,7 +43,7 @@ def reference_plan(graph: Graph, reason: str) -> Plan:
 
 def build(
     graph: Graph, meanings: Mapping[int, Meaning], kernels: frozenset[str] = ALL_KERNELS
-) -> Plan:
+) -> Plan | frozenset[int]:
     """Chooses draws and residual equations, starting from the outputs.
 
     Args:
@@ -51,17 +51,14 @@ def build(
         meanings: what `match` found.
         kernels: names of the kernels that the backend may use (`Draw.needs`).
 
-    Raises:
-        Sealed: the graph has sealed calls, and one of them cannot stay so.
+    Returns:
+        the plan; or the positions of sealed calls whose equations it needs.
     """
-    first = _Builder(graph, meanings, kernels)
-    plan = first.plan()
-    bare = first.rounded_by_loop()
-    return _Builder(graph, meanings, kernels, bare).plan() if bare else plan
-
-
-class Sealed(Exception):
-    """A plan needs the equations of a call that was left sealed: the whole graph is wanted."""
+    builder = _Builder(graph, meanings, kernels)
+    found = builder.plan()
+    if isinstance(found, Plan) and (bare := builder.rounded_by_loop()):
+        found = _Builder(graph, meanings, kernels, bare).plan()
+    return found
 
 
 # Results of a step that nothing reads.
@@ -127,16 +124,20 @@ class _Builder:
         self.computations: dict[int, Computation] = {}
         self.constants: dict[int, Source] = {}
         self.random: dict[int, bool] = {}
+        # Sealed calls whose results have to be computed: they have to be opened first.
+        self.sealed: set[int] = set()
         # Numbers of the values in the plan.
         self.values: dict[int, int] = {}
 
-    def plan(self) -> Plan:
+    def plan(self) -> Plan | frozenset[int]:
         for atom in self.graph.outputs:
             source = None if isinstance(atom, Const) else self.given(atom, result=True)
             if source is not None:
                 self.written[atom] = source  # type: ignore[index]
             else:
                 self.require(atom)
+        if self.sealed:
+            return frozenset(self.sealed)
         steps = tuple(self.step(unit) for _, unit in sorted(self.kept.items()))
         outputs = tuple(
             Output(path, *_type(aval), self.result(atom), self.reason(atom), aval.weak_type)
@@ -257,7 +258,7 @@ class _Builder:
     def found(self, position: int) -> tuple[int, Unit]:
         equation = self.graph.equations[position]
         if equation.block is not None:
-            raise Sealed
+            self.sealed.add(position)
         outer = next((call for call in equation.calls if call in self.shut), None)
         if outer is None:
             return position, Unit(equation.eqn, equation.inputs, equation.outputs)

@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .. import _trace
+from .. import _match, _trace
 from .._jax import compat, generators, lowering
-from .._match import choose, interpret
 from .._plan import Draw, Operand
 from .._trust import backends
 from . import cipher, prng_impl
@@ -149,7 +148,7 @@ def _drawn(closed: Any) -> _Program | None:
         return None
     tree = jax.tree_util.tree_structure(0)
     graph = _trace.flatten(_trace.Recorded(closed, tree, ("result",)))
-    plan = choose.build(graph, interpret.match(graph), backends.kernels())
+    plan = _match.planned(graph, backends.kernels())
     output = plan.outputs[0]
     if not isinstance(output.source, Operand) or output.source.kind != "draw":
         return None

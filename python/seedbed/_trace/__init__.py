@@ -17,6 +17,7 @@ from .fold import splat as splat
 from .graph import Equation as Equation
 from .graph import Graph as Graph
 from .inline import Block as Block
+from .inline import unseal as unseal
 from .recorded import Recorded as Recorded
 from .recorded import check_outputs as check_outputs
 from .recorded import flatten as flatten

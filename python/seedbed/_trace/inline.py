@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -273,37 +273,74 @@ class _Flattening:
         self, block: Block, eqn: Any, operands: tuple[Atom, ...], calls: tuple[int, ...]
     ) -> tuple[Atom, ...]:
         """Adds an opened call once more, for other operands; returns its results."""
-        graph = self.graph
-        _, first_call, first = block.mark
-        shift, call_shift = len(graph.avals) - first, len(graph.calls) - first_call
-        number: dict[Atom, Atom] = dict(zip(block.operands, operands, strict=True))
-
-        def renamed(atoms: tuple[Atom, ...]) -> tuple[Atom, ...]:
-            return tuple(
-                [
-                    atom
-                    if isinstance(atom, Const)
-                    else (atom + shift if atom >= first else number[atom])
-                    for atom in atoms
-                ]
-            )
-
-        inside: dict[tuple[int, ...], tuple[int, ...]] = {}
-        for old in block.equations:
-            chain = inside.get(old.calls)
-            if chain is None:
-                own = [call + call_shift for call in old.calls[block.depth :]]
-                chain = inside[old.calls] = (*calls, *own)
-            outputs = tuple([output + shift for output in old.outputs])
-            inputs = renamed(old.inputs)
-            graph.equations.append(Equation(old.eqn, inputs, outputs, chain, old.block))
-        for call in block.calls:
-            graph.calls.append(Call(call.eqn, renamed(call.inputs), renamed(call.outputs)))
-        graph.calls[first_call + call_shift].eqn = eqn
-        graph.avals.extend(block.avals)
+        graph, first = self.graph, block.mark[2]
+        shift = len(graph.avals) - first
+        number = dict(zip(block.operands, operands, strict=True))
+        call = len(graph.calls)
+        graph.equations += _again(graph, block, eqn, number, calls)
         self.fixed.update([fixed + shift for fixed in block.fixed])
         graph.captured.update((captured + shift, value) for captured, value in block.captured)
-        return graph.calls[first_call + call_shift].outputs
+        return graph.calls[call].outputs
+
+
+def unseal(graph: Graph, positions: Collection[int]) -> None:
+    """Opens sealed calls, in place.
+
+    Args:
+        graph: a flat function.
+        positions: of the equations that are sealed calls to open.
+    """
+    equations: list[Equation] = []
+    for position, equation in enumerate(graph.equations):
+        if position not in positions:
+            equations.append(equation)
+            continue
+        block = equation.block
+        assert block is not None
+        number = dict(zip(block.operands, equation.inputs, strict=True))
+        number.update(zip(block.made, equation.outputs, strict=True))
+        equations += _again(graph, block, equation.eqn, number, equation.calls)
+    graph.equations = equations
+
+
+def _again(
+    graph: Graph,
+    block: Block,
+    eqn: Any,
+    number: Mapping[Atom, Atom],
+    calls: tuple[int, ...],
+) -> list[Equation]:
+    """The equations of a call that was opened before, for other operands.
+
+    Args:
+        graph: gets its values and the calls in it.
+        block: what opening it added the first time.
+        eqn: the call.
+        number: what its operands, and results that are known already, are now.
+        calls: the calls that it stands in.
+    """
+    _, first_call, first = block.mark
+    shift, call_shift = len(graph.avals) - first, len(graph.calls) - first_call
+
+    def renamed(atoms: tuple[Atom, ...]) -> tuple[Atom, ...]:
+        return tuple(
+            [atom if isinstance(atom, Const) else number.get(atom, atom + shift) for atom in atoms]
+        )
+
+    inside: dict[tuple[int, ...], tuple[int, ...]] = {}
+    made = []
+    for old in block.equations:
+        chain = inside.get(old.calls)
+        if chain is None:
+            own = [call + call_shift for call in old.calls[block.depth :]]
+            chain = inside[old.calls] = (*calls, *own)
+        outputs: Any = renamed(old.outputs)
+        made.append(Equation(old.eqn, renamed(old.inputs), outputs, chain, old.block))
+    for call in block.calls:
+        graph.calls.append(Call(call.eqn, renamed(call.inputs), renamed(call.outputs)))
+    graph.calls[first_call + call_shift].eqn = eqn
+    graph.avals.extend(block.avals)
+    return made
 
 
 def _draws(jaxpr: Any) -> bool:

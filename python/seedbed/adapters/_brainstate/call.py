@@ -275,7 +275,7 @@ class Call:
             tuple(name for i, name in enumerate(member.names) if i not in shared),
             tuple(f"[{i}]" for i in range(len(keys))),
         )
-        make = ensemble.recorded_ensemble(recorded, size, tuple(axes[i] for i in mapped))
+        make = ensemble.for_modules(recorded, size, tuple(axes[i] for i in mapped))
         arrays = [given[i] for i in mapped]
         if self.only_plan:
             raise Planned(make.plan(keys, *arrays))

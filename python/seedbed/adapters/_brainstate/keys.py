@@ -18,25 +18,19 @@ def split_key(state: Any, n: Any = None, backup: bool = False) -> Any:
     if backup or not (threefry and compat.partitionable()) or key.ndim:
         return type(state).split_key(state, n, backup)
     if n is None:
-        state.value, second = _single(_pair(), key)
+        state.value, second = ensemble.single(_pair(), key)
         return second
     rest = _rest(check.size(n, "axis_size")).members(key, slice(1, None))
-    state.value, _ = _single(_pair(), key)
+    state.value, _ = ensemble.single(_pair(), key)
     return rest
 
 
 @functools.lru_cache(maxsize=64)
 def _rest(n: int) -> Any:
-    made = ensemble.ensemble(lambda key: key, n + 1)
-    made._size_name = "axis_size"
-    return made
+    return ensemble.for_modules(lambda key: key, n + 1)
 
 
 @functools.cache
 def _pair() -> Any:
     # The first keys of a split do not depend on how many there are.
     return ensemble.ensemble(lambda key: tuple(jax.random.split(key)), 1)
-
-
-def _single(make: Any, key: Any) -> Any:
-    return make._run(key[None], (), None, single=True)

@@ -281,10 +281,7 @@ def _common(programs: _Programs, key: Any, leaves: list[Any]) -> Any:
     for place, axis in programs.mapped.items():
         leaves[place] = jax.lax.index_in_dim(leaves[place], 0, axis, keepdims=False)
     single = _single(key)
-    axes = (None,) * len(leaves)
-    keys = jax.tree_util.tree_leaves(single)
-    prepared = programs.common._prepare(single, tuple(leaves), axes, keys)
-    if read := programs.mapped.keys() & set(prepared.reads):
+    if read := programs.mapped.keys() & set(ensemble.reads(programs.common, single, *leaves)):
         shapes = ", ".join(str(leaves[place].shape) for place in sorted(read))
         raise ValueError(
             "arrays that all members share cannot depend on arguments that `in_axes` maps over "

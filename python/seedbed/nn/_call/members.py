@@ -209,7 +209,7 @@ class Members:
         parts = self._parts()
         blanks = [_blank(aval) for aval in parts.branches]
         leaves, axes = self._operands(parts, blanks)
-        make = ensemble.recorded_ensemble(parts.members, self.size, axes)
+        make = ensemble.for_modules(parts.members, self.size, axes)
         return make.plan(key, *leaves)
 
     def run(self, key: Any, run: Runner) -> tuple[list[Any], list[Any]]:
@@ -339,9 +339,10 @@ def fused(
     old: list[Any] | None = None,
 ) -> Sequence[Any]:
     """All members at once, the draws in one custom call; arrays of ``old`` are given up."""
-    make = ensemble.recorded_ensemble(recorded, size, axes)
-    give_up = None if old is None else lambda plan: old
-    out: Sequence[Any] = make._run(key, tuple(leaves), None, give_up=give_up)
+    make = ensemble.for_modules(recorded, size, axes)
+    out: Sequence[Any] = (
+        make(key, *leaves) if old is None else ensemble.into(make, old, key, *leaves)
+    )
     return out
 
 
@@ -369,8 +370,8 @@ def _once(recorded: Any, key: Any, leaves: list[Any], inside: bool) -> Sequence[
     if inside:  # see `nested`
         out = jax.core.eval_jaxpr(recorded.closed.jaxpr, recorded.closed.consts, key, *leaves)
     else:
-        make = ensemble.recorded_ensemble(recorded, 1, (None,) * len(leaves))
-        out = make._run(key[None], tuple(leaves), None, single=True)
+        make = ensemble.for_modules(recorded, 1)
+        out = ensemble.single(make, key, *leaves)
     return out
 
 

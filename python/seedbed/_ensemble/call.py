@@ -1,0 +1,129 @@
+"""A call of an ensemble as a record: what was passed in, checked, and which members are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+
+from .._jax import compat, generators, places
+from .._plan import Plan
+from .._run.members import Chosen
+from .._trust import backends
+from . import check
+
+# Says which arrays a call may overwrite, once it is known what it makes.
+GiveUp = Callable[[Plan], list[Any]]
+
+
+class Signature(NamedTuple):
+    """All that decides what a call compiles to: calls of one ensemble with equal ones share it.
+
+    Attributes:
+        key_tree, tree: structures of the key and of the arguments.
+        keys, args: types of their leaves, as one member sees them.
+        axes: mapped axis, or None, of each leaf of the arguments.
+        backend: the backend asked for.
+        context: jax's settings.
+        places: where keys and arguments lie, as far as it is part of their types.
+        elsewhere: the platform of a device that keys or arguments are bound to, if it is not the
+            one that jax computes on.
+    """
+
+    key_tree: Any
+    keys: tuple[Hashable, ...]
+    tree: Any
+    axes: tuple[int | None, ...]
+    args: tuple[Hashable, ...]
+    backend: str
+    context: Hashable
+    places: Hashable
+    elsewhere: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What nobody after `checked` has to look at again.
+
+    Attributes:
+        key: a pytree of keys as they are used, whose leaves are ``keys``.
+        args: pytree of the further arguments, whose leaves are ``leaves``.
+        axes: mapped axis, or None, of each leaf of the arguments.
+        chosen: the members wanted, None for all.
+        single: without the member axis; one member is wanted.
+        give_up: which arrays may be overwritten.
+    """
+
+    key: Any
+    keys: list[Any]
+    args: tuple[Any, ...]
+    leaves: list[Any]
+    axes: tuple[int | None, ...]
+    chosen: Chosen | None = None
+    single: bool = False
+    give_up: GiveUp | None = None
+
+    def whole(self) -> Call:
+        """The same call for all members."""
+        return replace(self, chosen=None, single=False)
+
+    def with_keys(self, keys: list[Any]) -> Call:
+        """The same call with other keys in the same places."""
+        tree = jax.tree_util.tree_structure(self.key)
+        return replace(self, key=jax.tree_util.tree_unflatten(tree, keys), keys=keys)
+
+    def member_types(self) -> tuple[Any, tuple[Any, ...]]:
+        """What ``init`` takes for one member, as types: its key and its arguments."""
+        keys = [check.member_key_type(one) for one in self.keys]
+        args = map(check.member_type, self.leaves, self.axes)
+        return (
+            jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(self.key), keys),
+            jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(self.args), args),
+        )
+
+    def signature(self) -> Signature:
+        keys = map(check.member_key_type, self.keys)
+        args = map(check.member_type, self.leaves, self.axes)
+        given = (*self.keys, *self.leaves)
+        return Signature(
+            jax.tree_util.tree_structure(self.key),
+            tuple([(one.shape, one.dtype) for one in keys]),
+            jax.tree_util.tree_structure(self.args),
+            self.axes,
+            tuple([(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in args]),
+            backends.requested(),
+            compat.trace_context(),
+            (places.of(given), places.mapped_over()),
+            compat.elsewhere(given),
+        )
+
+
+def checked(
+    key: Any,
+    args: tuple[Any, ...],
+    in_axes: Any,
+    size: int,
+    chosen: Chosen | None = None,
+    single: bool = False,
+    give_up: GiveUp | None = None,
+) -> Call:
+    """The record of a call.
+
+    Raises:
+        TypeError, ValueError: the key or an argument is not what it has to be.
+    """
+    keys = check.keys(key, size)
+    axes = check.axes(in_axes, args, size)
+    leaves = jax.tree_util.tree_leaves(args)
+    placed = places.beside(keys, leaves, axes)
+    call = Call(key, keys, args, leaves, axes, chosen, single, give_up)
+    if any(one is not given for one, given in zip(placed, keys, strict=True)):
+        call = call.with_keys(placed)
+    return call
+
+
+def unused(call: Call) -> Call:
+    """The same call with its keys as jax's check for keys used twice sees new ones."""
+    return call.with_keys([generators.unused(key) for key in call.keys])

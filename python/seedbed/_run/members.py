@@ -1,0 +1,86 @@
+"""Which members are wanted, and their numbers as words."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._jax import compat, places
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Members asked for: ``count`` from ``start`` on, or those with the given indices."""
+
+    count: int
+    start: Any | None = None
+    listed: Any | None = None
+
+    def indices(self) -> Any:
+        """Member numbers, as an integer array."""
+        if self.start is None:
+            return self.listed
+        if isinstance(self.start, int):
+            return np.arange(self.start, self.start + self.count)
+        return jnp.arange(self.count, dtype=self.start.dtype) + self.start
+
+    def pick(self, whole: Any, single: bool) -> Any:
+        """The chosen members of a whole ensemble."""
+        # Sent explicitly, which jax.transfer_guard("disallow") allows.
+        index = jax.device_put(self.indices()[0] if single else self.indices())
+        whole = jax.tree_util.tree_map(lambda leaf: places.gathered(leaf, 0), whole)
+        return _picked(whole, index)
+
+    def take(self, leaf: Any, axis: int) -> Any:
+        """The chosen members of an array with a member axis."""
+        leaf = places.gathered(leaf, axis)
+        if isinstance(self.start, int):
+            return jax.lax.slice_in_dim(
+                jnp.asarray(leaf), self.start, self.start + self.count, axis=axis
+            )
+        return jnp.take(leaf, jax.device_put(self.indices()), axis=axis)
+
+
+@jax.jit
+def _picked(whole: Any, index: Any) -> Any:
+    return jax.tree_util.tree_map(lambda leaf: leaf[index], whole)
+
+
+class Wanted(NamedTuple):
+    """What is wanted of a program (`programs`).
+
+    Attributes:
+        total: members of the whole ensemble.
+        chosen: the members wanted, None for all in order.
+        stacked: for each key, whether it holds the members' own keys.
+        single, types, donate: see `execute.program`.
+    """
+
+    total: int
+    chosen: Chosen | None
+    stacked: tuple[bool, ...]
+    single: bool
+    types: Hashable
+    donate: bool
+
+    @property
+    def size(self) -> int:
+        return self.total if self.chosen is None else self.chosen.count
+
+
+def words(indices: Any) -> Any:
+    """Member numbers as ``uint32[..., 2]``, high word first."""
+    if compat.is_tracer(indices):
+        high = jnp.zeros(indices.shape, jnp.uint32)
+        if indices.dtype.itemsize == 8:
+            high = (indices >> 32).astype(jnp.uint32)
+        return jnp.stack([high, indices.astype(jnp.uint32)], axis=-1)
+    wide = np.asarray(indices).astype(np.uint64)
+    pair = [wide >> np.uint64(32), wide & np.uint64(0xFFFFFFFF)]
+    # Sent explicitly, which jax.transfer_guard("disallow") allows.
+    return jax.device_put(np.stack(pair, axis=-1).astype(np.uint32))

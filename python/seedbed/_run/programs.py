@@ -1,0 +1,119 @@
+"""What makes the members of one function: a plan natively, or the traced function by `jax.vmap`.
+
+Both kinds of program have one method, `bind`, and are compiled for what is wanted of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+from .._plan import Plan
+from .._trace import Trimmed
+from . import execute, native
+from .members import Chosen, Wanted, words
+
+
+class Bound(NamedTuple):
+    """A compiled program: ``run(given, old, key, *leaves)`` is the leaves of the result."""
+
+    run: Callable[..., Any]
+    given: Any
+
+
+class NativeProgram:
+    """A plan whose draws the extension makes.
+
+    Attributes:
+        captures: arrays that the function closes over.
+        reads: positions of the argument leaves that it takes.
+        axes: mapped axis, or None, of each of these.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        captures: tuple[Any, ...],
+        reads: tuple[int, ...],
+        axes: tuple[int | None, ...],
+    ) -> None:
+        self.plan = plan
+        self.captures = captures
+        self.reads = reads
+        self.axes = axes
+        self._compiled: dict[Hashable, Any] = {}
+
+    def bind(self, wanted: Wanted) -> Bound:
+        """The compiled program for what is wanted."""
+        modes, members = _modes(wanted.chosen, wanted.stacked)
+        # Found by a small key: the plan itself takes time to hash when it has many draws.
+        key = (wanted.size, modes, wanted.single, wanted.types is None, wanted.donate)
+        run = self._compiled.get(key)
+        if run is None:
+            rest = (wanted.single, wanted.types, wanted.donate)
+            run = execute.program(self.plan, wanted.size, modes, self.axes, *rest)
+            self._compiled[key] = run
+        return Bound(run, (self.captures, members))
+
+
+class ReferenceProgram:
+    """A traced function that jax maps over members.
+
+    Attributes:
+        captures, reads, axes: as of `NativeProgram`.
+    """
+
+    def __init__(
+        self,
+        trimmed: Trimmed,
+        captures: tuple[Any, ...],
+        reads: tuple[int, ...],
+        axes: tuple[int | None, ...],
+        folds: tuple[bool, ...],
+    ) -> None:
+        """
+        Args:
+            folds: for each key, whether ``fold_in(key, i)`` is member ``i``'s
+                (`reference.member_keys`).
+        """
+        self.trimmed = trimmed
+        self.captures = captures
+        self.reads = reads
+        self.axes = axes
+        self.folds = folds
+        self._compiled: dict[Hashable, Any] = {}
+
+    def bind(self, wanted: Wanted) -> Bound:
+        """The compiled program for what is wanted."""
+        chosen, split = wanted.chosen, tuple(not each for each in wanted.stacked)
+        rest = (self.folds, self.axes, wanted.single, wanted.types, wanted.donate)
+        key = (wanted.size, wanted.total, chosen is None, split, *rest)
+        run = self._compiled.get(key)
+        if run is None:
+            run = self._compiled[key] = execute.reference_program(self.trimmed, *key)
+        return Bound(run, (self.captures, [_listed(chosen, by_fold) for by_fold in self.folds]))
+
+
+Program = NativeProgram | ReferenceProgram
+
+
+def _modes(chosen: Chosen | None, stacked: tuple[bool, ...]) -> tuple[tuple[int, ...], Any]:
+    """The custom call's mode for each key and its operand of member indices (high, low words).
+
+    No indices mean all members: then nothing has to be sent to the device.
+    """
+    if chosen is None:
+        return tuple([native.KEYS if each else native.ALL for each in stacked]), None
+    consecutive = chosen.start is not None
+    mode = native.CONSECUTIVE if consecutive else native.CHOSEN
+    modes = tuple([native.KEYS if each else mode for each in stacked])
+    if all(stacked):
+        return modes, None
+    return modes, words(chosen.start if consecutive else chosen.indices())
+
+
+def _listed(chosen: Chosen | None, fold: bool) -> Any:
+    """Which members the reference makes; see `reference.member_keys`."""
+    if chosen is None:
+        return None
+    return words(chosen.indices()) if fold else chosen.indices()
