@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from . import compat
+from . import compat, jaxprs
 
 # What a key's numbers depend on: how keys are seeded is not part of it.
 _PARTS = ("split", "random_bits", "fold_in")
@@ -126,7 +126,7 @@ def drawing(jaxpr: Any, given: Sequence[Any]) -> Drawing:
     """
     impls = {id(impl): impl for impl in given}
     alone = True
-    for body in compat.bodies(jaxpr):
+    for body in jaxprs.bodies(jaxpr):
         for variable in (*body.constvars, *body.invars):
             dtype = getattr(variable.aval, "dtype", None)
             if dtype is not None and compat.is_key(dtype):

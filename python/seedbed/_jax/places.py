@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from . import compat
+from . import compat, jaxprs
 
 
 def sharding_of(value: Any) -> Any | None:
@@ -118,7 +118,7 @@ def why_jaxs(values: Iterable[Any], closed: Any) -> str | None:
     if any(laid_out(value) is not None for value in values):
         return "keys, arguments or captured arrays are sharded over the devices of an explicit mesh"
     if not jax.sharding.get_abstract_mesh().empty or any(map(sharding_of, values)):
-        made = (v.aval for eqn in compat.equations(closed.jaxpr) for v in eqn.outvars)
+        made = (v.aval for eqn in jaxprs.equations(closed.jaxpr) for v in eqn.outvars)
         if any(laid_out(aval) is not None for aval in made):
             return "init shards arrays over the devices of an explicit mesh"
     return None

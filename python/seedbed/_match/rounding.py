@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .._jax import ask_xla, compat
+from .._jax import ask_xla, compat, jaxprs
 from .._trace import Atom, Const, Graph
 from .meaning import Keys, KeyWords, Meaning
 
@@ -50,7 +50,7 @@ def reduces(eqn: Any) -> bool:
 
 def by_loop(eqns: Iterable[Any]) -> bool:
     """Whether XLA may round some of these equations, which feed one another, by their loop."""
-    found = {kind for eqn in eqns for one in compat.equations(eqn) for kind in _kinds(one)}
+    found = {kind for eqn in eqns for one in jaxprs.equations(eqn) for kind in _kinds(one)}
     if "scalar" in found and "reduction" not in found:
         return True
     return "loop" in found or {"product", "sum"} <= found

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from .. import _match, _trace
-from .._jax import compat, generators, lowering
+from .._jax import compat, generators, jaxprs, lowering
 from .._plan import Draw, Operand
 from .._trust import backends
 from . import cipher, prng_impl
@@ -203,7 +203,7 @@ def _traced(function: Callable[..., Any], *operands: Any) -> Any:
 
 def _draws_one_by_one(jaxpr: Any) -> bool:
     """Whether there are gamma variates, with a loop of their own: left to jax."""
-    return any(eqn.primitive.name == "random_gamma" for eqn in compat.equations(jaxpr))
+    return any(eqn.primitive.name == "random_gamma" for eqn in jaxprs.equations(jaxpr))
 
 
 def _key(words: Any) -> Any:
@@ -237,6 +237,7 @@ _draw_p = cipher.primitive(
     _jaxs_draw,
     _pays,
 )
+jaxprs.register_call("seedbed_draw")
 
 
 # --- the drop-ins -----------------------------------------------------------------------

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._jax import compat, places
+from .._jax import compat, jaxprs, places
 from .._plan import Literal, Operand, Plan, Source, Splat
 from .._trace import Trimmed
 from . import fill as _fill
@@ -182,7 +182,7 @@ def _outputs(
             return _wrapped(source, draws)
 
         for step in plan.steps:
-            results = compat.bind_equation(step.eqn, [read(source) for source in step.inputs])
+            results = jaxprs.bind_equation(step.eqn, [read(source) for source in step.inputs])
             values.update(zip(step.outputs, results, strict=True))
         return [read(source) for source in residual]
 

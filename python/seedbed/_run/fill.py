@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .._jax import compat, lowering
+from .._jax import jaxprs, lowering
 from .._plan import Draw
 from . import native
 
@@ -32,7 +32,7 @@ def call(
         mode, size, keys, members: see `_run.native.call`.
     """
     # The call has two operands in every mode; one made for the purpose would have to be filled.
-    operands = compat.alike_in_shard_map(keys, keys if members is None else members)
+    operands = jaxprs.alike_in_shard_map(keys, keys if members is None else members)
     return list(_fill_p.bind(*operands, draws=draws, mode=mode, size=size))
 
 

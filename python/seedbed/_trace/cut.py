@@ -10,18 +10,18 @@ import numpy as np
 from jax.interpreters import partial_eval
 
 from .._base.record import Record
-from .._jax import compat
+from .._jax import compat, jaxprs
 from . import fingerprint, tap
 
 
 def live(eqns: Sequence[Any], outputs: Sequence[Any], effects: bool) -> tuple[list[Any], set[Any]]:
     """The equations and variables that the outputs, and the effects if asked for, depend on."""
-    used = {variable for variable in outputs if not compat.is_literal(variable)}
+    used = {variable for variable in outputs if not jaxprs.is_literal(variable)}
     kept = []
     for eqn in reversed(eqns):
         if (effects and eqn.effects) or any(variable in used for variable in eqn.outvars):
             kept.append(eqn)
-            used.update(variable for variable in eqn.invars if not compat.is_literal(variable))
+            used.update(variable for variable in eqn.invars if not jaxprs.is_literal(variable))
     return kept[::-1], used
 
 
@@ -29,10 +29,10 @@ def dependent(jaxpr: Any, inputs: Sequence[int]) -> set[int]:
     """Positions of the outputs that depend on any of the inputs at the given positions."""
     reached = {jaxpr.invars[i] for i in inputs}
     for eqn in jaxpr.eqns:
-        if any(not compat.is_literal(atom) and atom in reached for atom in eqn.invars):
+        if any(not jaxprs.is_literal(atom) and atom in reached for atom in eqn.invars):
             reached.update(eqn.outvars)
     return {
-        i for i, atom in enumerate(jaxpr.outvars) if not compat.is_literal(atom) and atom in reached
+        i for i, atom in enumerate(jaxpr.outvars) if not jaxprs.is_literal(atom) and atom in reached
     }
 
 
@@ -74,7 +74,7 @@ def split(
 
     def read(variable: Any, stops: Collection[Any]) -> Any:
         """Where a value comes from, looking through all taps but those in ``stops``."""
-        while not compat.is_literal(variable) and variable in source and variable not in stops:
+        while not jaxprs.is_literal(variable) and variable in source and variable not in stops:
             variable = source[variable]
         return variable
 
@@ -99,8 +99,8 @@ def split(
     body = [eqn for eqn in body if any(variable in used for variable in eqn.outvars)]
     single = jaxpr.replace(eqns=body, invars=[key, *(inputs[i] for i in needed)], outvars=outs)
     return (
-        compat.ClosedJaxpr(single, closed.consts),
-        compat.ClosedJaxpr(members, closed.consts),
+        jaxprs.ClosedJaxpr(single, closed.consts),
+        jaxprs.ClosedJaxpr(members, closed.consts),
         needed,
         tuple(variable.aval for variable in branches),
     )
@@ -136,10 +136,10 @@ class Trimmed(Record):
         values.update(zip(self.inputs, inputs, strict=True))
 
         def read(variable: Any) -> Any:
-            return variable.val if compat.is_literal(variable) else values[variable]
+            return variable.val if jaxprs.is_literal(variable) else values[variable]
 
         for eqn in self.eqns:
-            results = compat.bind_equation(eqn, [read(variable) for variable in eqn.invars])
+            results = jaxprs.bind_equation(eqn, [read(variable) for variable in eqn.invars])
             values.update(zip(eqn.outvars, results, strict=True))
         return [read(variable) for variable in self.outvars]
 

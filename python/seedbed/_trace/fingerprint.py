@@ -17,9 +17,9 @@ import jax
 import numpy as np
 
 from .._base.record import Record
-from .._jax import compat
+from .._jax import jaxprs
 
-_JAXPRS = compat.JAXPRS
+_JAXPRS = jaxprs.JAXPRS
 _BY_VALUE = frozenset([bool, int, str, bytes])
 # Parameters nested deeper than this are compared by identity.
 _DEPTH_LIMIT = 32
@@ -67,7 +67,7 @@ def token(program: Any) -> Fingerprint:
     """
     if isinstance(program, _JAXPRS):
         return _Walk().run(_body(program))
-    inputs = tuple(v for v in program.invars if not compat.is_literal(v))
+    inputs = tuple(v for v in program.invars if not jaxprs.is_literal(v))
     # The same variable read twice is one input.
     return _Walk().run(_Body(tuple(dict.fromkeys(inputs)), (), (program,), tuple(program.outvars)))
 
@@ -95,7 +95,7 @@ class _Body(Record):
 
 
 def _body(program: Any) -> _Body:
-    jaxpr, consts = compat.opened(program)
+    jaxpr, consts = jaxprs.opened(program)
     # An open jaxpr takes its constants as inputs.
     variables = tuple(jaxpr.constvars)
     bound = tuple(zip(variables, consts, strict=True)) if consts else ()
@@ -150,7 +150,7 @@ class _Walk:
             return tuple(variable.aval for variable in variables)
 
         def read(variable: Any) -> Hashable:
-            if compat.is_literal(variable):
+            if jaxprs.is_literal(variable):
                 return ("literal", variable.aval, _literal(variable))
             return numbers[variable]
 
@@ -174,7 +174,7 @@ class _Walk:
     def context(self, eqn: Any) -> Hashable:
         found = self.contexts.get(id(eqn.ctx))
         if found is None:
-            found = self.contexts[id(eqn.ctx)] = self.freeze(compat.context_fields(eqn))
+            found = self.contexts[id(eqn.ctx)] = self.freeze(jaxprs.context_fields(eqn))
         return found
 
     def freeze(self, value: Any, depth: int = 0) -> Hashable:

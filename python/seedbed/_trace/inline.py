@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._jax import compat
+from .._jax import jaxprs
 from . import cut
 from .fold import ROUNDED_BY_PLACE, Atom, Const, Unsettled, fold
 from .graph import Call, Equation, Graph
@@ -119,8 +119,8 @@ class _Flattening:
                 continue
             eqn = frame.body.eqns[frame.position]
             operands = tuple([self.read(frame.scope, variable) for variable in eqn.invars])
-            inner = compat.inner_jaxpr(eqn)
-            if inner is not None and (not compat.is_remat(eqn) or _draws(inner.jaxpr)):
+            inner = jaxprs.inner_jaxpr(eqn)
+            if inner is not None and (not jaxprs.is_remat(eqn) or _draws(inner.jaxpr)):
                 key = self.key(inner, operands)
                 block = self.blocks.get(key)
                 if block is not None:
@@ -192,7 +192,7 @@ class _Flattening:
                 scope[variable] = number
 
     def read(self, scope: dict[Any, Atom], variable: Any) -> Atom:
-        if not compat.is_literal(variable):
+        if not jaxprs.is_literal(variable):
             return scope[variable]
         literal = self.literals.get(id(variable))
         if literal is None:
@@ -351,7 +351,7 @@ def _draws(jaxpr: Any) -> bool:
         for eqn in body.eqns:
             if str(eqn.primitive.name).startswith("random_"):
                 return True
-            inner = compat.inner_jaxpr(eqn)
+            inner = jaxprs.inner_jaxpr(eqn)
             if inner is not None:
                 open_bodies.append(inner.jaxpr)
     return False

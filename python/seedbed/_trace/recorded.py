@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import garbage
-from .._jax import compat
+from .._jax import compat, jaxprs
 from . import inline
 from .depth import finite
 from .graph import Graph
@@ -171,7 +171,7 @@ def outlived(traces: Sequence[weakref.ref[Any]]) -> bool:
 
 def _has_rules(jaxpr: Any) -> bool:
     """Whether a function with a derivative rule of its own is called anywhere inside."""
-    return any(str(eqn.primitive.name).startswith("custom_") for eqn in compat.equations(jaxpr))
+    return any(str(eqn.primitive.name).startswith("custom_") for eqn in jaxprs.equations(jaxpr))
 
 
 def _values(trace: Any | None) -> bool:

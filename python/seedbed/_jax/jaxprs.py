@@ -1,0 +1,105 @@
+"""jaxprs: what an equation does, what it calls, and how it is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .compat import core
+
+JaxprEqn = Any
+
+_REMAT = ("checkpoint", "remat", "remat2")
+# Primitives that merely call the jaxpr among their parameters.
+_calls = {"jit", "pjit", "closed_call", "core_call", "core_closed_call", *_REMAT}
+
+
+def register_call(name: str) -> None:
+    """Makes known that a primitive with this name merely calls its parameter ``jaxpr``."""
+    _calls.add(name)
+
+
+# Makes operands vary over the same devices of `jax.shard_map`.
+alike_in_shard_map: Any = getattr(core, "auto_insert_reshard", None) or getattr(
+    core, "standard_insert_pvary", None
+)
+# These do that for themselves, as the types of what they carry demand.
+_TYPED = ("scan", "while", "cond")
+
+
+def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
+    """Evaluates one jaxpr equation on ``values``, in the context it was traced in."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    # Jax's functions see to this before they bind, and here it may be another context than theirs.
+    if len(values) > 1 and eqn.primitive.name not in _TYPED:
+        values = alike_in_shard_map(*values)
+    with eqn.ctx.manager:
+        out = eqn.primitive.bind(*values, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def inner_jaxpr(eqn: JaxprEqn) -> Any | None:
+    """The closed jaxpr that an equation merely calls, or None if it does more than call.
+
+    A custom derivative rule is more than a call: opening it would change what gradients
+    of the result mean.
+    """
+    if eqn.primitive.name not in _calls:
+        return None
+    inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    if inner is not None and not hasattr(inner, "consts"):
+        return ClosedJaxpr(inner, ())
+    return inner
+
+
+def bodies(*jaxprs: Any) -> Iterator[Any]:
+    """Jaxprs and those inside of their equations, each once."""
+    pending, seen = [*jaxprs], {*map(id, jaxprs)}
+    while pending:
+        body = pending.pop()
+        yield body
+        for eqn in body.eqns:
+            for inner in core.jaxprs_in_params(eqn.params):
+                if id(inner) not in seen:
+                    seen.add(id(inner))
+                    pending.append(inner)
+
+
+def equations(program: Any) -> Iterator[JaxprEqn]:
+    """Every equation of a jaxpr, or one equation, and those inside of them, each jaxpr once."""
+    inside = [program]
+    if not hasattr(program, "eqns"):
+        yield program
+        inside = [*core.jaxprs_in_params(program.params)]
+    for body in bodies(*inside):
+        yield from body.eqns
+
+
+# The types of jaxprs, open and closed (one type in newer releases).
+ClosedJaxpr: Any = getattr(core, "ClosedJaxpr", core.Jaxpr)
+JAXPRS = (core.Jaxpr, ClosedJaxpr)
+
+
+def opened(program: Any) -> tuple[Any, Sequence[Any]]:
+    """The jaxpr and the constants of a jaxpr, closed or not."""
+    return getattr(program, "jaxpr", program), getattr(program, "consts", ())
+
+
+def context_fields(eqn: JaxprEqn) -> tuple[tuple[str, Any], ...]:
+    """The settings that an equation was traced under and is evaluated under, by name."""
+    context = eqn.ctx
+    names = [name for kind in type(context).__mro__ for name in getattr(kind, "__slots__", ())]
+    names += getattr(context, "__dict__", ())
+    if not {"compute_type", "threefry_partitionable"} <= set(names):
+        return (("context", context),)  # of a jax that keeps them some other way
+    return tuple((name, getattr(context, name, None)) for name in names if name != "__weakref__")
+
+
+def is_remat(eqn: JaxprEqn) -> bool:
+    """Whether opening this call would lose a rematerialisation boundary."""
+    return eqn.primitive.name in _REMAT
+
+
+def is_literal(atom: Any) -> bool:
+    """Whether an operand or a result of a jaxpr's equation is a number, not a variable."""
+    return hasattr(atom, "val")
