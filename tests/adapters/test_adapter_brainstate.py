@@ -511,13 +511,13 @@ def test_arguments_that_brainstate_refuses():
 
 def counted(monkeypatch):
     calls = []
-    run = adapter.Call.run
+    run = adapter.MappedCall.run
 
     def counting(self, *args):
         calls.append(self)
         return run(self, *args)
 
-    monkeypatch.setattr(adapter.Call, "run", counting)
+    monkeypatch.setattr(adapter.MappedCall, "run", counting)
     return calls
 
 

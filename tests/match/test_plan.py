@@ -12,6 +12,7 @@ from helpers import plan_of, sources
 from models import MODELS
 from seedbed import _trace
 from seedbed._match import choose, interpret
+from seedbed._plan import FromArgument
 from seedbed._plan import plan as _plan
 from seedbed._plan.draw import MEMBER, Draw, KeyPath, Kind, Level, key_path, node
 from seedbed._run import native
@@ -79,7 +80,7 @@ def test_values_are_numbered_in_order_of_appearance():
     assert [number for step in plan.steps for number in step.outputs] == list(
         range(len(plan.steps))
     )
-    assert plan.args == (1,) and plan.outputs[1].source == _plan.Operand("arg", 0)
+    assert plan.args == (1,) and plan.outputs[1].source == FromArgument(0)
     assert plan == plan_of(lambda key, scale: init(key, None, scale), None, 2.5)
 
 

@@ -17,6 +17,7 @@ from jax.interpreters import partial_eval
 
 from seedbed import _match, _trace
 from seedbed._ensemble import check
+from seedbed._plan import Drawn
 from seedbed._plan import plan as _plan
 from seedbed._trust import backends
 
@@ -134,7 +135,7 @@ def sources(plan: _plan.Plan) -> dict[str, str]:
     """For each output its draw as text, or what ``explain`` says of its origin."""
     return {
         output.path: str(plan.draws[output.source.index])
-        if getattr(output.source, "kind", "") in ("draw", "key")
+        if isinstance(output.source, Drawn)
         else output.why
         for output in plan.outputs
     }

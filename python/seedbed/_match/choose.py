@@ -17,8 +17,14 @@ from .._plan import (
     NATIVE_DTYPES,
     Computation,
     Draw,
+    Drawn,
+    FromArgument,
+    FromCapture,
+    FromDraw,
+    FromKeys,
+    FromStep,
+    FromWords,
     Kind,
-    Operand,
     Output,
     Plan,
     Shape,
@@ -35,7 +41,7 @@ from .meaning import Keys, KeyWords, Lookup, Meaning, Real, Word
 def reference_plan(graph: Graph, reason: str) -> Plan:
     """A plan that leaves everything to the reference backend, and says why."""
     outputs = [
-        Output(path, *_type(aval), Operand("value", -1), f"reference: {reason}", aval.weak_type)
+        Output(path, *_type(aval), FromStep(-1), f"reference: {reason}", aval.weak_type)
         for path, aval in zip(graph.paths, graph.closed.out_avals, strict=True)
     ]
     return Plan((), (), tuple(outputs), graph.out_tree, reason)
@@ -66,7 +72,7 @@ _UNUSED = -1
 
 
 class Unit(Record):
-    """What becomes one step: an equation, or a call that stays shut."""
+    """What becomes one step: an equation, or a call that stays whole."""
 
     eqn: Any
     inputs: tuple[Atom, ...]
@@ -117,7 +123,7 @@ class _Builder:
             if equation.block is not None or any(number in meanings for number in equation.outputs)
             for call in equation.calls
         }
-        self.shut = set(range(len(graph.calls))) - recognised
+        self.whole = set(range(len(graph.calls))) - recognised
         self.kept: dict[int, Unit] = {}
         self.units: dict[int, tuple[int, Unit]] = {}
         # By the ids of equations and of constants, which calls of one sampler share.
@@ -184,7 +190,7 @@ class _Builder:
                 position, unit = self.unit(number)
                 self.kept[position] = unit
                 for output in unit.outputs:
-                    self.sources.setdefault(output, Operand("value", output))
+                    self.sources.setdefault(output, FromStep(output))
                 pending.extend(unit.inputs)
             else:
                 self.sources[number] = source
@@ -199,11 +205,11 @@ class _Builder:
         if bits is None or bits.needs not in self.kernels:
             return None
         if meaning.bits == 64:
-            return Operand("bits", self.drawn(bits), dtype=bits.dtype)
+            return FromWords(self.drawn(bits), bits.dtype)
         # Narrower ones are cut off where the loop has them.
         wide = bits.replace(word_bits=32, dtype="uint32")
         zeros = wide.replace(kind=Kind.CONSTANT, params=(0,))
-        return Operand("bits", self.drawn(wide), zeros=self.drawn(zeros), dtype=bits.dtype)
+        return FromWords(self.drawn(wide), bits.dtype, self.drawn(zeros))
 
     def drawn(self, draw: Draw) -> int:
         return self.draws.setdefault(draw, len(self.draws))
@@ -248,7 +254,7 @@ class _Builder:
         return found
 
     def unit(self, number: int) -> tuple[int, Unit]:
-        """The equation or shut call that a value comes from, and its place in the order."""
+        """The equation or whole call that a value comes from, and its place in the order."""
         position = self.producer[number]
         found = self.units.get(position)
         if found is None:
@@ -259,7 +265,7 @@ class _Builder:
         equation = self.graph.equations[position]
         if equation.block is not None:
             self.sealed.add(position)
-        outer = next((call for call in equation.calls if call in self.shut), None)
+        outer = next((call for call in equation.calls if call in self.whole), None)
         if outer is None:
             return position, Unit(equation.eqn, equation.inputs, equation.outputs)
         call = self.graph.calls[outer]
@@ -279,11 +285,11 @@ class _Builder:
         """A source that needs no residual equation; ``result`` says that it is an output's."""
         if number in self.args:
             leaf = self.args[number]
-            return Operand("arg", self.args_read.setdefault(leaf, len(self.args_read)))
+            return FromArgument(self.args_read.setdefault(leaf, len(self.args_read)))
         if number in self.captures:
             slot = self.captures[number]
             index = self.captures_read.setdefault(slot, len(self.captures_read))
-            return Operand("capture", index)
+            return FromCapture(index)
         meaning = self.meanings.get(number)
         if number in self.bare and not isinstance(meaning, (Keys, KeyWords)):
             # An output that no loop rounds is a draw of its own, whatever else is made of it.
@@ -295,8 +301,8 @@ class _Builder:
             return None
         index = self.drawn(draw)
         if isinstance(meaning, Keys):
-            return Operand("key", index, compat.key_impl(self.graph.avals[number].dtype))
-        return Operand("draw", index)
+            return FromKeys(index, compat.key_impl(self.graph.avals[number].dtype))
+        return FromDraw(index)
 
     def closed(self, number: int) -> bool:
         meaning = self.meanings.get(number)
@@ -314,19 +320,19 @@ class _Builder:
                 made = self.constants[id(atom)] = constant(atom.value)
             return made
         source = self.sources[atom]
-        if isinstance(source, Operand) and source.kind == "value":
-            return Operand("value", self.values[source.index], None)
+        if isinstance(source, FromStep):
+            return FromStep(self.values[source.number])
         return source
 
     def reason(self, atom: Atom) -> str:
         source = self.result(atom)
         if isinstance(atom, Const):
             return "native: constant" if self.draws and can_fill(source) else "XLA: constant"
-        assert isinstance(source, Operand)
-        if source.kind in ("draw", "key"):
+        if isinstance(source, Drawn):
             return "native"
-        if source.kind != "value":
-            return "XLA: an argument" if source.kind == "arg" else "XLA: a captured array"
+        if not isinstance(source, FromStep):
+            what = "an argument" if isinstance(source, FromArgument) else "a captured array"
+            return f"XLA: {what}"
         feeds, random = self.upstream(atom)
         text = f"XLA: {self.unit(atom)[1].name}"
         if feeds:
@@ -344,10 +350,9 @@ class _Builder:
         while pending:
             number = pending.pop()
             source = self.sources[number]
-            assert isinstance(source, Operand)
-            if source.kind in ("draw", "key", "bits"):
+            if isinstance(source, (FromDraw, FromKeys, FromWords)):
                 feeds.add(source.index)
-            if source.kind != "value":
+            if not isinstance(source, FromStep):
                 continue
             position, unit = self.unit(number)
             if position in seen:

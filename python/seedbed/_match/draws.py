@@ -9,7 +9,7 @@ residual and the result is right all the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,29 +18,26 @@ from .._jax.ask_xla import divides_by_reciprocals, merges_factors
 from .._plan import Kind, Shape, make_draw, words
 from .._trace import Const, Equation
 from .meaning import (
+    FINISHED,
     Integers,
     Keys,
     KeyWords,
     Meaning,
     Operand,
+    Part,
     Real,
     Remainder,
     Rule,
     Sample,
+    Stage,
     Word,
+    adding_to,
     number,
     pair,
 )
 
 RULES: dict[str, Rule] = {}
-
-
-def _rule(*names: str) -> Callable[[Rule], Rule]:
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return register
+_rule = adding_to(RULES)
 
 
 # Everything else works element by element, on operands of the result's shape.
@@ -94,7 +91,7 @@ def _bitcast(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> M
     word = operands[0]
     if isinstance(word, Word) and word.step == 2:
         if np.dtype(equation.params["new_dtype"]).name == f"float{word.bits}":
-            return Real(word.path, word.bits, shape, "one_two")
+            return Real(word.path, word.bits, shape, Stage.ONE_TWO)
     return None
 
 
@@ -110,7 +107,7 @@ def _times(real: Real, shape: Shape, constant: Any) -> Meaning | None:
         with np.errstate(all="ignore"):
             scale = float(real.dtype(real.scale) * real.dtype(constant))
         return real.replace(shape=shape, scale=scale) if _usual(real, scale) else None
-    if real.stage == "normal" and real.factor == 1.0:
+    if real.stage is Stage.NORMAL and real.factor == 1.0:
         return real.replace(shape=shape, factor=real.scale, scale=float(constant))
     return None
 
@@ -126,8 +123,8 @@ def _sub(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     real, constant = operands[0], number(operands[1])
     if not isinstance(real, Real) or constant is None:
         return None
-    if real.stage == "one_two":
-        return real.replace(shape=shape, stage="unit") if constant == 1.0 else None
+    if real.stage is Stage.ONE_TWO:
+        return real.replace(shape=shape, stage=Stage.UNIT) if constant == 1.0 else None
     return _shifted(real, shape, -float(constant))
 
 
@@ -136,13 +133,13 @@ def _mul(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     value, constant = pair(operands)
     if constant is None:
         return None
-    if isinstance(value, Remainder) and value.stage == "word":
-        return value.replace(shape=shape, stage="product", mult=int(constant))
+    if isinstance(value, Remainder) and value.part is Part.WORD:
+        return value.replace(shape=shape, part=Part.PRODUCT, mult=int(constant))
     if not isinstance(value, Real) or value.shift is not None:
         return None
-    if value.stage == "unit":
-        return value.replace(shape=shape, stage="scaled", span=float(constant))
-    if value.stage in ("ranged", "normal", "clipped"):
+    if value.stage is Stage.UNIT:
+        return value.replace(shape=shape, stage=Stage.SCALED, span=float(constant))
+    if value.stage in FINISHED:
         return _times(value, shape, constant)
     return None
 
@@ -152,7 +149,7 @@ def _div(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     real, constant = operands[0], number(operands[1])
     if not isinstance(real, Real) or real.shift is not None or constant is None:
         return None
-    if real.stage not in ("ranged", "normal", "clipped"):
+    if real.stage not in FINISHED:
         return None
     exact = abs(math.frexp(float(constant))[0]) == 0.5  # powers of two
     if not (exact or divides_by_reciprocals()):
@@ -175,13 +172,13 @@ def _add(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
         return value.replace(shape=shape, low=low, shifted=True) if whole else None
     if not isinstance(value, Real):
         return None
-    if value.stage == "scaled":
-        return value.replace(shape=shape, stage="shifted", low=float(constant))
+    if value.stage is Stage.SCALED:
+        return value.replace(shape=shape, stage=Stage.SHIFTED, low=float(constant))
     return _shifted(value, shape, float(constant))
 
 
 def _shifted(real: Real, shape: Shape, constant: float) -> Meaning | None:
-    if real.stage not in ("ranged", "normal", "clipped") or real.shift is not None:
+    if real.stage not in FINISHED or real.shift is not None:
         return None
     # XLA leaves out the addition of a zero, also where it would make 0.0 of -0.0.
     return real.replace(shape=shape, shift=constant if constant else None)
@@ -192,12 +189,14 @@ def _max(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     real, bound = pair(operands)
     if not isinstance(real, Real) or bound is None or real.shift is not None:
         return None
-    if real.stage == "shifted" and _same(float(bound), real.low):
-        return real.replace(shape=shape, stage="ranged")
-    if real.stage == "normal" and real.factor == 1.0:
+    if real.stage is Stage.SHIFTED and _same(float(bound), real.low):
+        return real.replace(shape=shape, stage=Stage.RANGED)
+    if real.stage is Stage.NORMAL and real.factor == 1.0:
         # The clip separates the factors before it from those after.
         clip = (float(bound), math.inf)
-        return real.replace(shape=shape, stage="clip_low", clip=clip, factor=real.scale, scale=1.0)
+        return real.replace(
+            shape=shape, stage=Stage.CLIP_LOW, clip=clip, factor=real.scale, scale=1.0
+        )
     return None
 
 
@@ -208,19 +207,20 @@ def _same(a: float, b: float) -> bool:
 @_rule("min")
 def _min(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     real, bound = pair(operands)
-    if isinstance(real, Real) and real.stage == "clip_low" and bound is not None:
-        return real.replace(shape=shape, stage="clipped", clip=(real.clip[0], float(bound)))
+    if isinstance(real, Real) and real.stage is Stage.CLIP_LOW and bound is not None:
+        return real.replace(shape=shape, stage=Stage.CLIPPED, clip=(real.clip[0], float(bound)))
     return None
 
 
 @_rule("clamp")
 def _clamp(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     low, real, high = number(operands[0]), operands[1], number(operands[2])
-    if isinstance(real, Real) and (real.stage, real.factor, real.shift) == ("normal", 1.0, None):
+    plain = (Stage.NORMAL, 1.0, None)
+    if isinstance(real, Real) and (real.stage, real.factor, real.shift) == plain:
         if low is not None and high is not None:
             clip = (float(low), float(high))
             return real.replace(
-                shape=shape, stage="clipped", clip=clip, factor=real.scale, scale=1.0
+                shape=shape, stage=Stage.CLIPPED, clip=clip, factor=real.scale, scale=1.0
             )
     return None
 
@@ -228,17 +228,17 @@ def _clamp(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Mea
 @_rule("erf_inv")
 def _erf_inv(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     real = operands[0]
-    if not isinstance(real, Real) or real.stage != "ranged":
+    if not isinstance(real, Real) or real.stage is not Stage.RANGED:
         return None
     if real.scale != 1.0 or real.shift is not None:
         return None
-    return real.replace(shape=shape, stage="normal")
+    return real.replace(shape=shape, stage=Stage.NORMAL)
 
 
 @_rule("lt")
 def _lt(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     real, bound = operands[0], number(operands[1])
-    if not isinstance(real, Real) or real.stage not in ("unit", "ranged") or bound is None:
+    if not isinstance(real, Real) or real.stage not in (Stage.UNIT, Stage.RANGED) or bound is None:
         return None
     if real.scale != 1.0 or real.shift is not None:
         return None
@@ -256,8 +256,8 @@ def _rem(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     if span is None:
         return None
     if isinstance(value, Word) and value.step == 0 and value.bits in (32, 64):
-        return Remainder("word", value.path, value.bits, shape, int(span))
-    if isinstance(value, Remainder) and value.stage == "sum" and value.span == int(span):
+        return Remainder(Part.WORD, value.path, value.bits, shape, int(span))
+    if isinstance(value, Remainder) and value.part is Part.SUM and value.span == int(span):
         unsigned = f"uint{value.bits}"
         return Integers(value.path, value.bits, shape, unsigned, value.span, value.mult)
     return None
@@ -265,9 +265,9 @@ def _rem(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
 
 def _remainder_sum(first: Remainder, second: Remainder, shape: Shape) -> Meaning | None:
     """The sum of the two words' parts, if their keys are the two halves of one split."""
-    if first.stage == "word":
+    if first.part is Part.WORD:
         first, second = second, first
-    if (first.stage, second.stage) != ("product", "word"):
+    if (first.part, second.part) != (Part.PRODUCT, Part.WORD):
         return None
     if (first.bits, first.span) != (second.bits, second.span):
         return None
@@ -275,7 +275,7 @@ def _remainder_sum(first: Remainder, second: Remainder, shape: Shape) -> Meaning
     if high is None or low is None or high[0] != low[0] or (high[1], low[1]) != (0, 1):
         return None
     parent = high[0]
-    return Remainder("sum", parent, first.bits, shape, first.span, first.mult)
+    return Remainder(Part.SUM, parent, first.bits, shape, first.span, first.mult)
 
 
 @_rule("convert_element_type")

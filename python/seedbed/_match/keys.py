@@ -11,21 +11,14 @@ import numpy as np
 from .._jax import generators
 from .._plan import KeyPath, Level, Shape, key_path
 from .._trace import Const, Equation
-from .meaning import Keys, KeyWords, Meaning, Operand, Rule, Word, number
+from .meaning import Keys, KeyWords, Meaning, Operand, Rule, Word, adding_to, number
 
 _U64 = (1 << 64) - 1
 # Stacked keys above this count stay residual: their indices are checked one by one.
 _BATCH_LIMIT = 1 << 20
 
 RULES: dict[str, Rule] = {}
-
-
-def _rule(*names: str) -> Callable[[Rule], Rule]:
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return register
+_rule = adding_to(RULES)
 
 
 @_rule("random_wrap")

@@ -14,6 +14,7 @@ A meaning whose ``draw()`` is not None can be produced by a backend.
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -54,6 +55,22 @@ class Word(Record):
         return make_draw(Kind.BITS, self.path, self.bits, f"uint{self.bits}", self.shape)
 
 
+class Stage(enum.Enum):
+    """How far a float has come from its random word."""
+
+    ONE_TWO = enum.auto()  # in [1, 2)
+    UNIT = enum.auto()  # in [0, 1)
+    SCALED = enum.auto()  # on the way to RANGED
+    SHIFTED = enum.auto()
+    RANGED = enum.auto()  # the finished uniform
+    NORMAL = enum.auto()
+    CLIP_LOW = enum.auto()  # half a clip
+    CLIPPED = enum.auto()
+
+
+FINISHED = (Stage.RANGED, Stage.NORMAL, Stage.CLIPPED)  # what may be scaled and shifted
+
+
 class Real(Record):
     """``max(low, u*span + low)``, ``erf_inv`` of it if ``normal``, then
     ``clip(. * factor) * scale + shift``, in the dtype's arithmetic."""
@@ -61,9 +78,7 @@ class Real(Record):
     path: KeyPath
     bits: int
     shape: Shape
-    # one_two: in [1, 2); unit: in [0, 1); scaled, shifted: on the way to ranged;
-    # ranged: the finished uniform; normal; clip_low: half a clip; clipped.
-    stage: str
+    stage: Stage
     span: float = 1.0
     low: float = 0.0
     factor: float = 1.0
@@ -88,14 +103,14 @@ class Real(Record):
     def closed(self) -> bool:
         """Nothing at the end that XLA may merge with what follows, or round by its loop."""
         rounded = self.scale != 1.0 or self.shift is not None
-        return not (self.unsteady or rounded) and self.stage != "unit"
+        return not (self.unsteady or rounded) and self.stage is not Stage.UNIT
 
     def draw(self) -> Draw | None:
         shift = -0.0 if self.shift is None else self.shift
-        if self.stage in ("unit", "ranged"):
+        if self.stage in (Stage.UNIT, Stage.RANGED):
             values = [self.span, self.low, self.scale, shift]
             kind = Kind.UNIFORM
-        elif self.stage in ("normal", "clip_low", "clipped") and not self.unsteady:
+        elif self.stage in (Stage.NORMAL, Stage.CLIP_LOW, Stage.CLIPPED) and not self.unsteady:
             values = [self.span, self.low, self.factor, *self.clip, self.scale, shift]
             kind = Kind.NORMAL
         else:
@@ -137,10 +152,18 @@ class Lookup(Record):
         return made.replace(table=table)
 
 
+class Part(enum.Enum):
+    """Of what ``randint`` makes of two words."""
+
+    WORD = enum.auto()  # w % span
+    PRODUCT = enum.auto()  # (hi % span) * mult
+    SUM = enum.auto()
+
+
 class Remainder(Record):
     """Steps of ``((hi % span) * mult + lo % span) % span``."""
 
-    stage: str  # word: w % span; product: (hi % span) * mult; sum
+    part: Part
     path: KeyPath
     bits: int
     shape: Shape
@@ -203,6 +226,19 @@ def restarted(meaning: Meaning, then: Meaning | None, now: Meaning | None) -> Me
 # What a rule sees of an operand: its meaning, a constant, or nothing.
 Operand = Meaning | Const | None
 Rule = Callable[[Equation, Shape, Sequence[Operand]], "Meaning | None"]
+
+
+def adding_to(rules: dict[str, Rule]) -> Callable[..., Callable[[Rule], Rule]]:
+    """A decorator ``@rule("primitive", ...)`` that puts functions into a table of rules."""
+
+    def rule(*names: str) -> Callable[[Rule], Rule]:
+        def register(function: Rule) -> Rule:
+            rules.update(dict.fromkeys(names, function))
+            return function
+
+        return register
+
+    return rule
 
 
 def number(operand: Operand) -> Any | None:

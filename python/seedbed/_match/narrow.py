@@ -15,7 +15,7 @@ from .._trace import Equation
 from . import rounding
 from .meaning import Lookup, Meaning, Operand, Word, number
 
-_UNARY_SAFE = frozenset(
+_ELEMENTWISE = frozenset(
     "add sub mul div max min neg abs and or xor not shift_right_logical shift_left erf_inv sqrt "
     "bitcast_convert_type convert_element_type lt le gt ge eq ne clamp exp log log1p expm1 tanh "
     "logistic integer_pow sign floor ceil round cos sin select_n".split()
@@ -25,7 +25,7 @@ _TABLE_BITS = 12
 
 def step(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     """One more elementwise step on a narrow word, with constants as the other operands."""
-    if equation.name not in _UNARY_SAFE:
+    if equation.name not in _ELEMENTWISE:
         return None
     chain = [d for d, operand in enumerate(operands) if isinstance(operand, (Word, Lookup))]
     if len(chain) != 1:

@@ -24,8 +24,15 @@ from .plan import Plan as Plan
 from .plan import can_fill as can_fill
 from .plan import largest as largest
 from .residual import Computation as Computation
+from .residual import Computed as Computed
+from .residual import Drawn as Drawn
+from .residual import FromArgument as FromArgument
+from .residual import FromCapture as FromCapture
+from .residual import FromDraw as FromDraw
+from .residual import FromKeys as FromKeys
+from .residual import FromStep as FromStep
+from .residual import FromWords as FromWords
 from .residual import Literal as Literal
-from .residual import Operand as Operand
 from .residual import Source as Source
 from .residual import Splat as Splat
 from .residual import Step as Step

@@ -15,7 +15,7 @@ import numpy as np
 from .._base import pickling
 from .._base.record import Record
 from .draw import Draw, KeyPath, Kind, Shape, root
-from .residual import Literal, Operand, Source, Splat, Step
+from .residual import Drawn, Literal, Source, Splat, Step
 
 ALL_KERNELS = frozenset(
     ["bits", "uniform32", "uniform64", "normal32", "normal64", "bernoulli32", "bernoulli64"]
@@ -101,11 +101,7 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
     @property
     def native(self) -> tuple[Output, ...]:
         """The output leaves that the custom call writes directly."""
-        return tuple(
-            output
-            for output in self.outputs
-            if isinstance(output.source, Operand) and output.source.kind in ("draw", "key")
-        )
+        return tuple(output for output in self.outputs if isinstance(output.source, Drawn))
 
     @property
     def fills(self) -> dict[int, Draw]:
@@ -170,7 +166,7 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
 
     def _row(self, output: Output) -> tuple[str, ...]:
         kind, path, made_by = "", "", output.why
-        if isinstance(output.source, Operand) and output.source.kind in ("draw", "key"):
+        if isinstance(output.source, Drawn):
             draw = self.draws[output.source.index]
             kind, path = str(draw), draw.key.named(self.streams)
         elif isinstance(output.source, (Splat, Literal)):

@@ -12,20 +12,44 @@ from .._trace import fingerprint, splat
 from .draw import Shape
 
 
-class Operand(Record):
-    """Where one operand of the residual program comes from.
+class FromDraw(Record):
+    """A draw of the plan, by its index."""
 
-    ``kind`` is ``"draw"`` (index into the plan's draws), ``"key"`` (the same, wrapped as typed
-    keys of ``impl``), ``"bits"`` (the same, as ``dtype``: xor the draw ``zeros``, or of 64 bits
-    its two halves), ``"arg"`` (index into the plan's ``args``), ``"capture"`` (into its
-    ``captures``) or ``"value"`` (result of an earlier residual equation, by number).
-    """
-
-    kind: str
     index: int
-    impl: Any = None  # of a ``"key"``
-    zeros: int = -1  # of ``"bits"``
-    dtype: str = ""  # of ``"bits"``
+
+
+class FromKeys(Record):
+    """A draw of the plan, by its index, as typed keys of ``impl``."""
+
+    index: int
+    impl: Any
+
+
+class FromWords(Record):
+    """Random words as jax's loops have them, as ``dtype``: a draw, xor the draw ``zeros``; or, of
+    64 bits, its two halves."""
+
+    index: int
+    dtype: str
+    zeros: int = -1
+
+
+class FromArgument(Record):
+    """An argument leaf, by its index in the plan's ``args``."""
+
+    index: int
+
+
+class FromCapture(Record):
+    """An array that the function closes over, by its index in the plan's ``captures``."""
+
+    index: int
+
+
+class FromStep(Record):
+    """A result of an earlier residual equation, by its number."""
+
+    number: int
 
 
 class Splat(Record):
@@ -51,7 +75,10 @@ class Literal(Record):
         return np.frombuffer(self.data, np.dtype(self.dtype)).reshape(self.shape)
 
 
-Source = Operand | Splat | Literal
+# Where an operand of a residual equation, or a leaf of the result, comes from.
+Source = FromDraw | FromKeys | FromWords | FromArgument | FromCapture | FromStep | Splat | Literal
+Drawn = (FromDraw, FromKeys)  # written by the custom call as they are
+Computed = (FromArgument, FromCapture, FromStep)  # left to XLA, member by member
 
 
 class Shown(Record):

@@ -15,7 +15,7 @@ from .._trust import backends
 ARRAYS = (jax.Array, np.ndarray)
 
 
-class Call(NamedTuple):
+class SamplerCall(NamedTuple):
     """A call, its operands, their places among its arguments, and all else by value."""
 
     function: Callable[..., Any]
@@ -25,13 +25,13 @@ class Call(NamedTuple):
     places: list[int | str]
     token: Hashable
 
-    def widened(self) -> Call:
+    def widened(self) -> SamplerCall:
         """The same call with its numbers as operands."""
         call = read(self.function, self.args, self.kwargs, numbers=True)
         assert call is not None
         return call
 
-    def emptied(self) -> Call:
+    def emptied(self) -> SamplerCall:
         """The call as a program may keep it: without its operands, which may be being traced."""
         args = tuple(None if i in self.places else arg for i, arg in enumerate(self.args))
         kwargs = {name: None if name in self.places else self.kwargs[name] for name in self.kwargs}
@@ -50,7 +50,7 @@ def read(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     numbers: bool = False,
-) -> Call | None:
+) -> SamplerCall | None:
     """A call with its arrays as operands, with ``numbers`` its numbers too; None if it is jax's.
 
     The first operand is the key.
@@ -89,7 +89,7 @@ def read(
         config.jax_legacy_prng_key,
         config.jax_debug_key_reuse,
     )
-    return Call(function, args, kwargs, operands, places, token)
+    return SamplerCall(function, args, kwargs, operands, places, token)
 
 
 # What cannot change after a program was made for it. (Also the types of numbers: dtypes.)

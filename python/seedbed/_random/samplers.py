@@ -22,10 +22,10 @@ import numpy as np
 
 from .. import _match, _trace
 from .._jax import compat, generators, jaxprs, lowering
-from .._plan import Draw, Operand
+from .._plan import Draw, FromDraw
 from .._trust import backends
 from . import cipher, prng_impl
-from .sampler_call import ARRAYS, Call, read
+from .sampler_call import ARRAYS, SamplerCall, read
 
 # Programs kept for one function, and calls whose numbers are counted.
 _KEPT = 1024
@@ -85,7 +85,7 @@ class Programs:
         # jax has to know these numbers, as it does the length of an axis.
         return self._keep(call, _composed(call)), call.operands
 
-    def _first(self, call: Call, wide: Call) -> _Program:
+    def _first(self, call: SamplerCall, wide: SamplerCall) -> _Program:
         """The program of a call that was not seen before, ``wide`` with its numbers as operands."""
         if not _native_key(call.operands[0]):
             return self._keep(call, _JAX)
@@ -111,7 +111,7 @@ class Programs:
             _trim(self._numbers)
         return count
 
-    def _keep(self, call: Call, program: _Program) -> _Program:
+    def _keep(self, call: SamplerCall, program: _Program) -> _Program:
         with self._lock:
             self._made[call.token] = program
             _trim(self._made)
@@ -150,7 +150,7 @@ def _drawn(closed: Any) -> _Program | None:
     graph = _trace.flatten(_trace.Recorded(closed, tree, ("result",)))
     plan = _match.planned(graph, backends.kernels())
     output = plan.outputs[0]
-    if not isinstance(output.source, Operand) or output.source.kind != "draw":
+    if not isinstance(output.source, FromDraw):
         return None
     draw = plan.draws[output.source.index]
 
@@ -166,7 +166,7 @@ def _drawn(closed: Any) -> _Program | None:
     )
 
 
-def _composed(call: Call) -> _Program:
+def _composed(call: SamplerCall) -> _Program:
     """jax's own function on native random words, or as it is."""
     of = call.emptied().of
 

@@ -16,7 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._jax import compat, jaxprs, places
-from .._plan import Literal, Operand, Plan, Source, Splat
+from .._plan import (
+    Computed,
+    Drawn,
+    FromArgument,
+    FromCapture,
+    FromDraw,
+    FromKeys,
+    FromStep,
+    FromWords,
+    Literal,
+    Plan,
+    Source,
+    Splat,
+)
 from .._trace import Trimmed
 from . import fill as _fill
 from . import native, reference
@@ -163,7 +176,7 @@ def _outputs(
     args: Sequence[Any],
     axes: tuple[int | None, ...],
 ) -> list[Any]:
-    residual = [output.source for output in plan.outputs if _computed(output.source)]
+    residual = [output.source for output in plan.outputs if isinstance(output.source, Computed)]
 
     def member(draws: Sequence[Any], args: Sequence[Any]) -> list[Any]:
         values: dict[int, Any] = {}
@@ -171,15 +184,13 @@ def _outputs(
         def read(source: Source) -> Any:
             if isinstance(source, (Splat, Literal)):
                 return source.value()
-            if source.kind == "value":
-                return values[source.index]
-            if source.kind == "arg":
+            if isinstance(source, FromStep):
+                return values[source.number]
+            if isinstance(source, FromArgument):
                 return args[source.index]
-            if source.kind == "capture":
+            if isinstance(source, FromCapture):
                 return captures[source.index]
-            if source.kind == "bits":
-                return _words(source, draws)
-            return _wrapped(source, draws)
+            return _words(source, draws) if isinstance(source, FromWords) else _drawn(source, draws)
 
         for step in plan.steps:
             results = jaxprs.bind_equation(step.eqn, [read(source) for source in step.inputs])
@@ -198,19 +209,15 @@ def _outputs(
             leaf: Any = filled[position]
         elif isinstance(source, (Splat, Literal)):
             leaf = jnp.broadcast_to(source.value(), (size, *output.shape))
-        elif _computed(source):
-            leaf = next(computed)
+        elif isinstance(source, Drawn):
+            leaf = _drawn(source, draws)
         else:
-            leaf = _wrapped(source, draws)
+            leaf = next(computed)
         leaves.append(compat.with_weak_type(leaf, output.weak))
     return leaves
 
 
-def _computed(source: Source) -> bool:
-    return isinstance(source, Operand) and source.kind in ("value", "arg", "capture")
-
-
-def _words(source: Operand, draws: Sequence[Any]) -> Any:
+def _words(source: FromWords, draws: Sequence[Any]) -> Any:
     """Random bits as jax's loops make them, from the two words of the cipher."""
     made = draws[source.index]
     if source.zeros >= 0:
@@ -222,8 +229,8 @@ def _words(source: Operand, draws: Sequence[Any]) -> Any:
     return (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
 
 
-def _wrapped(source: Operand, draws: Sequence[Any]) -> Any:
+def _drawn(source: FromDraw | FromKeys, draws: Sequence[Any]) -> Any:
     array = draws[source.index]
-    if source.kind == "key":
+    if isinstance(source, FromKeys):
         return jax.random.wrap_key_data(array, impl=source.impl)
     return array

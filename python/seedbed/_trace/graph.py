@@ -40,7 +40,7 @@ class Equation:
         return self.eqn.params  # type: ignore[no-any-return]
 
 
-class Call:
+class OpenedCall:
     """A call that was opened: its operands and results as values of the flat program."""
 
     __slots__ = ("eqn", "inputs", "outputs")
@@ -78,7 +78,7 @@ class Graph:
         self.arg_inputs: tuple[int, ...] = ()
         self.captured: dict[int, Any] = {}
         self.equations: list[Equation] = []
-        self.calls: list[Call] = []
+        self.calls: list[OpenedCall] = []
         self.outputs: tuple[Atom, ...] = ()
         self.avals: list[Any] = []
         self.effects = bool(closed.jaxpr.effects)

@@ -10,7 +10,7 @@ import numpy as np
 from .._jax import jaxprs
 from . import cut
 from .fold import ROUNDED_BY_PLACE, Atom, Const, Unsettled, fold
-from .graph import Call, Equation, Graph
+from .graph import Equation, Graph, OpenedCall
 
 # Constants of at most this many elements are told apart by value.
 _SMALL = 64
@@ -92,7 +92,7 @@ class _Flattening:
         self.fixed: set[int] = set()
         self.literals: dict[int, Const] = {}
         self.small: dict[Any, Const] = {}
-        # Calls that were opened; None for one that has to stay shut.
+        # Calls that were opened; None for one that has to stay whole.
         self.blocks: dict[Any, Block | None] = {}
         self.folds: dict[Any, Const | None] = {}
         self.kept: list[Any] = []  # what `blocks` and `folds` know by its id
@@ -136,7 +136,7 @@ class _Flattening:
                 self.equation(eqn, operands, frame)
             except Unsettled:
                 frames.pop()
-                self.shut(frame)
+                self.keep_whole(frame)
                 continue
             frame.position += 1
 
@@ -144,7 +144,7 @@ class _Flattening:
         """Folds an equation, or puts it into the graph.
 
         Raises:
-            Unsettled: the call it stands in has to stay shut.
+            Unsettled: the call it stands in has to stay whole.
         """
         folded = self.folded(eqn, operands, nested=bool(frame.calls))
         if folded is not None:
@@ -232,7 +232,7 @@ class _Flattening:
         frame = _Frame(inner.jaxpr, scope)
         frame.calls = (*calls, len(graph.calls))
         frame.key, frame.operands, frame.mark = key, operands, mark
-        graph.calls.append(Call(eqn, operands))
+        graph.calls.append(OpenedCall(eqn, operands))
         return frame
 
     def close(self, frame: _Frame, caller: _Frame, results: tuple[Atom, ...]) -> None:
@@ -242,8 +242,8 @@ class _Flattening:
         caller.position += 1
         self.blocks[frame.key] = Block(frame, self.graph, self.fixed, results)
 
-    def shut(self, frame: _Frame) -> None:
-        """Takes back what was done since a call was opened, which has to stay shut."""
+    def keep_whole(self, frame: _Frame) -> None:
+        """Takes back what was done since a call was opened, which has to stay whole."""
         graph = self.graph
         equations, calls, avals = frame.mark
         for number in range(avals, len(graph.avals)):
@@ -337,7 +337,7 @@ def _again(
         outputs: Any = renamed(old.outputs)
         made.append(Equation(old.eqn, renamed(old.inputs), outputs, chain, old.block))
     for call in block.calls:
-        graph.calls.append(Call(call.eqn, renamed(call.inputs), renamed(call.outputs)))
+        graph.calls.append(OpenedCall(call.eqn, renamed(call.inputs), renamed(call.outputs)))
     graph.calls[first_call + call_shift].eqn = eqn
     graph.avals.extend(block.avals)
     return made

@@ -19,17 +19,12 @@ top of an earlier step that is trusted, so numbers stay right and only time is l
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import json
 import os
-import platform
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,6 +36,7 @@ from .._jax import compat, known, lowering
 from .._plan import ALL_KERNELS, CUDA_KERNELS, Draw, Kind
 from .._run import native
 from .._run.formula import chain
+from . import cache
 from .cases import CASES, COUNT, KNOWN_ANSWERS
 
 Digests = dict[str, str]
@@ -169,7 +165,7 @@ def _expected(module: Any) -> tuple[Digests, str]:
         "format": _FORMAT,
         "seedbed": module.version(),
         "isas": list(module.isas()),
-        "processor": _processor(),
+        "processor": cache.processor(),
         "log": library,
         **known.situation(),
     }
@@ -193,73 +189,14 @@ def _expected_of_cuda(module: Any) -> tuple[Digests, str]:
 def _measured(
     module: Any, platform: str, situation: Mapping[str, Any], reason: str
 ) -> tuple[Digests, str]:
-    path = _cache_path(situation)
+    path = cache.path_of(situation)
     kernels = CUDA_KERNELS if platform == "cuda" else ALL_KERNELS
-    cached = _read_cache(path, situation, kernels)
+    cached = cache.read(path, situation, kernels)
     if cached is not None:
         return cached, f"measured earlier on this machine ({reason}), kept in {path}"
     measured = measure(module, platform)
-    kept = _write_cache(path, situation, measured)
+    kept = cache.write(path, situation, measured)
     return measured, f"measured now ({reason}), {f'kept in {path}' if kept else 'not kept'}"
-
-
-# --- the cache on disk --------------------------------------------------------------------
-
-
-def _processor() -> str:
-    """A digest of the processor's model and features."""
-    lines = {platform.processor()}
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = ("model name", "flags", "Features", "CPU part")
-            lines |= {line for line in file if line.startswith(names)}
-    return hashlib.blake2b("".join(sorted(lines)).encode(), digest_size=8).hexdigest()
-
-
-def _cache_path(situation: Mapping[str, Any]) -> Path | None:
-    """Where the digests for a situation are kept; None without a home directory."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        folder = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    except RuntimeError:
-        return None
-    name = hashlib.blake2b(json.dumps(situation, sort_keys=True).encode(), digest_size=8)
-    return folder / "seedbed" / f"selfcheck-{name.hexdigest()}.json"
-
-
-def _read_cache(
-    path: Path | None, situation: Mapping[str, Any], kernels: frozenset[str]
-) -> Digests | None:
-    """The kernels' digests in a file of the cache, or None if there are none that can be used."""
-    if path is None:
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = content["digests"]
-        usable = content["situation"] == situation and found.keys() == kernels
-        return dict(found) if usable else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _write_cache(path: Path | None, situation: Mapping[str, Any], found: Digests) -> bool:
-    """Keeps digests for later processes; a full or read-only disk only costs time later."""
-    if path is None:
-        return False
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may be doing the same: whole files replace each other.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with open(handle, "w", encoding="utf-8") as file:
-            json.dump({"situation": situation, "digests": found}, file, indent=1)
-        os.replace(temporary, path)
-    except OSError:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        return False
-    return True
 
 
 # --- the verdict --------------------------------------------------------------------------

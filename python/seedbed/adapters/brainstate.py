@@ -20,7 +20,7 @@ from .. import filters
 from .._base import pickling
 from .._plan import Plan
 from ..nn._call import methods
-from ._brainstate.call import Call, Planned, rebound, watched
+from ._brainstate.call import MappedCall, Planned, rebound, watched
 from ._brainstate.ensemble import Ensemble, forward, reset_members, unstack
 from ._brainstate.program import NotNative
 from ._brainstate.roots import Snapshot, roots_of, unchanged_on_failure
@@ -61,7 +61,7 @@ def _transform(fun: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         roots = [*roots_of(fun), *args]
         snapshot = Snapshot(roots)
         only_plan, _asked.plan = getattr(_asked, "plan", False), False  # calls inside just run
-        call = Call(fun, roots, snapshot, only_plan)
+        call = MappedCall(fun, roots, snapshot, only_plan)
         try:
             return snapshot.guard(lambda: call.run(_own, options, args, kwargs))
         except NotNative as reason:

@@ -23,7 +23,7 @@ import numpy as np
 
 from .._ensemble import ensemble
 from .._jax import ask_xla, compat, known, lowering
-from .._plan import CUDA_KERNELS, Draw, KeyPath, Kind, Operand, node, words
+from .._plan import CUDA_KERNELS, Draw, FromDraw, KeyPath, Kind, node, words
 from .._run import formula, native
 from .._trust import cases, selfcheck
 from . import OK, WRONG, _text
@@ -374,7 +374,7 @@ def _ensemble_results(module: Any) -> list[_Result]:
     written = [
         (leaf, output.source.index)
         for leaf, output in enumerate(plan.outputs)
-        if isinstance(output.source, Operand) and output.source.kind == "draw"
+        if isinstance(output.source, FromDraw)
     ]
     each = _Result(f"ensemble of {_MEMBERS}", oracle.count(leaf for leaf, _ in written))
     for isa in module.isas():

@@ -80,7 +80,7 @@ def _alone() -> Iterator[None]:
         catchers[:] = outer
 
 
-class Call:
+class MappedCall:
     """A call of ``fun`` for all members: ``call.fun`` and ``call.jax`` stand in for two names.
 
     Args:
@@ -296,7 +296,13 @@ class _Member:
     """What is traced for one member: brainstate's function, then what it left behind."""
 
     def __init__(
-        self, call: Call, fun: Any, given: list[Any], tree: Any, keyed: list[int], mapped: list[int]
+        self,
+        call: MappedCall,
+        fun: Any,
+        given: list[Any],
+        tree: Any,
+        keyed: list[int],
+        mapped: list[int],
     ) -> None:
         self.call = call
         self.fun = fun
