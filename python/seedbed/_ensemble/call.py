@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
@@ -13,6 +13,9 @@ from .._plan import Plan
 from .._run.members import Chosen
 from .._trust import backends
 from . import check
+
+if TYPE_CHECKING:
+    from .._jax.types import Tree
 
 # Says which arrays a call may overwrite, once it is known what it makes.
 GiveUp = Callable[[Plan], list[Any]]
@@ -34,7 +37,7 @@ class Signature(NamedTuple):
 
     key_tree: Any
     keys: tuple[Hashable, ...]
-    tree: Any
+    tree: Tree
     axes: tuple[int | None, ...]
     args: tuple[Hashable, ...]
     backend: str

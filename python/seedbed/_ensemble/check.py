@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ from .._jax import compat, generators, places
 from .._plan import Plan, largest
 from .._run.members import Chosen as Chosen
 from .._trace import finite as finite
+
+if TYPE_CHECKING:
+    from .._jax.types import Tree
 
 # More members than a 64-bit processor has addresses.
 _SIZE_LIMIT = 1 << 48
@@ -142,7 +145,7 @@ def axes(in_axes: Any, args: tuple[Any, ...], count: int) -> tuple[int | None, .
     return tuple(checked)
 
 
-def spread(axes: Any, tree: Any, name: str = "in_axes") -> list[Any]:
+def spread(axes: Any, tree: Tree, name: str = "in_axes") -> list[Any]:
     """One entry of ``axes``, a prefix of the tree ``tree``, for every leaf of it."""
     finite(axes, name)
     if isinstance(axes, list):

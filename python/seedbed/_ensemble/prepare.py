@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import _match, _trace
 from .._base import garbage
@@ -17,6 +17,9 @@ from .._run.programs import NativeProgram, Program, ReferenceProgram
 from .._trust import backends
 from . import check
 from .call import Call, Signature
+
+if TYPE_CHECKING:
+    from .._jax.types import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Prepared:
     plan: Plan
     program: Program
     member_bytes: int
-    tree: Any
+    tree: Tree
     types: Any
     drawing: generators.Drawing
     lasting: bool

@@ -6,4 +6,4 @@ how XLA rounds: as it is known of a release (`known`) or found out by asking (`a
 above use public jax only. Nothing here knows ensembles, draws or plans.
 """
 
-__all__ = ["ask_xla", "compat", "generators", "jaxprs", "known", "lowering", "places"]
+__all__ = ["ask_xla", "compat", "generators", "jaxprs", "known", "lowering", "places", "types"]

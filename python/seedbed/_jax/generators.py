@@ -6,11 +6,14 @@ An implementation is known by its functions. Its name is what anybody chose to c
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
 from . import compat, jaxprs
+
+if TYPE_CHECKING:
+    from .types import Jaxpr
 
 # What a key's numbers depend on: how keys are seeded is not part of it.
 _PARTS = ("split", "random_bits", "fold_in")
@@ -117,7 +120,7 @@ class Drawing(NamedTuple):
     watched: bool
 
 
-def drawing(jaxpr: Any, given: Sequence[Any]) -> Drawing:
+def drawing(jaxpr: Jaxpr, given: Sequence[Any]) -> Drawing:
     """How a jaxpr draws, its equations' own jaxprs included.
 
     Args:

@@ -7,7 +7,7 @@ import functools
 import importlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.interpreters.batching
@@ -16,6 +16,9 @@ import jax.interpreters.xla
 import numpy as np
 
 from . import compat
+
+if TYPE_CHECKING:
+    from .types import Aval
 
 _batching: Any = jax.interpreters.batching
 _mlir: Any = jax.interpreters.mlir
@@ -94,7 +97,7 @@ def lower_call(
 def physical(context: Any) -> Any:
     """The context of an equation on typed keys, as one on their words."""
 
-    def words(aval: Any) -> Any:
+    def words(aval: Aval) -> Any:
         if not compat.is_key(aval.dtype):
             return aval
         return jax.core.ShapedArray((*aval.shape, 2), np.dtype("uint32"))

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from . import compat, jaxprs
+
+if TYPE_CHECKING:
+    from .types import ClosedJaxpr
 
 
 def sharding_of(value: Any) -> Any | None:
@@ -105,7 +108,7 @@ def mapped_over() -> bool:
     return bool(getattr(environment, "explicit_mesh_axis_names", ()))
 
 
-def why_jaxs(values: Iterable[Any], closed: Any) -> str | None:
+def why_jaxs(values: Iterable[Any], closed: ClosedJaxpr) -> str | None:
     """Why jax has to lay out the results of a traced function over devices, or None.
 
     Args:

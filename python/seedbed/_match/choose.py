@@ -6,7 +6,7 @@ Planning imports no backend; what a backend can do comes in as a set of kernel n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from .._plan import (
 from .._trace import Atom, Const, Graph
 from . import rounding
 from .meaning import Keys, KeyWords, Lookup, Meaning, Real, Word
+
+if TYPE_CHECKING:
+    from .._jax.types import Aval, Eqn
 
 
 def reference_plan(graph: Graph, reason: str) -> Plan:
@@ -74,7 +77,7 @@ _UNUSED = -1
 class Unit(Record):
     """What becomes one step: an equation, or a call that stays whole."""
 
-    eqn: Any
+    eqn: Eqn
     inputs: tuple[Atom, ...]
     outputs: tuple[int, ...]
 
@@ -378,5 +381,5 @@ def _is_random(unit: Unit) -> bool:
     return keys or unit.name.startswith(("random_", "rng_", "threefry"))
 
 
-def _type(aval: Any) -> tuple[Shape, str]:
+def _type(aval: Aval) -> tuple[Shape, str]:
     return tuple(aval.shape), str(aval.dtype)

@@ -10,13 +10,16 @@ a body that is jax's from the random words on has jax's bits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._jax import ask_xla, compat, jaxprs
 from .._trace import Atom, Const, Graph
 from .meaning import Keys, KeyWords, Meaning
+
+if TYPE_CHECKING:
+    from .._jax.types import Eqn
 
 # One rounding by IEEE 754 or none, or a library's routine: no loop changes the result.
 _EXACT = frozenset(
@@ -43,7 +46,7 @@ def short(shape: Sequence[Any]) -> bool:
     return isinstance(length, int) and length <= ask_xla.UNROLLED  # it may be symbolic
 
 
-def reduces(eqn: Any) -> bool:
+def reduces(eqn: Eqn) -> bool:
     """Whether an equation adds up many terms, in whatever order."""
     return str(eqn.primitive.name) in _REDUCTIONS
 
@@ -56,7 +59,7 @@ def by_loop(eqns: Iterable[Any]) -> bool:
     return "loop" in found or {"product", "sum"} <= found
 
 
-def _kinds(eqn: Any) -> Iterable[str]:
+def _kinds(eqn: Eqn) -> Iterable[str]:
     """What the results of an equation depend on besides its operands."""
     name = str(eqn.primitive.name)
     if name in _REDUCTIONS:

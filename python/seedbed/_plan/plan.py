@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from .._base import pickling
 from .._base.record import Record
 from .draw import Draw, KeyPath, Kind, Shape, root
 from .residual import Drawn, Literal, Source, Splat, Step
+
+if TYPE_CHECKING:
+    from .._jax.types import Tree
 
 ALL_KERNELS = frozenset(
     ["bits", "uniform32", "uniform64", "normal32", "normal64", "bernoulli32", "bernoulli64"]
@@ -69,7 +72,7 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
     steps: tuple[Step, ...]
     outputs: tuple[Output, ...]
     # Not compared: programs give leaves, and the metadata of modules need not be comparable.
-    out_tree: Any
+    out_tree: Tree
     reference: str | None = None
     streams: tuple[str, ...] = ("",)
     args: tuple[int, ...] = ()

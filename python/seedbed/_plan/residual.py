@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +10,9 @@ import numpy as np
 from .._base.record import Record
 from .._trace import fingerprint, splat
 from .draw import Shape
+
+if TYPE_CHECKING:
+    from .._jax.types import Eqn
 
 
 class FromDraw(Record):
@@ -92,7 +95,7 @@ class Computation:
 
     __slots__ = ("_token", "eqn")
 
-    def __init__(self, eqn: Any) -> None:
+    def __init__(self, eqn: Eqn) -> None:
         self.eqn = eqn
         self._token: fingerprint.Fingerprint | None = None
 

@@ -15,7 +15,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,6 +26,9 @@ from .._plan import Draw, FromDraw
 from .._trust import backends
 from . import cipher, prng_impl
 from .sampler_call import ARRAYS, SamplerCall, read
+
+if TYPE_CHECKING:
+    from .._jax.types import ClosedJaxpr, Jaxpr
 
 # Programs kept for one function, and calls whose numbers are counted.
 _KEPT = 1024
@@ -141,7 +144,7 @@ def _native_key(key: Any) -> bool:
     return backends.why_watched() is None and backends.why_jaxs_cipher() is None
 
 
-def _drawn(closed: Any) -> _Program | None:
+def _drawn(closed: ClosedJaxpr) -> _Program | None:
     """A program of one native draw, if that is the result of a function of a key's words."""
     # Such a draw says nothing of how its result is laid out over devices.
     if lowering.explicit_mesh():
@@ -201,7 +204,7 @@ def _traced(function: Callable[..., Any], *operands: Any) -> Any:
     return None if caught else closed
 
 
-def _draws_one_by_one(jaxpr: Any) -> bool:
+def _draws_one_by_one(jaxpr: Jaxpr) -> bool:
     """Whether there are gamma variates, with a loop of their own: left to jax."""
     return any(eqn.primitive.name == "random_gamma" for eqn in jaxprs.equations(jaxpr))
 
@@ -217,7 +220,7 @@ def _native_draw(words: Any, *, draw: Draw, **params: Any) -> Any:
     return cipher.fill(draw, words, (*words.shape[:-1], *draw.shape))
 
 
-def _jaxs_draw(words: Any, *, jaxpr: Any, **params: Any) -> Any:
+def _jaxs_draw(words: Any, *, jaxpr: ClosedJaxpr, **params: Any) -> Any:
     def one(words: Any) -> Any:
         return jax.core.eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, words)[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax.interpreters import partial_eval
@@ -12,6 +12,9 @@ from jax.interpreters import partial_eval
 from .._base.record import Record
 from .._jax import compat, jaxprs
 from . import fingerprint, tap
+
+if TYPE_CHECKING:
+    from .._jax.types import ClosedJaxpr, Jaxpr
 
 
 def live(eqns: Sequence[Any], outputs: Sequence[Any], effects: bool) -> tuple[list[Any], set[Any]]:
@@ -25,7 +28,7 @@ def live(eqns: Sequence[Any], outputs: Sequence[Any], effects: bool) -> tuple[li
     return kept[::-1], used
 
 
-def dependent(jaxpr: Any, inputs: Sequence[int]) -> set[int]:
+def dependent(jaxpr: Jaxpr, inputs: Sequence[int]) -> set[int]:
     """Positions of the outputs that depend on any of the inputs at the given positions."""
     reached = {jaxpr.invars[i] for i in inputs}
     for eqn in jaxpr.eqns:
@@ -36,14 +39,14 @@ def dependent(jaxpr: Any, inputs: Sequence[int]) -> set[int]:
     }
 
 
-def inputs_used(closed: Any) -> list[bool]:
+def inputs_used(closed: ClosedJaxpr) -> list[bool]:
     """Which inputs the outputs depend on, also through loops and jitted functions."""
     _, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     return list(used)
 
 
 def split(
-    closed: Any, own: Collection[int], shared: Collection[int], excluded: Collection[int]
+    closed: ClosedJaxpr, own: Collection[int], shared: Collection[int], excluded: Collection[int]
 ) -> tuple[Any, Any, tuple[int, ...], tuple[Any, ...]]:
     """The traced call as two programs.
 
@@ -144,7 +147,7 @@ class Trimmed(Record):
         return [read(variable) for variable in self.outvars]
 
 
-def trim(closed: Any, keys: int = 1) -> tuple[Trimmed, tuple[Any, ...], tuple[int, ...]]:
+def trim(closed: ClosedJaxpr, keys: int = 1) -> tuple[Trimmed, tuple[Any, ...], tuple[int, ...]]:
     """The part of a traced ``init(key, *args)`` that matters; ``key`` are the first inputs.
 
     Returns:

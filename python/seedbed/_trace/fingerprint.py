@@ -11,13 +11,16 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from .._base.record import Record
 from .._jax import jaxprs
+
+if TYPE_CHECKING:
+    from .._jax.types import Eqn
 
 _JAXPRS = jaxprs.JAXPRS
 _BY_VALUE = frozenset([bool, int, str, bytes])
@@ -171,7 +174,7 @@ class _Walk:
         results = tuple(read(variable) for variable in body.outvars)
         return (header, tuple(eqns), results, self.freeze(frozenset(body.effects)))
 
-    def context(self, eqn: Any) -> Hashable:
+    def context(self, eqn: Eqn) -> Hashable:
         found = self.contexts.get(id(eqn.ctx))
         if found is None:
             found = self.contexts[id(eqn.ctx)] = self.freeze(jaxprs.context_fields(eqn))

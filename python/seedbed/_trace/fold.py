@@ -9,11 +9,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._jax import ask_xla, compat
+
+if TYPE_CHECKING:
+    from .._jax.types import Eqn
 
 Array = np.ndarray[Any, Any]
 
@@ -62,7 +65,7 @@ ROUNDED_BY_PLACE = frozenset(
 )
 
 
-def fold(eqn: Any, operands: Sequence[Atom], nested: bool = False) -> Const | None:
+def fold(eqn: Eqn, operands: Sequence[Atom], nested: bool = False) -> Const | None:
     """Value of an equation whose operands are all constants, or None to keep it.
 
     Raises:
@@ -85,7 +88,7 @@ def fold(eqn: Any, operands: Sequence[Atom], nested: bool = False) -> Const | No
     return None
 
 
-def _folded(eqn: Any, values: list[Array]) -> Array | None:
+def _folded(eqn: Eqn, values: list[Array]) -> Array | None:
     """The value by the rule for the primitive, if there is one and it applies."""
     rule, aval = _FOLD.get(eqn.primitive.name), eqn.outvars[0].aval
     if rule is None or compat.is_key(aval.dtype):

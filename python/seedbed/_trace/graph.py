@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .fold import Atom
 
 if TYPE_CHECKING:
+    from .._jax.types import ClosedJaxpr, Eqn, Tree
     from .inline import Block
 
 
@@ -22,7 +23,7 @@ class Equation:
 
     def __init__(
         self,
-        eqn: Any,
+        eqn: Eqn,
         inputs: tuple[Atom, ...],
         outputs: tuple[int, ...],
         calls: tuple[int, ...],
@@ -37,7 +38,7 @@ class Equation:
 
     @property
     def params(self) -> dict[str, Any]:
-        return self.eqn.params  # type: ignore[no-any-return]
+        return self.eqn.params
 
 
 class OpenedCall:
@@ -45,7 +46,7 @@ class OpenedCall:
 
     __slots__ = ("eqn", "inputs", "outputs")
 
-    def __init__(self, eqn: Any, inputs: tuple[Atom, ...], outputs: tuple[Atom, ...] = ()) -> None:
+    def __init__(self, eqn: Eqn, inputs: tuple[Atom, ...], outputs: tuple[Atom, ...] = ()) -> None:
         self.eqn = eqn
         self.inputs = inputs
         self.outputs = outputs
@@ -68,7 +69,7 @@ class Graph:
     """
 
     def __init__(
-        self, closed: Any, out_tree: Any, paths: tuple[str, ...], streams: tuple[str, ...]
+        self, closed: ClosedJaxpr, out_tree: Tree, paths: tuple[str, ...], streams: tuple[str, ...]
     ) -> None:
         self.closed = closed
         self.out_tree = out_tree

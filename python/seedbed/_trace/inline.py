@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from .._jax import jaxprs
 from . import cut
 from .fold import ROUNDED_BY_PLACE, Atom, Const, Unsettled, fold
 from .graph import Equation, Graph, OpenedCall
+
+if TYPE_CHECKING:
+    from .._jax.types import Aval, Eqn, Jaxpr
 
 # Constants of at most this many elements are told apart by value.
 _SMALL = 64
@@ -140,7 +143,7 @@ class _Flattening:
                 continue
             frame.position += 1
 
-    def equation(self, eqn: Any, operands: tuple[Atom, ...], frame: _Frame) -> None:
+    def equation(self, eqn: Eqn, operands: tuple[Atom, ...], frame: _Frame) -> None:
         """Folds an equation, or puts it into the graph.
 
         Raises:
@@ -159,7 +162,7 @@ class _Flattening:
         frame.scope.update(zip(eqn.outvars, outputs, strict=True))
         self.graph.equations.append(Equation(eqn, operands, outputs, frame.calls))
 
-    def folded(self, eqn: Any, operands: tuple[Atom, ...], nested: bool) -> Const | None:
+    def folded(self, eqn: Eqn, operands: tuple[Atom, ...], nested: bool) -> Const | None:
         """`fold`, once for equal equations: layers fill their biases with the same numbers."""
         if not all([isinstance(operand, Const) for operand in operands]):
             return None
@@ -176,7 +179,7 @@ class _Flattening:
 
     # --- values ---
 
-    def new(self, aval: Any) -> int:
+    def new(self, aval: Aval) -> int:
         self.graph.avals.append(aval)
         return len(self.graph.avals) - 1
 
@@ -221,7 +224,7 @@ class _Flattening:
         return (id(inner.jaxpr), *map(id, inner.consts), None, *marks)
 
     def open(
-        self, inner: Any, eqn: Any, operands: tuple[Atom, ...], key: Any, calls: tuple[int, ...]
+        self, inner: Any, eqn: Eqn, operands: tuple[Atom, ...], key: Any, calls: tuple[int, ...]
     ) -> _Frame:
         graph = self.graph
         self.kept.append((inner, operands))
@@ -259,7 +262,7 @@ class _Flattening:
         self.blocks[frame.key] = None
 
     def seal(
-        self, block: Block, eqn: Any, operands: tuple[Atom, ...], calls: tuple[int, ...]
+        self, block: Block, eqn: Eqn, operands: tuple[Atom, ...], calls: tuple[int, ...]
     ) -> tuple[Atom, ...]:
         """Adds a call that was opened before as one equation; returns its results."""
         first = block.mark[2]
@@ -270,7 +273,7 @@ class _Flattening:
         return tuple([atom if isinstance(atom, Const) else number[atom] for atom in block.results])
 
     def add(
-        self, block: Block, eqn: Any, operands: tuple[Atom, ...], calls: tuple[int, ...]
+        self, block: Block, eqn: Eqn, operands: tuple[Atom, ...], calls: tuple[int, ...]
     ) -> tuple[Atom, ...]:
         """Adds an opened call once more, for other operands; returns its results."""
         graph, first = self.graph, block.mark[2]
@@ -306,7 +309,7 @@ def unseal(graph: Graph, positions: Collection[int]) -> None:
 def _again(
     graph: Graph,
     block: Block,
-    eqn: Any,
+    eqn: Eqn,
     number: Mapping[Atom, Atom],
     calls: tuple[int, ...],
 ) -> list[Equation]:
@@ -343,7 +346,7 @@ def _again(
     return made
 
 
-def _draws(jaxpr: Any) -> bool:
+def _draws(jaxpr: Jaxpr) -> bool:
     """Whether random numbers are made anywhere inside."""
     open_bodies = [jaxpr]
     while open_bodies:

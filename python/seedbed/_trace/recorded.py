@@ -14,7 +14,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,9 @@ from .._jax import compat, jaxprs
 from . import inline
 from .depth import finite
 from .graph import Graph
+
+if TYPE_CHECKING:
+    from .._jax.types import ClosedJaxpr, Jaxpr, Tree
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class Recorded:
         streams: name of each key.
     """
 
-    closed: Any
-    out_tree: Any
+    closed: ClosedJaxpr
+    out_tree: Tree
     paths: tuple[str, ...]
     streams: tuple[str, ...] = ("",)
 
@@ -169,7 +172,7 @@ def outlived(traces: Sequence[weakref.ref[Any]]) -> bool:
     return any(_values(ref()) for ref in traces)
 
 
-def _has_rules(jaxpr: Any) -> bool:
+def _has_rules(jaxpr: Jaxpr) -> bool:
     """Whether a function with a derivative rule of its own is called anywhere inside."""
     return any(str(eqn.primitive.name).startswith("custom_") for eqn in jaxprs.equations(jaxpr))
 
