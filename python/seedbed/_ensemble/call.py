@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 
+from .._base.record import Record
 from .._jax import compat, generators, places
 from .._plan import Plan
 from .._run.members import Chosen
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 GiveUp = Callable[[Plan], list[Any]]
 
 
-class Signature(NamedTuple):
+class Signature(Record):
     """All that decides what a call compiles to: calls of one ensemble with equal ones share it.
 
     Attributes:
@@ -46,8 +46,7 @@ class Signature(NamedTuple):
     elsewhere: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Record):
     """What nobody after `checked` has to look at again.
 
     Attributes:
@@ -70,12 +69,12 @@ class Call:
 
     def whole(self) -> Call:
         """The same call for all members."""
-        return replace(self, chosen=None, single=False)
+        return self.replace(chosen=None, single=False)
 
     def with_keys(self, keys: list[Any]) -> Call:
         """The same call with other keys in the same places."""
         tree = jax.tree_util.tree_structure(self.key)
-        return replace(self, key=jax.tree_util.tree_unflatten(tree, keys), keys=keys)
+        return self.replace(key=jax.tree_util.tree_unflatten(tree, keys), keys=keys)
 
     def member_types(self) -> tuple[Any, tuple[Any, ...]]:
         """What ``init`` takes for one member, as types: its key and its arguments."""

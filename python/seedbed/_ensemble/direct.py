@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from .._base.record import Record
 from .._jax import compat
 from .._run.execute import Unplanned
 from .._trust import backends
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from .prepare import Prepared
 
 
-@dataclass(frozen=True, slots=True)
-class _Last:
+class _Last(Record):
     """How the last call ran."""
 
     bound: Bound

@@ -6,11 +6,11 @@ Here a backend is chosen: a plan for the native kernels, or the reference and th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import _match, _trace
 from .._base import garbage
+from .._base.record import Record
 from .._jax import compat, generators, places
 from .._plan import Plan
 from .._run.programs import NativeProgram, Program, ReferenceProgram
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from .._jax.types import Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Record):
     """What calls of one signature run.
 
     Attributes:

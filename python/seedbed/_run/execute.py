@@ -32,7 +32,7 @@ from .._plan import (
 )
 from .._trace import Trimmed
 from . import fill as _fill
-from . import native, reference
+from . import native
 
 
 class Unplanned(Exception):
@@ -96,6 +96,7 @@ def reference_program(
         axes: mapped axis, or None, of every argument leaf that is read.
         single, types, donate: see `program`.
     """
+    from . import reference
 
     def fill(keys: Sequence[Any], members: Any, captures: Any, args: Sequence[Any]) -> Any:
         given = [

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.record import Record
 from .._jax import compat, places
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(Record):
     """Members asked for: ``count`` from ``start`` on, or those with the given indices."""
 
     count: int
@@ -51,7 +50,7 @@ def _picked(whole: Any, index: Any) -> Any:
     return jax.tree_util.tree_map(lambda leaf: leaf[index], whole)
 
 
-class Wanted(NamedTuple):
+class Wanted(Record):
     """What is wanted of a program (`programs`).
 
     Attributes:

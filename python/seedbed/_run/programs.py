@@ -6,15 +6,16 @@ Both kinds of program have one method, `bind`, and are compiled for what is want
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any
 
+from .._base.record import Record
 from .._plan import Plan
 from .._trace import Trimmed
 from . import execute, native
 from .members import Chosen, Wanted, words
 
 
-class Bound(NamedTuple):
+class Bound(Record):
     """A compiled program: ``run(given, old, key, *leaves)`` is the leaves of the result."""
 
     run: Callable[..., Any]

@@ -35,8 +35,6 @@ from .._base.record import Record
 from .._jax import compat, known, lowering
 from .._plan import ALL_KERNELS, CUDA_KERNELS, Draw, Kind
 from .._run import native
-from .._run.formula import chain
-from . import cache
 from .cases import CASES, COUNT, KNOWN_ANSWERS
 
 Digests = dict[str, str]
@@ -112,6 +110,8 @@ def digests(values: list[np.ndarray[Any, Any]], cases: tuple[Draw, ...] = CASES)
 
 def measure(module: Any, platform: str = "cpu") -> Digests:
     """XLA's digests on this machine: compiles and runs every case on a device of the platform."""
+    from .._run.formula import chain
+
     cases = _CUDA_CASES if platform == "cuda" else CASES
     floats = [draw for draw in cases if draw.needs != "bits"]
     plain = tuple(
@@ -161,6 +161,8 @@ def _expected(module: Any) -> tuple[Digests, str]:
         if golden[_LIBRARY] == library:
             return golden, f"golden values for jaxlib {known.versions()['jaxlib']}"
         reason = "the C library's log has no golden values"
+    from . import cache  # golden values spare most processes what it imports
+
     situation = {
         "format": _FORMAT,
         "seedbed": module.version(),
@@ -189,6 +191,8 @@ def _expected_of_cuda(module: Any) -> tuple[Digests, str]:
 def _measured(
     module: Any, platform: str, situation: Mapping[str, Any], reason: str
 ) -> tuple[Digests, str]:
+    from . import cache
+
     path = cache.path_of(situation)
     kernels = CUDA_KERNELS if platform == "cuda" else ALL_KERNELS
     cached = cache.read(path, situation, kernels)
