@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import gpu_device
-from .gpu_worker import make_case
+from . import device
+from .worker import make_case
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # A peer holds its results, those of the call before, and what it needs besides.
 _HELD = 4
 _FLOAT = 4
@@ -36,7 +36,7 @@ class Process:
         environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
         environment["CUDA_CACHE_DISABLE"] = "1"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gpu_worker", peer],
+            [sys.executable, "-m", "benchmarks.gpu.worker", peer],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -131,7 +131,7 @@ def measure(
     size = members * sum(_count(leaf.shape) for leaf in case.leaves) * _FLOAT
     results: dict[str, Any] = {peer: {"warm": []} for peer in peers}
     # All at once, in interleaved rounds, where the device holds what all of them keep.
-    together = size * _HELD * len(peers) < 0.9 * gpu_device.memory_bytes()
+    together = size * _HELD * len(peers) < 0.9 * device.memory_bytes()
     for group in [peers] if together else [(peer,) for peer in peers]:
         if time.monotonic() > deadline:
             for peer in group:

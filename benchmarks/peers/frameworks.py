@@ -11,22 +11,22 @@ from typing import Any
 
 import jax
 
-from . import jax_peers
-from .case import Case, Leaf
-from .peers import Call
+from ..case import Case, Leaf
+from . import on_jax
+from .roster import Call
 
-_draw = jax_peers.draw
+_draw = on_jax.draw
 
 
 def _call(make: Callable[[Any], Any], facts: Callable[[], dict[str, Any]] | None = None) -> Call:
     def run(key: Any) -> Any:
         return jax.block_until_ready(make(key))
 
-    return Call(jax_peers.key, run, facts or jax_peers.lowering)
+    return Call(on_jax.key, run, facts or on_jax.lowering)
 
 
 def _planned(make: Any, *args: Any) -> Callable[[], dict[str, Any]]:
-    return lambda: jax_peers.plan_facts(make.plan(jax_peers.key(0), *args))
+    return lambda: on_jax.plan_facts(make.plan(on_jax.key(0), *args))
 
 
 def _vmapped(init: Callable[[Any], Any], case: Case) -> Call:
@@ -35,7 +35,7 @@ def _vmapped(init: Callable[[Any], Any], case: Case) -> Call:
 
 
 def _is_random(leaf: Leaf) -> bool:
-    return leaf.sampler not in jax_peers.CONSTANTS
+    return leaf.sampler not in on_jax.CONSTANTS
 
 
 # --- flax nnx ---------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def nnx_adapter(case: Case) -> Call:
     make = sb.adapters.nnx.ensemble(_nnx_model(case), case.members)
 
     def facts() -> dict[str, Any]:
-        return jax_peers.plan_facts(make.plan(_nnx_rngs(jax_peers.key(0))))
+        return on_jax.plan_facts(make.plan(_nnx_rngs(on_jax.key(0))))
 
     return _call(lambda key: nnx.state(make(_nnx_rngs(key))), facts)
 
@@ -125,7 +125,7 @@ def linen_adapter(case: Case) -> Call:
 def _equinox_model(case: Case) -> Any:
     import equinox as eqx
 
-    member = jax_peers.init(case)
+    member = on_jax.init(case)
 
     class Model(eqx.Module):
         parameters: dict[str, jax.Array]

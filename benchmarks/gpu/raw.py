@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import gpu_device
+from . import device
 
 SAMPLERS: dict[str, Callable[[Any, int], Any]] = {
     "bits": lambda key, n: jax.random.bits(key, (n,)),
@@ -224,7 +224,7 @@ def measure(kind: str, n: int, rounds: int, log: Callable[[str], None]) -> dict[
     same = identity(peers)
     names = list(peers)
     gc.collect()
-    with gpu_device.Clock() as clock:
+    with device.Clock() as clock:
         for number in range(rounds):
             first = number % len(names)
             for name in names[first:] + names[:first]:
@@ -248,13 +248,13 @@ def bounds(
     found: dict[str, Any], ops: dict[str, dict[str, float]], processors: int | None
 ) -> dict[str, float | None]:
     """The least time by the operations that must be issued, and by the bytes that are written."""
-    mine = ops.get(found["kind"], gpu_device.DEFAULT_OPS)
+    mine = ops.get(found["kind"], device.DEFAULT_OPS)
     zeros = [
         statistics.median(found["peers"][name]["seconds"])
         for name in ZEROS
         if found["peers"].get(name, {}).get("seconds")
     ]
     return {
-        "issue": gpu_device.issue_seconds(found["elements"], mine, processors, found["sm_mhz"]),
+        "issue": device.issue_seconds(found["elements"], mine, processors, found["sm_mhz"]),
         "write": min(zeros, default=None),
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
-from .peers import ISAS, PEERS
+from ..peers import ISAS, PEERS
 from .summary import output, rows
 
 _COLOURS = {"seedbed": "#d1495b", "jax": "#30638e", "jax_unrolled": "#7c93b0", "zeros": "#9aa0a8"}

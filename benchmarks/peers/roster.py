@@ -1,8 +1,7 @@
 """Who is measured: the table of peers. Data only; imported without jax.
 
-A peer's factory lives in `benchmarks.jax_peers`, `benchmarks.variants`, `benchmarks.modules`,
-`benchmarks.frameworks` or `benchmarks.array_peers` and runs in the peer's own process. It takes the
-case and the peer's options and returns a `Call`.
+A peer's factory lives in another file of this folder and runs in the peer's own process. It takes
+the case and the peer's options and returns a `Call`.
 """
 
 from __future__ import annotations
@@ -63,18 +62,18 @@ _HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 PEERS = {
     "seedbed": Peer(
-        "seedbed", "jax_peers:seedbed", "`seedbed.ensemble(init, n)(key)`", ("seedbed",), True
+        "seedbed", "on_jax:seedbed", "`seedbed.ensemble(init, n)(key)`", ("seedbed",), True
     ),
     "jax": Peer(
         "jax",
-        "jax_peers:raw",
+        "on_jax:raw",
         "`jax.jit(lambda key: jax.vmap(init)(jax.random.split(key, n)))`, jax as installed",
         ("jax",),
         True,
     ),
     "jax_unrolled": Peer(
         "jax, unrolled threefry",
-        "jax_peers:raw",
+        "on_jax:raw",
         "the same with jax's own unrolled lowering of threefry on the CPU, which is in its source "
         "but not its default",
         ("jax",),
@@ -83,7 +82,7 @@ PEERS = {
     ),
     "jax_unrolled_huge_pages": Peer(
         "jax, unrolled, huge pages",
-        "jax_peers:raw",
+        "on_jax:raw",
         "the same in a process with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`",
         ("jax",),
         True,
@@ -92,34 +91,34 @@ PEERS = {
     ),
     "jax_philox": Peer(
         "jax, philox2x32",
-        "jax_peers:raw",
+        "on_jax:raw",
         "jax with keys of `philox2x32`, as installed its fastest generator (another stream)",
         ("jax",),
         options={"impl": "philox2x32"},
     ),
     "jax_rbg": Peer(
         "jax, rbg",
-        "jax_peers:raw",
+        "on_jax:raw",
         "jax with keys of type `rbg` (another stream)",
         ("jax",),
         options={"impl": "rbg"},
     ),
     "equinox": Peer(
         "equinox",
-        "jax_peers:equinox",
+        "on_jax:equinox",
         "`eqx.filter_jit` of `eqx.filter_vmap(Model)`",
         ("equinox",),
         True,
     ),
     "nnx": Peer(
         "flax nnx",
-        "jax_peers:nnx",
+        "on_jax:nnx",
         "`jax.jit` of `nnx.split_rngs` + `nnx.vmap` (another key chain)",
         ("flax",),
     ),
     "linen": Peer(
         "flax linen",
-        "jax_peers:linen",
+        "on_jax:linen",
         "`jax.jit(jax.vmap(model.init))` (another key chain)",
         ("flax",),
     ),
@@ -153,25 +152,25 @@ PEERS = {
     ),
     "numpy": Peer(
         "numpy SFC64",
-        "array_peers:numpy",
+        "arrays:numpy",
         "one call of a `Generator(SFC64)` method, its fastest bit generator; one thread",
         ("numpy",),
     ),
     "torch": Peer(
         "torch",
-        "array_peers:torch",
+        "arrays:torch",
         "one in-place draw for each leaf, over all members at once",
         ("torch",),
     ),
     "zeros": Peer(
         "jnp.zeros",
-        "jax_peers:zeros",
+        "on_jax:zeros",
         "jitted zeros of the same shapes: nothing is drawn, so it is the floor",
         ("jax",),
     ),
     "zeros_huge_pages": Peer(
         "jnp.zeros, huge pages",
-        "jax_peers:zeros",
+        "on_jax:zeros",
         "the same in a process with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`",
         ("jax",),
         False,

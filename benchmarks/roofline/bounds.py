@@ -1,12 +1,12 @@
 """The limits of this machine, and every CPU kernel as a fraction of its own.
 
-``python -m benchmarks roofline`` compiles ``csrc/cpu/kernels.cc`` and the programs in
-``benchmarks/roofline/`` with the system's compiler and CMakeLists.txt's flags, runs them, and
-makes tables (``python -m benchmarks.roofline`` only prints them). Bounds and kernels are timed in
-turns, round by round, in thread CPU time; the least of many short samples counts. Cycles are the
-time of one of a long chain of dependent additions (one cycle each on every core built so far), so
-they do not depend on the clock of the day. On all threads, everything runs on every core at once
-and the figures are those of one core.
+``python -m benchmarks roofline`` compiles ``csrc/cpu/kernels.cc`` and the programs in this folder
+with the system's compiler and CMakeLists.txt's flags, runs them, and makes tables (``python -m
+benchmarks.roofline`` only prints them). Bounds and kernels are timed in turns, round by round, in
+thread CPU time; the least of many short samples counts. Cycles are the time of one of a long chain
+of dependent additions (one cycle each on every core built so far), so they do not depend on the
+clock of the day. On all threads, everything runs on every core at once and the figures are those of
+one core.
 
 **Bounds in registers.** Each is a loop that does a kernel's arithmetic on a running counter, xors
 what it makes into one register, and neither loads nor stores anything but constants. It runs one
@@ -50,20 +50,17 @@ one from the system, in pages of 4 KiB, in huge pages (``MADV_HUGEPAGE``), and i
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import json
 import os
 import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import environment, kernel_flags
+from . import kernel_flags
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # By kernel: the loops whose times add up to its bound.
 BOUNDS = {
     "bits, 32": ("cipher",),
@@ -88,28 +85,6 @@ COUNTED = {
     ("baseline", "cipher"): (113, 3, 4),
     ("baseline", "cipher, a key a lane"): (118, 3, 4),
 }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints the tables, and writes the figures as JSON where asked to."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.roofline", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    parser.add_argument("--rounds", type=int, default=300, help="samples of each loop and kernel")
-    parser.add_argument("--megabytes", type=int, default=176, help="size of the memory tests")
-    options = parser.parse_args(arguments)
-    described = environment.describe()
-    try:
-        run = measure(options.rounds, options.megabytes)
-    except (OSError, RuntimeError) as error:
-        print(f"roofline: {error}", file=sys.stderr)
-        return 2
-    print(page(run))
-    if options.json:
-        run["environment"] = described | {"load_after": environment.load()}
-        options.json.write_text(json.dumps(run, indent=1) + "\n")
-    return 0
 
 
 def measure(rounds: int, megabytes: int) -> dict[str, Any]:
@@ -190,43 +165,3 @@ def _arithmetic(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def page(run: dict[str, Any]) -> str:
-    """The tables as Markdown."""
-    lines = []
-    groups = dict.fromkeys((row["threads"], row["isa"]) for row in run["arithmetic"])
-    for threads, isa in groups:
-        rows = [r for r in run["arithmetic"] if (r["threads"], r["isa"]) == (threads, isa)]
-        of = f"{threads} thread" + "s" * (threads > 1)
-        lines += [
-            f"**{isa}, {of}, {rows[0]['ghz']:.2f} GHz** (cycles a draw, one core)",
-            "",
-            "| kernel | by counting | bound | kernel | of the bound | G draws/s |",
-            "| --- | ---: | ---: | ---: | ---: | ---: |",
-        ]
-        for row in rows:
-            counted = "" if row["counted"] is None else f"{row['counted']:.2f}"
-            lines.append(
-                f"| {row['kernel']} | {counted} | {' + '.join(f'{x:.2f}' for x in row['loops'])} "
-                f"| {row['cycles']:.2f} | {row['fraction']:.0%} "
-                f"| {row['ghz'] / row['cycles']:.3f} |"
-            )
-        lines.append("")
-    counts = list(dict.fromkeys(row["threads"] for row in run["memory"]))
-    each = {(row["name"], row["threads"]): row["least"] for row in run["memory"]}
-    heads = [f"{n} thread{'s' * (n > 1)}" for n in counts]
-    lines += [
-        f"**Memory**, {run['settings']['megabytes']} MiB (ns a float32; G float32/s of all)",
-        "",
-        "| buffer | " + " | ".join(f"{head} | G/s" for head in heads) + " |",
-        "| --- |" + " ---: | ---: |" * len(counts),
-    ]
-    for name in dict.fromkeys(row["name"] for row in run["memory"]):
-        cells = [f"{each[name, n]:.2f} | {n / each[name, n]:.2f}" for n in counts]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

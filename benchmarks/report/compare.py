@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from ..peers import PEERS
 from .markdown import milliseconds, table
-from .peers import PEERS
 
 # A loss that is reported: slower by more than a tenth.
 ALLOWED = 1.10

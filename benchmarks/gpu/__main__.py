@@ -11,14 +11,13 @@ import argparse
 import json
 import os
 import re
-import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-# One folder deeper than the runs that report.py reads.
-RESULTS = Path(__file__).parent / "results" / "gpu"
+# One folder deeper than the runs that the page shows.
+RESULTS = Path(__file__).parents[1] / "results" / "gpu"
 PEERS = (
     *("seedbed", "seedbed_donate", "jax", "jax_kernel", "jax_rbg"),
     *("nnx", "equinox", "torch", "zeros"),
@@ -52,13 +51,15 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
-    from . import environment, gpu_device
+    from .. import environment, result
+    from .device import DEFAULT_OPS, RATES, describe
+    from .table import table
 
     device = jax.devices()[0]
     if device.platform == "cpu" and not options.dry_run:
         print("jax has no GPU here; --dry-run tries the runner on the CPU", file=sys.stderr)
         return 2
-    described = gpu_device.describe(device)
+    described = describe(device)
     out = options.out or RESULTS / re.sub(r"[^\w.-]+", "-", described["name"]).strip("-")
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         "environment": environment.describe() | {"packages_gpu": _versions()},
         "device": described,
         "settings": {"quick": options.quick, "dry_run": options.dry_run, "budget": options.budget},
-        "ops": {"by_kind": ops, "default": gpu_device.DEFAULT_OPS, "rates": gpu_device.RATES}
+        "ops": {"by_kind": ops, "default": DEFAULT_OPS, "rates": RATES}
         | ({} if ops else {"note": _COUNTED_FROM}),
         "raw": [],
         "ensembles": [],
@@ -80,14 +81,14 @@ def main(arguments: list[str] | None = None) -> int:
     for part, share in ((_ensembles, _SHARE if both else 1.0), (_raw, 1.0)):
         for found in part(options, started + share * options.budget, ops, described):
             run["raw" if part is _raw else "ensembles"].append(found)
-            path.write_text(_json(run))  # a run that is cut off keeps what it has
-    print(report(run), flush=True)
+            path.write_text(result.text(run))  # a run that is cut off keeps what it has
+    print(table(run), flush=True)
     _log(f"wrote {path}")
     return 0 if run["raw"] or run["ensembles"] else 1
 
 
 def _raw(options: argparse.Namespace, deadline: float, ops: Any, described: dict[str, Any]) -> Any:
-    from . import gpu_raw
+    from . import raw
 
     if "raw" not in options.parts:
         return
@@ -98,15 +99,15 @@ def _raw(options: argparse.Namespace, deadline: float, ops: Any, described: dict
             if time.monotonic() > deadline:
                 _log(f"! no time for {kind} 2^{power}")
                 continue
-            found = gpu_raw.measure(kind, 1 << power, rounds, _log)
-            found["bounds"] = gpu_raw.bounds(found, ops, described["processors"])
+            found = raw.measure(kind, 1 << power, rounds, _log)
+            found["bounds"] = raw.bounds(found, ops, described["processors"])
             yield found
 
 
 def _ensembles(
     options: argparse.Namespace, deadline: float, ops: Any, described: dict[str, Any]
 ) -> Any:
-    from . import gpu_ensembles
+    from . import ensembles
 
     if "ensembles" not in options.parts:
         return
@@ -117,85 +118,7 @@ def _ensembles(
         if time.monotonic() > deadline - 15:
             _log(f"! no time for {name}, {members:,} members")
             continue
-        yield gpu_ensembles.measure(name, members, peers, rounds, deadline, cap, platforms, _log)
-
-
-# --- the table -----------------------------------------------------------------------------
-
-
-def report(run: dict[str, Any]) -> str:
-    from . import markdown
-
-    device = run["device"]
-    smi = device.get("nvidia_smi", {})
-    lines = [f"{device['name']}, driver {smi.get('driver_version', 'unknown')}", ""]
-    if run["raw"]:
-        baselines = ("jax", "jax_kernel", "jax_rbg", "torch", "curand_philox", "curand_xorwow")
-        header = ["draw", "ms", "G/s", "of write bound", "of issue bound"]
-        header += [f"x {name}" for name in baselines] + ["differ from jax"]
-        rows = [_raw_row(found, baselines) for found in run["raw"]]
-        lines += [markdown.table(header, rows, "l"), ""]
-    if run["ensembles"]:
-        baselines = ("jax", "jax_kernel", "jax_rbg", "nnx", "equinox", "torch", "zeros")
-        header = ["ensemble, warm / cold", "seedbed", "donate", "peak", "jax's peak", "bits"]
-        header += [f"x {name}" for name in baselines]
-        rows = [_ensemble_row(found, baselines) for found in run["ensembles"]]
-        lines += [markdown.table(header, rows, "l"), ""]
-    lines.append(
-        "x: times faster, medians of the ratios within a round; bounds: least time / time."
-    )
-    if "note" in run["ops"]:
-        lines.append(f"Issue bound: {run['ops']['note']}.")
-    return "\n".join(lines)
-
-
-def _ratio(ours: list[float], theirs: list[float]) -> str:
-    pairs = [b / a for a, b in zip(ours, theirs, strict=False)]
-    return f"{statistics.median(pairs):.2f}" if pairs else ""
-
-
-def _raw_row(found: dict[str, Any], baselines: tuple[str, ...]) -> list[str]:
-    peers = found["peers"]
-    title = f"{found['kind']} 2^{found['elements'].bit_length() - 1}"
-    ours = peers["seedbed"].get("seconds") or []
-    if not ours:
-        return [title, peers["seedbed"].get("missing", ""), *[""] * (4 + len(baselines))]
-    median = statistics.median(ours)
-    share = [f"{least / median:.0%}" if least else "" for least in found["bounds"].values()]
-    issue, write = share
-    cells = [title, f"{median * 1e3:.3f}", f"{found['elements'] / median / 1e9:.1f}", write, issue]
-    cells += [_ratio(ours, peers.get(name, {}).get("seconds") or []) for name in baselines]
-    same = found["identity"]
-    return [*cells, f"{same['differing']:,} ({same['max_ulp']} ulp)" if same else ""]
-
-
-def _ensemble_row(found: dict[str, Any], baselines: tuple[str, ...]) -> list[str]:
-    peers = found["peers"]
-    title = f"{found['title']}, {found['members']:,} members, {found['bytes'] / 1e9:.2f} GB"
-    ours = peers["seedbed"]
-    if "cold" not in ours:
-        return [title, ours.get("missing", ""), *[""] * (4 + len(baselines))]
-
-    def times(name: str) -> str:
-        result = peers.get(name, {})
-        if "cold" not in result:
-            return ""
-        warm = f"{statistics.median(result['warm']) * 1e3:.2f} ms" if result["warm"] else "-"
-        return f"{warm} / {result['cold']:.2f} s"
-
-    def peak(name: str) -> str:
-        result = peers.get(name, {})
-        return f"{result['peak'] / result['bytes']:.2f}" if result.get("peak") else ""
-
-    def ratio(name: str) -> str:
-        result = peers.get(name, {})
-        if "cold" not in result:
-            return result.get("missing", "")[:24]
-        return f"{_ratio(ours['warm'], result['warm'])} / {result['cold'] / ours['cold']:.1f}"
-
-    same = {True: "same", False: "differ", None: ""}[found["same_bits"]]
-    cells = [title, times("seedbed"), times("seedbed_donate"), peak("seedbed"), peak("jax"), same]
-    return cells + [ratio(name) for name in baselines]
+        yield ensembles.measure(name, members, peers, rounds, deadline, cap, platforms, _log)
 
 
 def _versions() -> dict[str, str]:
@@ -211,12 +134,6 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return packages
-
-
-def _json(run: dict[str, Any]) -> str:
-    """Indented, but with lists of numbers on one line."""
-    text = json.dumps(run, indent=1)
-    return re.sub(r"\[([-+.\de,\s]+)\]", lambda m: f"[{' '.join(m[1].split())}]", text) + "\n"
 
 
 def _log(line: str) -> None:

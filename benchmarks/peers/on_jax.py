@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers
 
+from ..case import Case, Leaf
 from . import unrolled as unrolled_lowering
-from .case import Case, Leaf
-from .peers import Call, Unavailable
+from .roster import Call, Unavailable
 
 SAMPLERS = {
     "bits": lambda key, shape: jax.random.bits(key, shape, jnp.uint32),

@@ -1,12 +1,13 @@
-"""Markdown of the tables of `benchmarks.limits`, each of which answers a question of its own."""
+"""Markdown of the tables of `tables.limits`, each of which answers a question of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from ..peers import PEERS
+from ..roofline.page import page
 from .markdown import milliseconds, number, pair, seconds, table
-from .peers import PEERS
 from .summary import Row, ours, output, ratio, rows
 
 
@@ -140,9 +141,7 @@ def latency(run: dict[str, Any]) -> str:
 
 def bounds(run: dict[str, Any]) -> str:
     """The bounds of this machine, and every kernel as a fraction of its own."""
-    from . import roofline
-
-    return str(roofline.page(run["measured"]))
+    return page(run["measured"])
 
 
 OVERVIEWS: dict[str, Callable[[dict[str, Any]], str]] = {

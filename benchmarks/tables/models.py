@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .case import Leaf
+from ..case import Leaf
 
 
 def mlp(*widths: int) -> tuple[Leaf, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .case import Case, Leaf
+from ..case import Case, Leaf
 from .models import linears, many_leaves, mlp, transformer
 
 JAX = ("seedbed", "jax", "jax_unrolled")

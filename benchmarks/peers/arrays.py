@@ -10,8 +10,8 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
-from .case import Case, Leaf
-from .peers import Call, Unavailable
+from ..case import Case, Leaf
+from .roster import Call, Unavailable
 
 # Variance times fan-in. (The rescaling for truncation does not concern a plain normal.)
 _GAIN = {"he_normal": 2.0, "lecun_normal": 1.0}

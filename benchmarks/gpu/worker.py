@@ -1,6 +1,6 @@
 """One peer of an ensemble on a GPU, in a process of its own, which answers on its standard input.
 
-    python -m benchmarks.gpu_worker PEER
+    python -m benchmarks.gpu.worker PEER
 
 Requests and answers are lines of JSON. A process shares no allocator and no cache of compiled
 programs with another, so its first call is a cold one and its peak of memory its own.
@@ -14,8 +14,8 @@ import sys
 import time
 from typing import Any
 
-from . import case as case_module
-from . import models
+from ..case import Case
+from ..tables import models
 
 CASES = {
     "mlp": ("MLP 64-128-128-128-10", models.mlp(64, 128, 128, 128, 10)),
@@ -29,9 +29,9 @@ CASES = {
 _MODULES = {"nnx": "flax.nnx", "equinox": "equinox"}
 
 
-def make_case(name: str, members: int) -> case_module.Case:
+def make_case(name: str, members: int) -> Case:
     title, leaves = CASES[name]
-    return case_module.Case(name, title, "gpu", leaves, members, (), ())
+    return Case(name, title, "gpu", leaves, members, (), ())
 
 
 class Worker:
@@ -106,19 +106,19 @@ class Worker:
         leaves = jax.tree.leaves(self._run(0))
         return {"sums": [int(weighted(leaf)) for leaf in leaves]}
 
-    def _build(self, case: case_module.Case) -> Any:
+    def _build(self, case: Case) -> Any:
         if self.peer == "torch":
-            from . import array_peers
+            from ..peers import arrays
 
-            return array_peers.torch(case)
-        from . import jax_peers, variants
+            return arrays.torch(case)
+        from ..peers import on_jax, variants
 
         if self.peer == "seedbed_donate":
             return variants.donating(case)
         if self.peer == "jax_rbg":
-            return jax_peers.raw(case, impl="rbg")
+            return on_jax.raw(case, impl="rbg")
         name = {"jax_kernel": "raw", "jax": "raw"}.get(self.peer, self.peer)
-        return getattr(jax_peers, name)(case)
+        return getattr(on_jax, name)(case)
 
     def _run(self, number: int) -> Any:
         result = self.call.run(self.call.seed(number))

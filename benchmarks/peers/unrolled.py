@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from .peers import Unavailable
+from .roster import Unavailable
 
 # Newest first: where jax releases keep the primitive.
 _MODULES = ("jax._src.random.threefry2x32", "jax._src.prng")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import replace
 
-from . import limits, tables
-from .case import Case
+from ..case import Case
+from . import comparisons, limits
 
-CASES = (*tables.CASES, *limits.CASES)
+CASES = (*comparisons.CASES, *limits.CASES)
 TABLES = tuple(dict.fromkeys(case.table for case in CASES))
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .case import Case, Leaf
+from ..case import Case, Leaf
+from ..peers import GROUPS, ISAS
+from .comparisons import CASES as COMPARISONS
 from .models import many_leaves, mlp
-from .peers import GROUPS, ISAS
-from .tables import CASES as TABLES
 
 JAX = ("jax", "jax_unrolled")
 _MLP = mlp(64, 128, 128, 128, 10)
@@ -207,7 +207,7 @@ _DONATE_MORE = tuple(
             if name != "peers"
         },
     )
-    for case in TABLES
+    for case in COMPARISONS
     if case.table == "ensembles" and case.name != "mlp"
 )
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import jax
 
-from . import jax_peers
-from .case import Case, Leaf
-from .peers import Call
+from ..case import Case, Leaf
+from . import on_jax
+from .roster import Call
 
 
 def _weights(case: Case) -> list[Leaf]:
-    return [leaf for leaf in case.leaves if leaf.sampler not in jax_peers.CONSTANTS]
+    return [leaf for leaf in case.leaves if leaf.sampler not in on_jax.CONSTANTS]
 
 
 def _network(case: Case) -> Any:
@@ -37,9 +37,9 @@ def collective(case: Case) -> Call:
 
     def facts() -> dict[str, Any]:
         plan = sb.nn.plan_init(_network(case), axis_size=case.members)
-        return jax_peers.plan_facts(plan)
+        return on_jax.plan_facts(plan)
 
-    return Call(jax_peers.key, run, facts)
+    return Call(on_jax.key, run, facts)
 
 
 def ensemble(case: Case) -> Call:
@@ -51,7 +51,7 @@ def ensemble(case: Case) -> Call:
         with sb.random.stream(key):
             return jax.block_until_ready(make(sb.random.next_key()))
 
-    return Call(jax_peers.key, run, lambda: jax_peers.plan_facts(make.plan(jax_peers.key(0))))
+    return Call(on_jax.key, run, lambda: on_jax.plan_facts(make.plan(on_jax.key(0))))
 
 
 def raw(case: Case) -> Call:
@@ -64,7 +64,7 @@ def raw(case: Case) -> Call:
         first = jax.random.fold_in(key, 0)  # what the stream hands out
         return jax.vmap(member)(jax.random.split(first, case.members))
 
-    return Call(jax_peers.key, lambda key: jax.block_until_ready(make(key)), jax_peers.lowering)
+    return Call(on_jax.key, lambda key: jax.block_until_ready(make(key)), on_jax.lowering)
 
 
 def brainstate(case: Case) -> Call:
@@ -77,7 +77,7 @@ def brainstate(case: Case) -> Call:
 
         def init_state(self) -> None:
             # Made here and not in __init__, or they would have no axis of members.
-            weight, zeros = jax_peers.draw(self.leaf, bs.random.split_key()), jax.numpy.zeros
+            weight, zeros = on_jax.draw(self.leaf, bs.random.split_key()), jax.numpy.zeros
             self.weight = bs.ParamState(weight)
             self.bias = bs.ParamState(zeros(self.leaf.shape[:1]))
 
@@ -89,7 +89,7 @@ def brainstate(case: Case) -> Call:
         _check_shapes(case, values)
         return jax.block_until_ready(values)
 
-    return Call(jax_peers.key, run)
+    return Call(on_jax.key, run)
 
 
 def _values(net: Any) -> dict[str, Any]:

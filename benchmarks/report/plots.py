@@ -11,8 +11,8 @@ matplotlib.use("Agg")  # no display needed
 
 from matplotlib import pyplot as plt  # noqa: E402
 
+from ..peers import PEERS  # noqa: E402
 from . import limits_plots  # noqa: E402
-from .peers import PEERS  # noqa: E402
 from .summary import FLOOR, ours, rows  # noqa: E402
 
 # What each column shows: title, attribute of `summary.Row`, factor, format.

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .limits_report import OVERVIEWS
+from ..peers import PEERS
+from .limits import OVERVIEWS
 from .markdown import milliseconds, number, pair, seconds, table
-from .peers import PEERS
 from .summary import FLOOR, Row, ours, output, rows
 
 SCRATCH = "scratch"

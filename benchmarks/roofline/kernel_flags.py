@@ -12,7 +12,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-_CMAKE = Path(__file__).parent.parent / "CMakeLists.txt"
+_CMAKE = Path(__file__).resolve().parents[2] / "CMakeLists.txt"
 _ARM = ("aarch64", "arm64")
 
 
