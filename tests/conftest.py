@@ -81,6 +81,18 @@ def key():
     return jax.random.key(20)
 
 
+@pytest.fixture
+def seeded():
+    """The stream of keys from its beginning, as the oracles have it."""
+    sb.random.seed(11)
+
+
+@pytest.fixture
+def in_use(seeded):
+    """A stream of which a key was taken, so that a position of zero is wrong."""
+    sb.random.next_key()
+
+
 @pytest.fixture(params=["alone", "set_mesh"])
 def entered(request):
     """Enters a mesh, which its arrays do without, or leaves it."""

@@ -27,12 +27,11 @@ from modules import (
     vmapped,
 )
 
-pytestmark = [pytest.mark.shared, pytest.mark.reference("oldest")]
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    sb.random.seed(11)
+pytestmark = [
+    pytest.mark.shared,
+    pytest.mark.reference("oldest"),
+    pytest.mark.usefixtures("seeded"),
+]
 
 
 # --- documented examples ----------------------------------------------------------------

@@ -25,14 +25,9 @@ from modules import (
 from seedbed.filters import PathContains
 from seedbed.nn._tree import draft
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures("seeded")]
 
 N = 3
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    sb.random.seed(11)
 
 
 def uniform(n=6):

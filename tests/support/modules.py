@@ -38,6 +38,14 @@ class Declared(sb.nn.Module):
         self.b = sb.nn.ParamState(init=jax.nn.initializers.zeros, shape=(n,))
 
 
+class Node(sb.nn.Module):
+    """What it is given, as attributes."""
+
+    def __init__(self, **attributes):
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
 class Group(sb.nn.Module):
     """Children in a list."""
 
