@@ -16,6 +16,7 @@ import pytest
 import seedbed as sb
 from helpers import backend_name, native_problem, oracle
 from models import small
+from seedbed._run import native as _native
 
 # Shapes that line up by accident hide mistakes; nothing in the tests relies on it.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -111,6 +112,17 @@ def native():
         if os.environ.get("SEEDBED_REQUIRE_NATIVE") == "1" and "SEEDBED_BACKEND" not in problem:
             pytest.fail(f"SEEDBED_REQUIRE_NATIVE=1, but {problem}")
         pytest.skip(f"needs the native backend: {problem}")
+
+
+@pytest.fixture
+def extension():
+    """The extension, whichever backend is in force."""
+    found, problem = _native.load()
+    if found is None:
+        if os.environ.get("SEEDBED_REQUIRE_NATIVE") == "1":
+            pytest.fail(f"SEEDBED_REQUIRE_NATIVE=1, but {problem}")
+        pytest.skip(f"needs the extension: {problem}")
+    return found
 
 
 @pytest.fixture(scope="session")

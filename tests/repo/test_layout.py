@@ -231,6 +231,17 @@ def test_files_are_short(path: Path):
     assert len(path.read_text(encoding="utf-8").splitlines()) < 450
 
 
+def long_files(folder: Path) -> list[str]:
+    found = [path for kind in ("py", "cc", "h") for path in folder.rglob(f"*.{kind}")]
+    return [path.name for path in found if len(path.read_text(encoding="utf-8").splitlines()) > 400]
+
+
+def test_files_of_tests_are_short(tmp_path):
+    assert not long_files(ROOT / "tests")
+    (tmp_path / "test_long.py").write_text("\n" * 401, encoding="utf-8")
+    assert long_files(tmp_path) == ["test_long.py"]
+
+
 def test_every_module_says_what_it_is():
     for path in MODULES:
         tree = ast.parse(path.read_text(encoding="utf-8"))

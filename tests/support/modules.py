@@ -91,6 +91,21 @@ def mlp(sizes=(8, 6, 2)):
     return sb.nn.Sequential(*layers[:-1])
 
 
+def uniform(n=6):
+    """What a node draws with its next key."""
+    return jax.random.uniform(sb.random.next_key(), (n,))
+
+
+class Holds(sb.nn.Module):
+    """One state, of whatever a function makes."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def init_state(self):
+        self.s = sb.nn.State(self.make())
+
+
 # --- oracles ----------------------------------------------------------------------------
 
 _compiled: dict = {}
