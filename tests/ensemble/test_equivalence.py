@@ -222,7 +222,7 @@ def test_every_instruction_set(native, key, tmp_path):
     for isa in _cpu.isas():
         code = f"""
             import jax, numpy as np, sys
-            sys.path.insert(0, "tests/support")
+            sys.path[:0] = ["tests/support", "tests/ensemble"]
             import seedbed as sb
             from helpers import as_words
             from seedbed import _cpu
