@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from . import cases, compare, environment, measure, report
+from . import environment, measure, report, result
+from .case import Case
+from .report import compare
+from .tables import cases
 
 RESULTS = Path(__file__).parent / "results"
 # Where runs go that are not meant to be shown; git ignores it.
@@ -73,7 +75,7 @@ def _settings(options: argparse.Namespace) -> measure.Settings:
 
 
 def _run_tables(
-    chosen: tuple[cases.Case, ...],
+    chosen: tuple[Case, ...],
     settings: measure.Settings,
     described: dict[str, Any],
     out: Path,
@@ -90,7 +92,7 @@ def _run_tables(
             if case.table == table:
                 run["cases"].append(measure.measure(case, settings, _log))
                 described["load_after"] = environment.load()
-                path.write_text(_json(run))  # a run that is cut off keeps what it has
+                path.write_text(result.text(run))  # a run that is cut off keeps what it has
         _present(path)
         print(f"\n{report.overview(run)}\n", flush=True)
         peers = [peer for case in run["cases"] for peer in case["peers"].values()]
@@ -100,11 +102,11 @@ def _run_tables(
 
 def _run_roofline(quick: bool, described: dict[str, Any], out: Path) -> None:
     """The bounds of the machine, which no peer and no case has a part in."""
-    from . import roofline
+    from .roofline import bounds
 
     _log("roofline")
     try:
-        measured = roofline.measure(*_ROOFLINE[quick])
+        measured = bounds.measure(*_ROOFLINE[quick])
     except (OSError, RuntimeError) as error:
         _log(f"! no roofline: {error}")
         return
@@ -113,7 +115,7 @@ def _run_roofline(quick: bool, described: dict[str, Any], out: Path) -> None:
     run = _run(ROOFLINE, settings, described) | {"measured": measured}
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{ROOFLINE}.json"
-    path.write_text(_json(run))
+    path.write_text(result.text(run))
     _present(path)
     print(f"\n{report.overview(run)}\n", flush=True)
 
@@ -202,18 +204,12 @@ def _run_name(described: dict[str, object]) -> str:
     return f"jax-{packages.get('jax', 'none')}"
 
 
-def _json(run: dict[str, Any]) -> str:
-    """Indented, but with lists of numbers on one line."""
-    text = json.dumps(run, indent=1)
-    return re.sub(r"\[([-+.\de,\s]+)\]", lambda m: f"[{' '.join(m[1].split())}]", text) + "\n"
-
-
 def _present(path: Path) -> None:
     """Writes the tables and the figure beside a result."""
     run = json.loads(path.read_text())
     path.with_suffix(".md").write_text(report.page(run))
     try:
-        from . import plots
+        from .report import plots
     except ImportError as error:
         _log(f"! no figure: {error}")
     else:

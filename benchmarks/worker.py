@@ -54,7 +54,7 @@ class Worker:
         for module in self.peer.requires:
             importlib.import_module(module)
         module, name = self.peer.factory.split(":")
-        self.factory = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+        self.factory = getattr(importlib.import_module(f"{__package__}.peers.{module}"), name)
         self.call: Call
         self.calls = 1
 

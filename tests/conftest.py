@@ -16,6 +16,7 @@ import pytest
 import seedbed as sb
 from helpers import backend_name, native_problem, oracle
 from models import small
+from seedbed._run import native as _native
 
 # Shapes that line up by accident hide mistakes; nothing in the tests relies on it.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -81,6 +82,18 @@ def key():
     return jax.random.key(20)
 
 
+@pytest.fixture
+def seeded():
+    """The stream of keys from its beginning, as the oracles have it."""
+    sb.random.seed(11)
+
+
+@pytest.fixture
+def in_use(seeded):
+    """A stream of which a key was taken, so that a position of zero is wrong."""
+    sb.random.next_key()
+
+
 @pytest.fixture(params=["alone", "set_mesh"])
 def entered(request):
     """Enters a mesh, which its arrays do without, or leaves it."""
@@ -99,6 +112,17 @@ def native():
         if os.environ.get("SEEDBED_REQUIRE_NATIVE") == "1" and "SEEDBED_BACKEND" not in problem:
             pytest.fail(f"SEEDBED_REQUIRE_NATIVE=1, but {problem}")
         pytest.skip(f"needs the native backend: {problem}")
+
+
+@pytest.fixture
+def extension():
+    """The extension, whichever backend is in force."""
+    found, problem = _native.load()
+    if found is None:
+        if os.environ.get("SEEDBED_REQUIRE_NATIVE") == "1":
+            pytest.fail(f"SEEDBED_REQUIRE_NATIVE=1, but {problem}")
+        pytest.skip(f"needs the extension: {problem}")
+    return found
 
 
 @pytest.fixture(scope="session")

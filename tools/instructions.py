@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import kernel_flags  # noqa: E402
+from benchmarks.roofline import kernel_flags  # noqa: E402
 
 STORED = ROOT / "tests/support/data/instructions.json"
 DRAWS = 1 << 14  # of every call in instructions.cc

@@ -6,7 +6,7 @@ Fails if any architecture's code has more than 64 registers (four blocks of a mu
 no longer fit), keeps registers in memory, or does not store 16 bytes at a time. For each of the
 main loops, prints the instructions of an element by pipe: `alu` is that of integer logic, shifts
 and comparisons, `imad` that of integer multiplications, which does additions too, `fma` all of
-floating point and `imad` with it, `issue` everything. benchmarks/gpu_device.py has their rates.
+floating point and `imad` with it, `issue` everything. benchmarks/gpu/device.py has their rates.
 """
 
 from __future__ import annotations

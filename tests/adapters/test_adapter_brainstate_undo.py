@@ -19,19 +19,13 @@ from brainstate.transform import _mapping1  # noqa: E402
 from seedbed._random import stream as _stream  # noqa: E402
 from seedbed.adapters._brainstate import program  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("as_users_have_it", "seeded")
+
 N = 3
 ADAPTERS = Path(adapter.__file__).parent
 FILES = {str(ADAPTERS / "brainstate.py"), str(ADAPTERS.parent / "_base" / "undo.py")}
 FILES |= {str(ADAPTERS / "_brainstate" / f"{name}.py") for name in ("call", "program", "roots")}
 assert all(Path(file).is_file() for file in FILES)
-
-
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        bs.random.seed(7)
-        sb.random.seed(11)
-        yield
 
 
 class Cell(bs.nn.Module):

@@ -1,4 +1,4 @@
-"""The adapter of flax nnx: streams, sharing, running, taking apart, errors."""
+"""The adapter of flax nnx: streams, sharing, running, taking apart."""
 
 import jax
 import jax.numpy as jnp
@@ -10,38 +10,9 @@ from flax import nnx
 
 import seedbed as sb
 from helpers import assert_same_bits, split, take
+from nnx_models import WIDTH, Keeper, Model, three_streams
 
 pytestmark = [pytest.mark.shared, pytest.mark.reference("newest")]
-
-WIDTH = 8
-
-
-class Model(nnx.Module):
-    def __init__(self, width, *, rngs):
-        self.linear = nnx.Linear(WIDTH, width, rngs=rngs)
-        self.norm = nnx.BatchNorm(width, rngs=rngs)
-        self.dropout = nnx.Dropout(0.5, rngs=rngs)
-
-    def __call__(self, x, scale=1.0):
-        return self.dropout(self.norm(self.linear(x))) * scale
-
-
-class Keeper(nnx.Module):
-    """A module that keeps the rngs it was given, and one of their streams."""
-
-    def __init__(self, *, rngs):
-        self.weight = nnx.Param(rngs.normal((WIDTH,)))
-        self.inner = nnx.Dict(rngs=rngs)
-        self.stream = rngs.params
-
-    def __call__(self, x):
-        return x + self.weight + self.inner.rngs.params.uniform((WIDTH,))
-
-
-def three_streams():
-    rngs = nnx.Rngs(0, params=1, dropout=2)
-    rngs.params()
-    return rngs
 
 
 @pytest.fixture
@@ -310,82 +281,6 @@ def test_forward_equals_vmap_and_keeps_what_members_write(adapter):
     jitted = nnx.jit(lambda module, x: adapter.forward(module, x))(got, x)
     assert jitted.shape == (3, 4, WIDTH)
     assert got.dropout.rngs.count[...].tolist() == [4, 4, 4]
-
-
-# --- what goes wrong --------------------------------------------------------------------
-
-
-def test_a_failure_leaves_the_rngs_as_they_were(adapter):
-    class Broken(nnx.Module):
-        def __init__(self, *, rngs):
-            self.rngs = rngs
-            self.weight = nnx.Param(rngs.normal((3,)))
-            raise RuntimeError("broken")
-
-    rngs = three_streams()
-    before = jax.tree.map(jnp.copy, nnx.state(rngs))
-    make = adapter.ensemble(Broken, 3, only="params")
-    for call in (make, make.plan, lambda rngs: make.member(rngs, 0)):
-        with pytest.raises(RuntimeError, match="broken"):
-            call(rngs)
-        assert_same_bits(nnx.state(rngs), before)
-    assert nnx.Linear(WIDTH, WIDTH, rngs=rngs).kernel.shape == (WIDTH, WIDTH)
-
-
-def test_arguments_are_checked(adapter):
-    with pytest.raises(TypeError, match=r"`make` must be an nnx.Module class or a function"):
-        adapter.ensemble("Linear", 3)
-    with pytest.raises(ValueError, match=r"`size` must be at least 1"):
-        adapter.ensemble(nnx.Linear, 0)
-    for name in ("only", "shared"):
-        with pytest.raises(
-            TypeError, match=rf"`{name}` must be a filter of nnx.*got 3 of type int"
-        ):
-            adapter.ensemble(nnx.Linear, 3, **{name: 3})
-    make = adapter.ensemble(nnx.Linear, 3)
-    for wrong in ("key", 1.5, None):
-        with pytest.raises(TypeError, match="`rngs_or_key` must be an nnx.Rngs, one key"):
-            make(wrong, WIDTH, WIDTH)
-    with pytest.raises(TypeError, match="the rngs are the first argument: ensemble"):
-        adapter.ensemble(Model, 3)(WIDTH, rngs=nnx.Rngs(0))
-    with pytest.raises(TypeError, match="`make` must be an nnx.Module class or a function"):
-        adapter.ensemble(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), 3)
-    with pytest.raises(ValueError, match="`shared` selects none of the model's variables; it has"):
-        adapter.ensemble(Model, 3, shared=nnx.PathContains("zz"))(three_streams(), WIDTH)
-    with pytest.raises(TypeError, match="`module` must be an nnx.Module; got one of type int"):
-        adapter.unstack(3)
-    with pytest.raises(ValueError, match=r"stream 'params' of the nnx.Rngs is split already"):
-        make(nnx.Rngs(params=1).split(3), WIDTH, WIDTH)
-    with pytest.raises(ValueError, match="size=3 keys; got keys of shape"):
-        make(split(jax.random.key(0), 4), WIDTH, WIDTH)
-    with pytest.raises(ValueError, match=r"`only` selects none of the streams \['params'\]"):
-        adapter.ensemble(nnx.Linear, 3, only="dropout")(nnx.Rngs(params=1), WIDTH, WIDTH)
-    keys = split(jax.random.key(0), 3)
-    with pytest.raises(ValueError, match="stream 'default' holds 3 keys, and `only`"):
-        adapter.ensemble(nnx.Linear, 3, only="params")({"default": keys, "params": 1}, 2, 2)
-    with pytest.raises(
-        ValueError, match=r"one key for all members; streams \['default'\] hold a key"
-    ):
-        adapter.ensemble(nnx.Linear, 3, shared=nnx.Param)(keys, WIDTH, WIDTH)
-    with pytest.raises(ValueError, match="`in_axes` maps over members; they depend on"):
-        make = adapter.ensemble(
-            lambda s, *, rngs: nnx.Dict(s=nnx.Param(s)), 3, in_axes=0, shared=...
-        )
-        make(nnx.Rngs(), jnp.arange(3.0))
-
-
-def test_modules_without_a_member_axis_are_refused(adapter):
-    plain = nnx.Linear(2, WIDTH, rngs=nnx.Rngs(0))
-    message = r"`module` must have a member axis of one length .*'bias': 8, 'kernel': 2"
-    with pytest.raises(ValueError, match=message):
-        adapter.forward(plain, jnp.ones(2))
-    with pytest.raises(ValueError, match=message):
-        adapter.unstack(plain)
-    made = adapter.ensemble(Model, 3, shared=nnx.BatchStat)(0, WIDTH)
-    with pytest.raises(ValueError, match="that are not `shared`; got the lengths .*'norm.mean': 8"):
-        adapter.unstack(made)
-    with pytest.raises(ValueError, match="`in_axes` has 1 entries for 2 inputs"):
-        adapter.forward(made, jnp.ones((4, WIDTH)), 2.0, in_axes=(0,), shared=nnx.BatchStat)
 
 
 def test_a_second_call_traces_nothing():

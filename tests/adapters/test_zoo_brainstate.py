@@ -13,7 +13,7 @@ import pytest
 import seedbed as sb
 from helpers import ROOT, as_words, assert_same_bits, mismatches, native_problem
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures("as_users_have_it")]
 
 bs = pytest.importorskip("brainstate")
 zoo = pytest.importorskip("zoo.brainstate")
@@ -22,12 +22,6 @@ SEED = 41
 # On the reference backend each size compiles the whole model.
 FEW = ["mlp", "lif"] if native_problem() else list(zoo.MODELS)
 ALL = ["mlp", "transformer", "gru", "lif"] if native_problem() else list(zoo.MODELS)
-
-
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 def values(module):

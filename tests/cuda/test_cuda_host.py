@@ -13,13 +13,20 @@ import cuda_host
 import plan_reference as ref
 from plan_reference import Draw
 from plans import (
+    COUNTED,
+    EMPTY,
+    KEYED,
+    KEYS,
     NORMAL,
-    SIZES,
+    ROWS,
     TRUNCATED,
     VARIANTS,
     WIDE_NORMALS,
+    beyond,
+    in_sizes,
     keys_of,
     known_answers,
+    normals,
     random_draws,
 )
 
@@ -38,21 +45,18 @@ def check(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, **options):
 
 
 def test_known_answers():
-    words = known_answers()
-    keys, counters, expected = (np.ascontiguousarray(words[:, i : i + 2]) for i in (0, 2, 4))
+    keys, counters, expected = known_answers()
     np.testing.assert_array_equal(cuda_host.threefry(keys, counters), expected)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants(name):
-    draws = [Draw(**VARIANTS[name], inner=n) for n in SIZES]
-    assert check(draws, 3, keys_of(3), seed=1) == 1
+    assert check(in_sizes(name), 3, keys_of(3), seed=1) == 1
 
 
 @pytest.mark.parametrize("params", [NORMAL, TRUNCATED], ids=["normal", "truncated"])
 def test_normals(params):
-    draws = [Draw(ref.NORMAL, 32, 4, n, params=params) for n in (*SIZES, 1023, 4099)]
-    check(draws, 3, keys_of(3))
+    check(normals(params), 3, keys_of(3))
 
 
 def test_float64_normals_are_refused():
@@ -93,17 +97,8 @@ def test_bounds_that_are_zeros_or_no_numbers():
 
 
 def test_rows_of_a_batch():
-    levels = ((5, (0, 0)), (2**40, (2**33, -1)), (9, (0, 0)), (1, (0, 3)))
-    draws = [
-        Draw(ref.KEY, 32, 4, dims=(3, 5), levels=levels),
-        Draw(ref.BITS, 32, 4, 7, dims=(3, 5), levels=levels),
-        Draw(**VARIANTS["randint32_7_4"], inner=9, dims=(4, 1), levels=((0, (1, 0)),)),
-        Draw(ref.NORMAL, 32, 4, 21, params=NORMAL, dims=(2, 3, 2), levels=((0, (6, 2, 1)),)),
-        Draw(ref.BITS, 8, 1, 1, dims=(700,), levels=((0, (1,)),)),
-        Draw(ref.BITS, 16, 2, 2, dims=(300,)),  # rows that share one key
-    ]
     for size in (1, 5, 33):
-        check(draws, size, keys_of(size), seed=size)
+        check(ROWS, size, keys_of(size), seed=size)
 
 
 @pytest.mark.parametrize("blocks", [1, 100, 5000])
@@ -130,22 +125,14 @@ def test_outputs_that_are_not_aligned(shift):
 
 
 def test_range_and_indices():
-    draws = [Draw(ref.KEY, 32, 4), Draw(ref.BITS, 32, 4, 3, levels=((7, ()),))]
-    roots = keys_of(2)
-    first = np.array([[0, 2**32 - 5], [2**32 - 1, 2**32 - 9]], np.uint32)  # crosses 2^32
-    check(draws, 300, roots, first, mode=ref.RANGE)
-    index = np.random.default_rng(1).integers(0, 2**32, (2, 37, 2), np.uint32)
-    check(draws, 37, roots, index, mode=ref.INDICES)
-    check(draws, 300, roots, mode=ref.ALL)
-    check(draws, 5, keys_of(15))
+    for keys in KEYS:
+        check(KEYED, **keys)
 
 
-@pytest.mark.parametrize("name", ["bits32", "bits64", "bits8", "randint32_7_4", "uniform32"])
+@pytest.mark.parametrize("name", COUNTED)
 def test_counters_beyond_32_bits(name):
-    offsets = (2**32 - 20, 2**32 - 1, 2**32, 5 * 2**32 - 33, 2**62 + 2**32 - 2)
     lengths = (1, 5, 40) if name != "bits32" else (1, 5, 40, 70_000)
-    draws = [Draw(**VARIANTS[name], inner=n, offset=o) for o in offsets for n in lengths]
-    check(draws, 4, keys_of(4))
+    check(beyond(name, lengths), 4, keys_of(4))
 
 
 def test_units_longer_than_their_draw():
@@ -160,11 +147,9 @@ def test_units_longer_than_their_draw():
 
 
 def test_nothing_to_do():
-    some = Draw(ref.BITS, 32, 4, 3)
-    empty = [Draw(ref.BITS, 32, 4, 0), some, Draw(ref.BITS, 32, 4, 3, dims=(0, 2**40))]
-    assert check(empty, 3, keys_of(3)) == 1
+    assert check(EMPTY, 3, keys_of(3)) == 1
     assert check([], 3, keys_of(3)) == 0
-    assert check([some], 0, keys_of(2), np.zeros((2, 2), np.uint32), mode=ref.RANGE) == 0
+    assert check(KEYED, 0, keys_of(2), np.zeros((2, 2), np.uint32), mode=ref.RANGE) == 0
 
 
 def test_chains_of_keys():

@@ -10,18 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seedbed as sb
-from helpers import (
-    BF16,
-    F16,
-    F32,
-    F64,
-    as_words,
-    assert_same_bits,
-    chunks,
-    native_problem,
-    oracle,
-    run_python,
-)
+from helpers import as_words, assert_same_bits, chunks, native_problem, oracle, run_python
 from programs import programs
 
 pytestmark = [pytest.mark.shared, pytest.mark.reference("oldest")]
@@ -141,107 +130,6 @@ def test_draws_that_many_threads_share(key):
     assert_same_bits(sb.ensemble(init, 7)(key), oracle(init, 7, key))
 
 
-# --- initialisers -----------------------------------------------------------------------
-
-I = jax.nn.initializers  # noqa: E741 - the name the field uses
-SCALINGS = [
-    ("fan_in", "truncated_normal"),
-    ("fan_out", "normal"),
-    ("fan_avg", "uniform"),
-    ("fan_geo_avg", "normal"),
-]
-INITIALIZERS = {
-    "zeros": I.zeros,
-    "ones": I.ones,
-    "constant": I.constant(0.37),
-    "uniform": I.uniform(0.3),
-    "normal": I.normal(0.02),
-    "truncated_normal": I.truncated_normal(0.5, lower=-1.0, upper=3.0),
-    "glorot_uniform": I.glorot_uniform(),
-    "glorot_normal": I.glorot_normal(),
-    "lecun_uniform": I.lecun_uniform(),
-    "lecun_normal": I.lecun_normal(),
-    "he_uniform": I.he_uniform(),
-    "he_normal": I.he_normal(),
-    "orthogonal": I.orthogonal(),
-    **{
-        f"scaling-{mode}-{distribution}": I.variance_scaling(0.7, mode, distribution)
-        for mode, distribution in SCALINGS
-    },
-}
-
-
-def _initialize(names, shapes, dtype):
-    def init(key):
-        keys = jax.random.split(key, len(names) * len(shapes))
-        pairs = [(name, shape) for name in names for shape in shapes]
-        return {
-            f"{name}{list(shape)}": INITIALIZERS[name](one, shape, dtype)
-            for one, (name, shape) in zip(keys, pairs, strict=True)
-        }
-
-    return init
-
-
-@pytest.mark.parametrize("names", chunks(INITIALIZERS, 6), ids="+".join)
-def test_initializers(key, names):
-    init = _initialize(names, [(3, 2, 2, 8)], F32)
-    assert_same_bits(sb.ensemble(init, 4)(key), oracle(init, 4, key))
-
-
-@pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
-def test_initializers_of_narrow_types(key, dtype):
-    # Without orthogonal: jax has no QR for these. One of each kind of draw, all through tables.
-    names = ("constant", "uniform", "normal", "truncated_normal", "glorot_uniform", "he_normal")
-    init = _initialize(names, [(3, 2, 2, 8)], dtype)
-    assert_same_bits(sb.ensemble(init, 4)(key), oracle(init, 4, key))
-
-
-def test_initializers_with_x64():
-    names = ("uniform", "normal", "truncated_normal", "he_normal", "orthogonal")
-    with jax.enable_x64(True):
-        key = jax.random.key(1)
-        init = _initialize(names, [(33, 17)], F64)
-        assert_same_bits(sb.ensemble(init, 4)(key), oracle(init, 4, key))
-
-
-def test_complex_initializers(key):
-    names = ("normal", "lecun_normal", "lecun_uniform")
-    init = _initialize(names, [(33, 17)], np.dtype(np.complex64))
-    assert_same_bits(sb.ensemble(init, 4)(key), oracle(init, 4, key))
-
-
-def test_delta_orthogonal(key):
-    def init(key):
-        return I.delta_orthogonal()(key, (3, 3, 6, 8))
-
-    assert_same_bits(sb.ensemble(init, 4)(key), oracle(init, 4, key))
-
-
-def test_xavier_and_kaiming_are_other_names():
-    assert (I.xavier_normal, I.xavier_uniform) == (I.glorot_normal, I.glorot_uniform)
-    assert (I.kaiming_normal, I.kaiming_uniform) == (I.he_normal, I.he_uniform)
-
-
-@pytest.mark.parametrize("width", [3, 4, 5])
-def test_the_one_tolerance(key, width):
-    # XLA leaves its own order of arithmetic here; elsewhere nothing may differ.
-    def init(key):
-        w, t, u, b = jax.random.split(key, 4)
-        return {
-            "normal": normal(w, (67, width)),
-            "truncated": truncated(t, -2.0, 2.0, (67, width)),
-            "uniform": uniform(u, (67, width)),
-            "bits": jax.random.bits(b, (67, width)),
-        }
-
-    got, expected = sb.ensemble(init, 9)(key), oracle(init, 9, key)
-    assert_same_bits(
-        *({name: tree[name] for name in ("uniform", "bits")} for tree in (got, expected))
-    )
-    assert_same_bits(got, expected, ulps=3)
-
-
 # --- keys -------------------------------------------------------------------------------
 
 
@@ -252,7 +140,10 @@ def _composite(key):
 
     def layer(key):
         w, b = jax.random.split(key)
-        return {"w": I.he_uniform()(w, (8, 6)), "b": uniform(b, (6,), minval=-0.5, maxval=0.5)}
+        return {
+            "w": jax.nn.initializers.he_uniform()(w, (8, 6)),
+            "b": uniform(b, (6,), minval=-0.5, maxval=0.5),
+        }
 
     nested = jax.vmap(jax.vmap(layer))(
         many.reshape(2, 3, *many.shape[1:]),
@@ -331,7 +222,7 @@ def test_every_instruction_set(native, key, tmp_path):
     for isa in _cpu.isas():
         code = f"""
             import jax, numpy as np, sys
-            sys.path.insert(0, "tests/support")
+            sys.path[:0] = ["tests/support", "tests/ensemble"]
             import seedbed as sb
             from helpers import as_words
             from seedbed import _cpu

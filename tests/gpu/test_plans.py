@@ -10,7 +10,18 @@ import pytest
 import plan_reference as ref
 from gpu import device
 from plan_reference import Draw
-from plans import NORMAL, SIZES, TRUNCATED, VARIANTS, keys_of, random_draws
+from plans import (
+    COUNTED,
+    KEYED,
+    KEYS,
+    NORMAL,
+    SIZES,
+    TRUNCATED,
+    VARIANTS,
+    beyond,
+    keys_of,
+    random_draws,
+)
 
 VARIANTS = VARIANTS | {
     "key": dict(kind=ref.KEY, word_bits=32, itemsize=4),
@@ -62,21 +73,13 @@ def test_many_rows(rows):
 
 
 def test_range_and_indices():
-    draws = [made("key"), made("bits32", inner=3, levels=((7, ()),)), made("normal", inner=130)]
-    roots = keys_of(2)
-    first = np.array([[0, 2**32 - 5], [2**32 - 1, 2**32 - 9]], np.uint32)  # crosses 2^32
-    device.check(draws, 300, roots, first, mode=ref.RANGE)
-    index = np.random.default_rng(1).integers(0, 2**32, (2, 37, 2), np.uint32)
-    device.check(draws, 37, roots, index, mode=ref.INDICES)
-    device.check(draws, 300, roots, mode=ref.ALL)
-    device.check(draws, 5, keys_of(15))
+    for keys in KEYS:
+        device.check([*KEYED, made("normal", inner=130)], **keys)
 
 
-@pytest.mark.parametrize("name", ["bits32", "bits64", "bits8", "randint32_7_4", "uniform32"])
+@pytest.mark.parametrize("name", COUNTED)
 def test_counters_beyond_32_bits(name):
-    offsets = (2**32 - 20, 2**32 - 1, 2**32, 5 * 2**32 - 33, 2**62 + 2**32 - 2)
-    draws = [made(name, inner=n, offset=o) for o in offsets for n in (1, 5, 40)]
-    device.check(draws, 4, keys_of(4))
+    device.check(beyond(name), 4, keys_of(4))
 
 
 def test_deep_chain_of_keys():

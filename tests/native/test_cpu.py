@@ -17,13 +17,20 @@ import plan_reference as ref
 from helpers import run_python
 from plan_reference import Draw
 from plans import (
+    COUNTED,
+    EMPTY,
+    KEYED,
+    KEYS,
     NORMAL,
-    SIZES,
+    ROWS,
     TRUNCATED,
     VARIANTS,
     WIDE_NORMALS,
+    beyond,
+    in_sizes,
     keys_of,
     known_answers,
+    normals,
     random_draws,
 )
 
@@ -75,24 +82,22 @@ def check(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, isas=ISAS, *
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("n", [0, 1, 2, 15, 16, 17, 31, 33, 100, 200])
 def test_threefry_known_answers(isa, n):
-    words = known_answers()[:n]
-    keys, counters, expected = (np.ascontiguousarray(words[:, i : i + 2]) for i in (0, 2, 4))
+    keys, counters, expected = known_answers(n)
     out = np.zeros((n, 2), np.uint32)
     _cpu.threefry(keys, counters, out, isa)
     np.testing.assert_array_equal(out, expected)
 
 
 def test_reference_known_answers():
-    words = known_answers()
-    a, b = ref.threefry(*words[:, :4].T)
-    np.testing.assert_array_equal(np.stack([a, b], axis=1), words[:, 4:])
+    keys, counters, expected = known_answers()
+    a, b = ref.threefry(*keys.T, *counters.T)
+    np.testing.assert_array_equal(np.stack([a, b], axis=1), expected)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants(name, isa):
-    draws = [Draw(**VARIANTS[name], inner=n) for n in SIZES]
-    check(draws, 3, keys_of(3), isas=[isa])
+    check(in_sizes(name), 3, keys_of(3), isas=[isa])
 
 
 @pytest.mark.parametrize("width", [32, 64])
@@ -100,8 +105,7 @@ def test_variants(name, isa):
 def test_normals_are_alike_on_every_isa(name, width):
     params = {"normal": NORMAL, "truncated": TRUNCATED} if width == 32 else WIDE_NORMALS
     word, real, item = f"u{width // 8}", f"f{width // 8}", width // 8
-    sizes = (*SIZES, 1023, 4099)
-    draws = [Draw(ref.NORMAL, width, item, n, params=params[name]) for n in sizes]
+    draws = normals(params[name], width)
     check(draws, 3, keys_of(3))
     words = [Draw(ref.BITS, width, item, d.inner) for d in draws]
     values = np.array(params[name], word).view(real)
@@ -112,16 +116,7 @@ def test_normals_are_alike_on_every_isa(name, width):
 
 
 def test_rows_of_a_batch():
-    levels = ((5, (0, 0)), (2**40, (2**33, -1)), (9, (0, 0)), (1, (0, 3)))
-    draws = [
-        Draw(ref.KEY, 32, 4, dims=(3, 5), levels=levels),
-        Draw(ref.BITS, 32, 4, 7, dims=(3, 5), levels=levels),
-        Draw(**VARIANTS["randint32_7_4"], inner=9, dims=(4, 1), levels=((0, (1, 0)),)),
-        Draw(ref.NORMAL, 32, 4, 21, params=NORMAL, dims=(2, 3, 2), levels=((0, (6, 2, 1)),)),
-        Draw(ref.BITS, 8, 1, 1, dims=(700,), levels=((0, (1,)),)),
-        Draw(ref.BITS, 16, 2, 2, dims=(300,)),  # rows that share one key
-    ]
-    check(draws, 5, keys_of(5))
+    check(ROWS, 5, keys_of(5))
 
 
 def test_deep_chain_of_keys():
@@ -137,31 +132,21 @@ def test_deep_chain_of_keys():
 
 
 def test_range_and_indices():
-    draws = [Draw(ref.KEY, 32, 4), Draw(ref.BITS, 32, 4, 3, levels=((7, ()),))]
-    roots = keys_of(2)
-    first = np.array([[0, 2**32 - 5], [2**32 - 1, 2**32 - 9]], np.uint32)  # crosses 2^32
-    check(draws, 300, roots, first, mode=ref.RANGE)
-    index = np.random.default_rng(1).integers(0, 2**32, (2, 37, 2), np.uint32)
-    check(draws, 37, roots, index, mode=ref.INDICES)
-    check(draws, 300, roots, mode=ref.ALL)
-    check(draws, 5, keys_of(15))
+    for keys in KEYS:
+        check(KEYED, **keys)
 
 
-@pytest.mark.parametrize("name", ["bits32", "bits64", "bits8", "randint32_7_4", "uniform32"])
+@pytest.mark.parametrize("name", COUNTED)
 def test_counters_beyond_32_bits(name):
-    offsets = (2**32 - 20, 2**32 - 1, 2**32, 5 * 2**32 - 33, 2**62 + 2**32 - 2)
-    draws = [Draw(**VARIANTS[name], inner=n, offset=o) for o in offsets for n in (1, 5, 40)]
-    check(draws, 4, keys_of(4))
+    check(beyond(name), 4, keys_of(4))
 
 
 def test_nothing_to_do():
-    some = Draw(ref.BITS, 32, 4, 3)
-    empty = [Draw(ref.BITS, 32, 4, 0), some, Draw(ref.BITS, 32, 4, 3, dims=(0, 2**40))]
-    check(empty, 3, keys_of(3))
+    check(EMPTY, 3, keys_of(3))
     check([], 3, keys_of(3))
     for mode in (ref.MEMBER_KEYS, ref.RANGE, ref.INDICES):
-        check([some], 0, np.zeros((0, 2), np.uint32), np.zeros((0, 2), np.uint32), mode=mode)
-    check([some], 0, keys_of(2), np.zeros((2, 2), np.uint32), mode=ref.RANGE)
+        check(KEYED, 0, np.zeros((0, 2), np.uint32), np.zeros((0, 2), np.uint32), mode=mode)
+    check(KEYED, 0, keys_of(2), np.zeros((2, 2), np.uint32), mode=ref.RANGE)
 
 
 def test_threads_agree():

@@ -23,13 +23,7 @@ from modules import (
     vmapped,
 )
 
-pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    sb.random.seed(11)
-    sb.random.next_key()
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures("in_use")]
 
 
 @pytest.fixture

@@ -21,12 +21,7 @@ from modules import (
 )
 from seedbed.filters import All, Any, Everything, Not, Nothing, OfType, PathContains, WithTag
 
-pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    sb.random.seed(11)
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures("seeded")]
 
 
 # --- nodes ------------------------------------------------------------------------------

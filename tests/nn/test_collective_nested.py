@@ -22,12 +22,7 @@ from modules import (
 )
 from seedbed.filters import PathContains
 
-pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    sb.random.seed(11)
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures("seeded")]
 
 
 def inner_key(key, number=0):

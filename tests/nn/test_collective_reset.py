@@ -8,12 +8,7 @@ import seedbed as sb
 from helpers import assert_same_bits
 from modules import Declared, call_key, node_key, picture, values
 
-pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    sb.random.seed(11)
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures("seeded")]
 
 
 def test_reset_keeps_the_member_axis():

@@ -11,17 +11,10 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits
+from modules import Node, normal
 from seedbed.nn import HiddenState, Module, ParamState, State
 
 pytestmark = pytest.mark.end("newest")
-
-normal = jax.nn.initializers.normal()
-
-
-class Node(Module):
-    def __init__(self, **attributes):
-        for name, value in attributes.items():
-            setattr(self, name, value)
 
 
 def batched(net, size=5):

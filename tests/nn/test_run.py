@@ -27,11 +27,6 @@ def scale(key):
     return make(Scale(), key)
 
 
-@pytest.fixture
-def xs(key):
-    return jax.random.normal(jax.random.fold_in(key, 99), (N, 3))
-
-
 # --- against a loop ---------------------------------------------------------------------
 
 

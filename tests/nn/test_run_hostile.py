@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 import seedbed as sb
-from helpers import assert_same_bits, native_problem
+from helpers import assert_same_bits, programs
 from members import Counter, assert_unchanged, close, make, normal, snapshot
-from seedbed._run import execute
 from seedbed.nn import Module, ParamState, State
 
 pytestmark = pytest.mark.shared
@@ -38,12 +37,6 @@ class Scaled(Module):
 
 def run(net, x=1.0, **options):
     return sb.nn.vmap(net, in_axes=None, in_states=net.w, **options)(x)
-
-
-def programs():
-    """How many programs were built so far by the backend in use."""
-    cache = execute.reference_program if native_problem() else execute.program
-    return cache.cache_info().misses
 
 
 def test_a_shared_number_that_changes_from_call_to_call_is_no_new_program(key):

@@ -24,11 +24,6 @@ pytestmark = pytest.mark.shared
 
 
 @pytest.fixture
-def xs(key):
-    return jax.random.normal(jax.random.fold_in(key, 99), (N, 3))
-
-
-@pytest.fixture
 def counter(key):
     return make(Counter(), key)
 

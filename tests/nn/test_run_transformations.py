@@ -22,11 +22,6 @@ from seedbed.nn import ParamState
 pytestmark = pytest.mark.shared
 
 
-@pytest.fixture
-def xs(key):
-    return jax.random.normal(jax.random.fold_in(key, 99), (N, 3))
-
-
 # --- training inside of the call --------------------------------------------------------
 
 

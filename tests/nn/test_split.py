@@ -13,6 +13,7 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits
+from modules import Node
 from seedbed.nn import HiddenState, Module, ParamState, State
 
 pytestmark = pytest.mark.end("newest")
@@ -170,12 +171,6 @@ def test_containers_and_empty_modules_split():
     assert type(first) is Node and second["a"].s.value == 5
     definition, values = sb.nn.split(Node())
     assert values == {} and type(sb.nn.merge(definition, values)) is Node
-
-
-class Node(Module):
-    def __init__(self, **attributes):
-        for name, value in attributes.items():
-            setattr(self, name, value)
 
 
 # --- shared states ----------------------------------------------------------------------

@@ -10,16 +10,11 @@ import pytest
 
 import seedbed as sb
 from helpers import run_python
-from seedbed.nn import Module, ParamState, State
+from modules import Node
+from seedbed.nn import ParamState, State
 from seedbed.nn._tree.walk import dotted, path_words, walk
 
 pytestmark = pytest.mark.end("newest")
-
-
-class Node(Module):
-    def __init__(self, **attributes):
-        for name, value in attributes.items():
-            setattr(self, name, value)
 
 
 # --- order and paths --------------------------------------------------------------------

@@ -16,10 +16,7 @@ from helpers import run_python
 from seedbed.random import Stream
 from streams import nth, plain, words
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    sb.random.seed(11)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 # --- keys and nesting -------------------------------------------------------------------

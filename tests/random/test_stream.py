@@ -20,12 +20,7 @@ from seedbed._random import stream
 from seedbed.random import StreamState
 from streams import nth, plain, words
 
-pytestmark = pytest.mark.end("newest")
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    sb.random.seed(11)
+pytestmark = [pytest.mark.end("newest"), pytest.mark.usefixtures("seeded")]
 
 
 def state(key_data=(3, 4), impl="threefry2x32", count=2):

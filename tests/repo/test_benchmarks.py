@@ -1,5 +1,6 @@
 """benchmarks/: the tables are consistent and one tiny case runs. Nothing about time."""
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -22,8 +23,9 @@ def _from_the_root(monkeypatch):
 
 
 def test_every_case_names_known_peers_and_samplers():
-    from benchmarks import array_peers, cases, frameworks, jax_peers, measure, modules, peers
-    from benchmarks import variants as variant_peers
+    from benchmarks import measure, peers
+    from benchmarks.peers import on_jax
+    from benchmarks.tables import cases
 
     names = [case.name for case in cases.CASES]
     assert len(set(names)) == len(names)
@@ -40,21 +42,21 @@ def test_every_case_names_known_peers_and_samplers():
                 expected = {f"{name}_{way}" for way in peers.FRAMEWORKS[name][1]}
             assert expected <= set(variant.peers), case.name
             assert case.ours in variant.peers, case.name
-            assert {leaf.sampler for leaf in variant.leaves} <= set(jax_peers.SAMPLERS), case.name
+            assert {leaf.sampler for leaf in variant.leaves} <= set(on_jax.SAMPLERS), case.name
             assert "{" not in variant.heading, case.name
         assert set(case.baselines) <= set(case.peers), case.name
     for peer in peers.PEERS.values():
         module, factory = peer.factory.split(":")
-        homes = {"jax_peers": jax_peers, "modules": modules, "array_peers": array_peers}
-        home = (homes | {"frameworks": frameworks, "variants": variant_peers})[module]
+        home = importlib.import_module(f"benchmarks.peers.{module}")
         assert callable(getattr(home, factory)), peer.label
 
 
 def test_models_have_the_shapes_of_their_leaves():
-    from benchmarks import cases, jax_peers
+    from benchmarks.peers import on_jax
+    from benchmarks.tables import cases
 
     (case,) = cases.select(["transformer"])
-    shapes = jax.eval_shape(jax_peers.init(case), np.zeros(2, np.uint32))
+    shapes = jax.eval_shape(on_jax.init(case), np.zeros(2, np.uint32))
     assert {name: leaf.shape for name, leaf in shapes.items()} == {
         leaf.name: leaf.shape for leaf in case.leaves
     }
@@ -73,7 +75,8 @@ def test_unknown_names_are_refused(arguments, message, capsys):
 
 
 def test_the_page_has_a_word_on_every_table():
-    from benchmarks import __main__, cases, report
+    from benchmarks import __main__, report
+    from benchmarks.tables import cases
 
     assert set(report.ABOUT) == {*cases.TABLES, __main__.ROOFLINE}
 

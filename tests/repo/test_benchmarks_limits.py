@@ -32,7 +32,7 @@ def _make(peer, case, numbers=(0,)):
     from benchmarks.peers import PEERS
 
     module, factory = PEERS[peer].factory.split(":")
-    home = importlib.import_module(f"benchmarks.{module}")
+    home = importlib.import_module(f"benchmarks.peers.{module}")
     call = getattr(home, factory)(case, **PEERS[peer].options)
     return [call.run(call.seed(number)) for number in numbers]
 
@@ -67,19 +67,17 @@ def test_peers_that_write_into_old_memory_make_the_same_numbers(peer, case):
 
 
 def test_other_generators_are_skipped_where_jax_has_none(case):
-    from benchmarks import jax_peers
-    from benchmarks.peers import Unavailable
+    from benchmarks.peers import Unavailable, on_jax
 
     (made,) = _make("jax_rbg", case)
     assert made["w"].shape == (8, 2, 6)
     with pytest.raises(Unavailable, match="no such generator"):
-        jax_peers.raw(case, impl="nosuch")
+        on_jax.raw(case, impl="nosuch")
 
 
 @pytest.mark.skipif(bool(native_problem()), reason="no native backend")
 def test_an_instruction_set_of_another_machine_is_skipped(case, monkeypatch):
-    from benchmarks import variants
-    from benchmarks.peers import Unavailable
+    from benchmarks.peers import Unavailable, variants
 
     monkeypatch.setenv("SEEDBED_ISA", "nosuch")
     with pytest.raises(Unavailable, match="not nosuch"):
@@ -112,7 +110,7 @@ def _result(seedbed=(0.010, 0.020, 0.30), jax=(0.1, 0.1, 3.0), case="mlp", **mor
 
 
 def _lost(base, new):
-    from benchmarks.compare import compare
+    from benchmarks.report.compare import compare
 
     return {(one.peer, one.clock) for one in compare(base, new) if one.lost}
 
@@ -146,7 +144,7 @@ def test_a_peer_that_is_not_seedbed_is_no_loss():
 
 
 def test_peers_that_dropped_out_are_left_out():
-    from benchmarks.compare import compare
+    from benchmarks.report.compare import compare
 
     new = _result()
     new["cases"][0]["peers"]["jax"] = {"status": "over", "reason": "> 150 s"}
@@ -163,7 +161,7 @@ def test_peers_that_dropped_out_are_left_out():
     ],
 )
 def test_results_that_cannot_be_compared_are_refused(new, message):
-    from benchmarks.compare import compare
+    from benchmarks.report.compare import compare
 
     with pytest.raises(ValueError, match=message):
         compare(_result(), new)
@@ -188,7 +186,8 @@ def test_comparing_stored_results_prints_ratios_and_fails_on_a_loss(tmp_path, ca
 
 
 def test_comparing_with_one_result_measures_its_cases_again(tmp_path, monkeypatch, capsys):
-    from benchmarks import __main__, cases
+    from benchmarks import __main__
+    from benchmarks.tables import cases
 
     base = tmp_path / "base.json"
     base.write_text(json.dumps(_result()))
@@ -206,7 +205,8 @@ def test_comparing_with_one_result_measures_its_cases_again(tmp_path, monkeypatc
 
 
 def test_all_is_every_table(monkeypatch):
-    from benchmarks import __main__, cases
+    from benchmarks import __main__
+    from benchmarks.tables import cases
 
     asked = []
 
@@ -236,7 +236,8 @@ def _sample(name, least, isa="", threads=1, what="loop"):
 
 
 def test_the_roofline_holds_each_kernel_to_its_own_loops():
-    from benchmarks import roofline
+    from benchmarks.roofline.bounds import _arithmetic
+    from benchmarks.roofline.page import page
 
     samples = [
         _sample("add", 0.25),  # 4 GHz
@@ -245,7 +246,7 @@ def test_the_roofline_holds_each_kernel_to_its_own_loops():
         _sample("bound: transform", 1.0, "avx2"),
         _sample("normal", 3.0, "avx2"),
     ]
-    bits, normal = roofline._arithmetic(samples)
+    bits, normal = _arithmetic(samples)
     assert (bits["cycles"], bits["loops"], bits["ghz"]) == (6.0, [5.0], 4.0)
     assert bits["fraction"] == pytest.approx(5 / 6)
     assert bits["counted"] == pytest.approx(105 / 3 / 8)
@@ -253,8 +254,8 @@ def test_the_roofline_holds_each_kernel_to_its_own_loops():
     assert normal["counted"] == pytest.approx(105 / 3 / 8 + 65 / 2 / 8)
     memory = [_sample("touched", 0.5, threads=n, what="memory") for n in (1, 2)]
     run = {"arithmetic": [bits, normal], "memory": memory, "settings": {"megabytes": 16}}
-    page = roofline.page(run)
-    assert "**avx2, 1 thread, 4.00 GHz**" in page
-    assert "| bits, 32 | 4.38 | 5.00 | 6.00 | 83% | 0.667 |" in page
-    assert "| normal | 8.44 | 5.00 + 4.00 | 12.00 | 75% | 0.333 |" in page
-    assert "| touched | 0.50 | 2.00 | 0.50 | 4.00 |" in page
+    shown = page(run)
+    assert "**avx2, 1 thread, 4.00 GHz**" in shown
+    assert "| bits, 32 | 4.38 | 5.00 | 6.00 | 83% | 0.667 |" in shown
+    assert "| normal | 8.44 | 5.00 + 4.00 | 12.00 | 75% | 0.333 |" in shown
+    assert "| touched | 0.50 | 2.00 | 0.50 | 4.00 |" in shown

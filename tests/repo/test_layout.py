@@ -15,6 +15,13 @@ PACKAGE = ROOT / "python" / "seedbed"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FRAMEWORKS = ("flax", "equinox", "haiku", "brainstate", "torch", "optax")
 
+# The files and folders of benchmarks/, from the ground up: each imports from those before it. The
+# report stands before what measures: it knows results alone.
+BENCHMARKS = (
+    *("case", "environment", "result", "peers", "tables", "roofline", "report"),
+    *("worker", "measure", "gpu", "", "__main__"),
+)
+
 ROOMS = load_tool("rooms")
 conftest = load_file("conftest", ROOT / "tests/conftest.py")
 
@@ -108,6 +115,54 @@ def test_the_check_of_arrows_can_fail(file, line, fault, tmp_path):
     assert ROOMS.faults(ROOMS.arrows(tmp_path), tmp_path) == [fault]
 
 
+def benchmark_faults(folder: Path) -> list[str]:
+    """Imports within ``benchmarks/`` of what comes later in its flow."""
+    wrong = []
+    for path in sorted(folder.rglob("*.py")):
+        module = ".".join(path.relative_to(folder).with_suffix("").parts)
+        is_package = path.name == "__init__.py"
+        source = module.removesuffix("__init__").rstrip(".")
+        for base, name in ROOMS.imported(source, is_package, path.read_text(encoding="utf-8")):
+            mine, other = (dotted.split(".")[0] for dotted in (source, base or name))
+            if BENCHMARKS.index(other) > BENCHMARKS.index(mine):
+                wrong.append(f"{path.relative_to(folder)} imports {other}")
+    return wrong
+
+
+def test_benchmarks_import_only_what_comes_before_them():
+    found = {path.name.removesuffix(".py") for path in (ROOT / "benchmarks").glob("*")}
+    assert found - {"__init__", "__pycache__", "README.md", "results"} == {*BENCHMARKS} - {""}
+    for folder in {path.parent for path in (ROOT / "benchmarks").rglob("*.py")}:
+        source = (folder / "__init__.py").read_text(encoding="utf-8")
+        assert "Nothing" in (ast.get_docstring(ast.parse(source)) or ""), folder
+    assert not benchmark_faults(ROOT / "benchmarks")
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "fault"),
+    [
+        ("peers/roster.py", "from ..report import page", "peers/roster.py imports report"),
+        ("peers/__init__.py", "from .. import tables", "peers/__init__.py imports tables"),
+        (
+            "tables/cases.py",
+            "def f():\n    from ..report.pages import ABOUT",
+            "tables/cases.py imports report",
+        ),
+        ("report/pages.py", "from ..measure import measure", "report/pages.py imports measure"),
+        ("worker.py", "from . import measure", "worker.py imports measure"),
+        ("case.py", "from .peers import PEERS", "case.py imports peers"),
+    ],
+)
+def test_the_check_of_benchmarks_can_fail(file, line, fault, tmp_path):
+    for path in (ROOT / "benchmarks").rglob("*.py"):
+        copy = tmp_path / path.relative_to(ROOT / "benchmarks")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8")
+        added = f"{text}\n{line}\n" if copy == tmp_path / file else text
+        copy.write_text(added, encoding="utf-8")
+    assert benchmark_faults(tmp_path) == [fault]
+
+
 def test_planning_imports_no_backend():
     planning = {"_base", "_jax", "_trace", "_plan", "_match"}
     for arrow in ROOMS.arrows():
@@ -174,6 +229,17 @@ def test_importing_seedbed_touches_no_device():
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
 def test_files_are_short(path: Path):
     assert len(path.read_text(encoding="utf-8").splitlines()) < 450
+
+
+def long_files(folder: Path) -> list[str]:
+    found = [path for kind in ("py", "cc", "h") for path in folder.rglob(f"*.{kind}")]
+    return [path.name for path in found if len(path.read_text(encoding="utf-8").splitlines()) > 400]
+
+
+def test_files_of_tests_are_short(tmp_path):
+    assert not long_files(ROOT / "tests")
+    (tmp_path / "test_long.py").write_text("\n" * 401, encoding="utf-8")
+    assert long_files(tmp_path) == ["test_long.py"]
 
 
 def test_every_module_says_what_it_is():

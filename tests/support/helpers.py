@@ -19,6 +19,7 @@ from seedbed import _match, _trace
 from seedbed._ensemble import check
 from seedbed._plan import Drawn
 from seedbed._plan import plan as _plan
+from seedbed._run import execute
 from seedbed._trust import backends
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,6 +145,12 @@ def sources(plan: _plan.Plan) -> dict[str, str]:
 def key_paths(plan: _plan.Plan) -> dict[str, str]:
     """For each natively written output the path of its key."""
     return {output.path: str(plan.draws[output.source.index].key) for output in plan.native}
+
+
+def programs():
+    """How many programs were made so far, on either backend."""
+    caches = execute.program, execute.reference_program
+    return sum(cache.cache_info().misses for cache in caches)
 
 
 def run_python(code: str, **env: str) -> str:

@@ -38,6 +38,14 @@ class Declared(sb.nn.Module):
         self.b = sb.nn.ParamState(init=jax.nn.initializers.zeros, shape=(n,))
 
 
+class Node(sb.nn.Module):
+    """What it is given, as attributes."""
+
+    def __init__(self, **attributes):
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
 class Group(sb.nn.Module):
     """Children in a list."""
 
@@ -81,6 +89,21 @@ def mlp(sizes=(8, 6, 2)):
     for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
         layers += [sb.nn.Linear(n_in, n_out), jax.nn.relu]
     return sb.nn.Sequential(*layers[:-1])
+
+
+def uniform(n=6):
+    """What a node draws with its next key."""
+    return jax.random.uniform(sb.random.next_key(), (n,))
+
+
+class Holds(sb.nn.Module):
+    """One state, of whatever a function makes."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def init_state(self):
+        self.s = sb.nn.State(self.make())
 
 
 # --- oracles ----------------------------------------------------------------------------

@@ -74,10 +74,68 @@ def keys_of(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 2**32, (n, 2), np.uint32)
 
 
-def known_answers() -> np.ndarray:
-    """Rows of key, counter and result, two words each."""
+def known_answers(count: int | None = None) -> tuple[np.ndarray, ...]:
+    """Keys, counters and what the cipher makes of them, two words each."""
     rows = [line.split() for line in KAT.read_text().splitlines() if line[0] != "#"]
-    return np.array([[int(word, 16) for word in row] for row in rows], np.uint32)
+    words = np.array([[int(word, 16) for word in row] for row in rows[:count]], np.uint32)
+    words = words.reshape(-1, 3, 2)
+    return tuple(np.ascontiguousarray(words[:, i]) for i in range(3))
+
+
+# --- plans that every backend is held to --------------------------------------------------
+
+
+def in_sizes(name: str) -> list[Draw]:
+    """A variant in lengths around those of vectors and blocks."""
+    return [Draw(**VARIANTS[name], inner=n) for n in SIZES]
+
+
+def normals(params: tuple[int, ...], width: int = 32) -> list[Draw]:
+    sizes = (*SIZES, 1023, 4099)
+    return [Draw(ref.NORMAL, width, width // 8, n, params=params) for n in sizes]
+
+
+COUNTED = ["bits32", "bits64", "bits8", "randint32_7_4", "uniform32"]
+
+
+def beyond(name: str, lengths: tuple[int, ...] = (1, 5, 40)) -> list[Draw]:
+    """A variant at counters that 32 bits do not hold, or that grow out of them."""
+    offsets = (2**32 - 20, 2**32 - 1, 2**32, 5 * 2**32 - 33, 2**62 + 2**32 - 2)
+    return [Draw(**VARIANTS[name], inner=n, offset=o) for o in offsets for n in lengths]
+
+
+_LEVELS = ((5, (0, 0)), (2**40, (2**33, -1)), (9, (0, 0)), (1, (0, 3)))
+ROWS = [
+    Draw(ref.KEY, 32, 4, dims=(3, 5), levels=_LEVELS),
+    Draw(ref.BITS, 32, 4, 7, dims=(3, 5), levels=_LEVELS),
+    Draw(**VARIANTS["randint32_7_4"], inner=9, dims=(4, 1), levels=((0, (1, 0)),)),
+    Draw(ref.NORMAL, 32, 4, 21, params=NORMAL, dims=(2, 3, 2), levels=((0, (6, 2, 1)),)),
+    Draw(ref.BITS, 8, 1, 1, dims=(700,), levels=((0, (1,)),)),
+    Draw(ref.BITS, 16, 2, 2, dims=(300,)),  # rows that share one key
+]
+EMPTY = [
+    Draw(ref.BITS, 32, 4, 0),
+    Draw(ref.BITS, 32, 4, 3),
+    Draw(ref.BITS, 32, 4, 3, dims=(0, 2**40)),
+]
+KEYED = [Draw(ref.KEY, 32, 4), Draw(ref.BITS, 32, 4, 3, levels=((7, ()),))]
+# Every way to say which keys the members have.
+KEYS = [
+    dict(
+        size=300,
+        keys=keys_of(2),
+        members=np.array([[0, 2**32 - 5], [2**32 - 1, 2**32 - 9]], np.uint32),  # crosses 2^32
+        mode=ref.RANGE,
+    ),
+    dict(
+        size=37,
+        keys=keys_of(2),
+        members=np.random.default_rng(1).integers(0, 2**32, (2, 37, 2), np.uint32),
+        mode=ref.INDICES,
+    ),
+    dict(size=300, keys=keys_of(2), mode=ref.ALL),
+    dict(size=5, keys=keys_of(15)),
+]
 
 
 @st.composite

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 import seedbed as sb
-from helpers import assert_same_bits, oracle
+from helpers import assert_same_bits, oracle, programs
 from seedbed import _trace
 from seedbed._ensemble import ensemble
-from seedbed._run import execute
 
 pytestmark = [pytest.mark.shared, pytest.mark.reference("oldest")]
 
@@ -23,12 +22,6 @@ def jaxpr(f, *args):
 
 def sorting():
     return lambda key: jnp.sort(normal(key, (7,)))
-
-
-def programs():
-    """How many programs were made so far, on either backend."""
-    caches = execute.program, execute.reference_program
-    return sum(cache.cache_info().misses for cache in caches)
 
 
 # --- the part that matters ----------------------------------------------------------------

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import seedbed as sb
-from helpers import assert_same_bits, oracle
-from seedbed._run import execute
+from helpers import assert_same_bits, oracle, programs
 from seedbed._trace import fingerprint
 
 pytestmark = pytest.mark.shared
@@ -26,12 +25,6 @@ def jaxpr(f, *args):
 
 def token(f, *args):
     return fingerprint.token(jaxpr(f, *args))
-
-
-def programs():
-    """How many programs were made so far, on either backend."""
-    caches = execute.program, execute.reference_program
-    return sum(cache.cache_info().misses for cache in caches)
 
 
 # --- functions that are made anew, and traced anew, each time -----------------------------
