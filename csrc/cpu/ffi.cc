@@ -1,11 +1,11 @@
-#include "ffi.h"
+#include "cpu/ffi.h"
 
 #include <memory>
 
-#include "dispatch.h"
+#include "cpu/dispatch.h"
+#include "cpu/pool.h"
+#include "cpu/schedule.h"
 #include "ffi_common.h"
-#include "pool.h"
-#include "schedule.h"
 
 namespace ffi = xla::ffi;
 

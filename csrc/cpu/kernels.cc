@@ -3,9 +3,9 @@
 // Everything but the table is in an anonymous namespace, and no library header is included: a
 // shared inline function compiled here for AVX-512 could be picked by the linker for a machine
 // without it.
-#include "kernels.h"
+#include "cpu/kernels.h"
 
-#include "ops.h"
+#include "cpu/ops.h"
 
 namespace {
 
@@ -370,9 +370,6 @@ void transform(uint64_t n, const Sampler& sampler, const void* words, void* out)
     transform_words(op, n, static_cast<const char*>(words), static_cast<char*>(out));
   });
 }
-
-#define SEEDBED_STRINGIFY_(x) #x
-#define SEEDBED_STRINGIFY(x) SEEDBED_STRINGIFY_(x)
 
 }  // namespace
 

@@ -3,8 +3,8 @@
 #ifndef SEEDBED_CPU_OPS_H_
 #define SEEDBED_CPU_OPS_H_
 
-#include "kernels.h"
-#include "lanes.h"
+#include "cpu/kernels.h"
+#include "cpu/lanes.h"
 #include "samplers.h"
 
 namespace {

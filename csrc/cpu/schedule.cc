@@ -1,9 +1,9 @@
-#include "schedule.h"
+#include "cpu/schedule.h"
 
 #include <algorithm>
 #include <memory>
 
-#include "worker.h"
+#include "cpu/worker.h"
 
 namespace seedbed {
 namespace {

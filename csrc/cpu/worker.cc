@@ -1,4 +1,4 @@
-#include "worker.h"
+#include "cpu/worker.h"
 
 #include <algorithm>
 #include <cstring>

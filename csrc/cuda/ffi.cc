@@ -6,7 +6,7 @@
 #include <string>
 
 #include "cuda/kernel.h"
-#include "cuda/scheduler.h"
+#include "cuda/schedule.h"
 #include "ffi_common.h"
 
 namespace ffi = xla::ffi;

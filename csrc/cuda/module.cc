@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cuda/ffi.h"
-#include "cuda/scheduler.h"
+#include "cuda/schedule.h"
 #include "ffi_common.h"
 #include "registrations.h"
 

@@ -1,4 +1,4 @@
-#include "cuda/scheduler.h"
+#include "cuda/schedule.h"
 
 #include <algorithm>
 #include <cstring>
