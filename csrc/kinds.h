@@ -1,6 +1,6 @@
 // The kinds of draws: what a draw makes of its random words. The one place that says what a kind's
 // parameters are and in which order, in which forms it comes, and what both platforms must know of
-// it. Part of the encoded plan (plan.h). python/seedbed/_plan/kinds.py has the same records for
+// it. Part of the encoded plan (plan.h). python/seedbed/_plan/draw.py has the same records for
 // Python, and tests/native/test_kinds.py compares the two word by word.
 //
 // Each begins with the formula of an element, where
@@ -39,7 +39,7 @@ struct Width {
   int work;      // of an element on a CPU, in fifths of the time of a normal
 };
 
-struct Record {
+struct KindRecord {
   Kind kind;
   const char* name;
   Source source;
@@ -50,21 +50,21 @@ struct Record {
 namespace key {
 // the key of the row
 enum Param : int { kCount };
-constexpr Record kRecord = {Kind::kKey, "key", Source::kKey, {
+constexpr KindRecord kRecord = {Kind::kKey, "key", Source::kKey, {
     {32, {4}, kCount, 3}}};
 }  // namespace key
 
 namespace bits {
 // word
 enum Param : int { kCount };
-constexpr Record kRecord = {Kind::kBits, "bits", Source::kWord, {
+constexpr KindRecord kRecord = {Kind::kBits, "bits", Source::kWord, {
     {8, {1}, kCount, 3}, {16, {2}, kCount, 3}, {32, {4}, kCount, 3}, {64, {8}, kCount, 4}}};
 }  // namespace bits
 
 namespace uniform {
 // ranged * scale + shift
 enum Param : int { kSpan, kLow, kScale, kShift, kCount };
-constexpr Record kRecord = {Kind::kUniform, "uniform", Source::kWord, {
+constexpr KindRecord kRecord = {Kind::kUniform, "uniform", Source::kWord, {
     {32, {4}, kCount, 3}, {64, {8}, kCount, 4}}};
 }  // namespace uniform
 
@@ -72,40 +72,40 @@ constexpr Record kRecord = {Kind::kUniform, "uniform", Source::kWord, {
 namespace normal {
 // clip(erf_inv(ranged) * factor, clip_low, clip_high) * scale + shift
 enum Param : int { kSpan, kLow, kFactor, kClipLow, kClipHigh, kScale, kShift, kNear, kCount };
-constexpr Record kRecord = {Kind::kNormal, "normal", Source::kWord, {
+constexpr KindRecord kRecord = {Kind::kNormal, "normal", Source::kWord, {
     {32, {4}, kNear, 5}, {64, {8}, kCount, 5}}};
 }  // namespace normal
 
 namespace bernoulli {
 // ranged < p
 enum Param : int { kSpan, kLow, kP, kCount };
-constexpr Record kRecord = {Kind::kBernoulli, "bernoulli", Source::kWord, {
+constexpr KindRecord kRecord = {Kind::kBernoulli, "bernoulli", Source::kWord, {
     {32, {1}, kCount, 3}, {64, {1}, kCount, 4}}};
 }  // namespace bernoulli
 
 namespace randint {
 // (high % span * multiplier + low % span) % span + first
 enum Param : int { kSpan, kMultiplier, kFirst, kCount };
-constexpr Record kRecord = {Kind::kRandint, "randint", Source::kTwoWords, {
+constexpr KindRecord kRecord = {Kind::kRandint, "randint", Source::kTwoWords, {
     {32, {1, 2, 4}, kCount, 8}, {64, {1, 2, 4, 8}, kCount, 16}}};
 }  // namespace randint
 
 namespace table {
 // table[word >> drop]
 enum Param : int { kDrop, kCount };
-constexpr Record kRecord = {Kind::kTable, "table", Source::kWord, {
+constexpr KindRecord kRecord = {Kind::kTable, "table", Source::kWord, {
     {8, {1, 2, 4}, kCount, 4}, {16, {1, 2, 4}, kCount, 4}}};
 }  // namespace table
 
 namespace constant {
 // value
 enum Param : int { kValue, kCount };
-constexpr Record kRecord = {Kind::kConstant, "constant", Source::kNothing, {
+constexpr KindRecord kRecord = {Kind::kConstant, "constant", Source::kNothing, {
     {8, {1}, kCount, 1}, {16, {2}, kCount, 1}, {32, {4}, kCount, 1}, {64, {8}, kCount, 1}}};
 }  // namespace constant
 
 // By number.
-constexpr Record kRecords[] = {
+constexpr KindRecord kRecords[] = {
     key::kRecord,       bits::kRecord,    uniform::kRecord, normal::kRecord,
     bernoulli::kRecord, randint::kRecord, table::kRecord,   constant::kRecord,
 };
@@ -123,7 +123,7 @@ struct Sampler {
 };
 
 // Static, so that the linker has none to choose among: see cpu/kernels.cc.
-static constexpr const Record& record_of(Kind kind) { return kRecords[static_cast<int64_t>(kind)]; }
+static constexpr const KindRecord& record_of(Kind kind) { return kRecords[static_cast<int64_t>(kind)]; }
 
 // The kind's words of this width; null where it has none.
 static constexpr const Width* width_of(Kind kind, int word_bits) {

@@ -12,8 +12,8 @@ import numpy as np
 from .. import _trace
 from .._base import pickling
 from .._jax import compat, generators, places
-from .._plan import Plan
-from .._run import execute, native
+from .._plan import KeyMode, Plan
+from .._run import execute
 from .._trust import backends
 from . import check
 
@@ -307,16 +307,18 @@ class Ensemble:
         return prepared
 
 
-def _member_words(chosen: check.Chosen | None, stacked: list[bool]) -> tuple[tuple[int, ...], Any]:
+def _member_words(
+    chosen: check.Chosen | None, stacked: list[bool]
+) -> tuple[tuple[KeyMode, ...], Any]:
     """The custom call's mode for each key and its operand of member indices (high, low words).
 
     No indices mean all members: then nothing has to be sent to the device.
     """
     if chosen is None:
-        return tuple(native.KEYS if each else native.ALL for each in stacked), None
+        return tuple(KeyMode.MEMBER_KEYS if each else KeyMode.ALL for each in stacked), None
     consecutive = chosen.start is not None
-    mode = native.CONSECUTIVE if consecutive else native.CHOSEN
-    modes = tuple(native.KEYS if each else mode for each in stacked)
+    mode = KeyMode.RANGE if consecutive else KeyMode.INDICES
+    modes = tuple(KeyMode.MEMBER_KEYS if each else mode for each in stacked)
     if all(stacked):
         return modes, None
     return modes, check.words(chosen.start if consecutive else chosen.indices())
