@@ -90,8 +90,8 @@ message(STATUS "seedbed: with CUDA ${seedbed_nvcc_version} for ${CMAKE_CUDA_ARCH
 
 nanobind_add_module(
   _cuda STABLE_ABI NB_STATIC NOMINSIZE
-  csrc/cuda/ffi.cc csrc/cuda/folds.cc csrc/cuda/kernel.cu csrc/cuda/module.cc
-  csrc/cuda/scheduler.cc csrc/cuda/task.cc csrc/call.cc csrc/ffi_common.cc csrc/plan.cc)
+  csrc/cuda/device_draw.cc csrc/cuda/ffi.cc csrc/cuda/folds.cc csrc/cuda/kernel.cu csrc/cuda/module.cc
+  csrc/cuda/schedule.cc csrc/call.cc csrc/ffi_common.cc csrc/plan.cc)
 target_include_directories(_cuda PRIVATE csrc)
 target_include_directories(_cuda SYSTEM PRIVATE ${SEEDBED_FFI_INCLUDE_DIR}
                                                 ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})

@@ -1,4 +1,4 @@
-// One execution of a plan: where the members' keys come from, and the buffers.
+// One execution of a plan: its members, and the buffers.
 #ifndef SEEDBED_CALL_H_
 #define SEEDBED_CALL_H_
 
@@ -8,14 +8,6 @@
 #include "plan.h"
 
 namespace seedbed {
-
-// Where a member's key comes from.
-enum class KeyMode : int64_t {
-  kMemberKeys = 0,  // keys[groups, size, 2]: given
-  kRange = 1,       // keys[groups, 2], members[groups, 2]: fold(key, first + i)
-  kIndices = 2,     // keys[groups, 2], members[groups, size, 2]: fold(key, index)
-  kAll = 3,         // keys[groups, 2]: fold(key, i); `members` is not read, as with given keys
-};
 
 // Members are numbered group * size + i; `outputs` has a buffer for each draw, of groups * size *
 // batch * elements_per_row() items in that order. Buffers may have any alignment (on a GPU, that of

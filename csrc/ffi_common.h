@@ -2,10 +2,12 @@
 #ifndef SEEDBED_FFI_COMMON_H_
 #define SEEDBED_FFI_COMMON_H_
 
+#include <initializer_list>
 #include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "call.h"
 #include "xla/ffi/api/ffi.h"
@@ -46,20 +48,84 @@ xla::ffi::Error error_of(const char* target, const Function& function) {
   }
 }
 
-// What a program keeps: a State, which is a DecodedCall and more, that `complete` has finished.
-template <class State, class Complete>
-xla::ffi::ErrorOr<std::unique_ptr<State>> make_state(int64_t mode,
-                                                     xla::ffi::Span<const int64_t> plan,
-                                                     int64_t size, const Complete& complete) {
-  auto state = std::make_unique<State>();
-  const xla::ffi::Error error = error_of(kFillTarget, [&] {
-    complete(*state);
-    state->decode(mode, plan, size);
-    return xla::ffi::Error::Success();
-  });
-  if (error.failure()) return xla::ffi::Unexpected(error);
-  return state;
-}
+// What a platform registers for the target, each a function of XLA's C API; the type of the state
+// must be registered before the target.
+struct FillTarget {
+  XLA_FFI_Error* (*instantiate)(XLA_FFI_CallFrame*);
+  XLA_FFI_Error* (*execute)(XLA_FFI_CallFrame*);
+  XLA_FFI_TypeId* type_id;
+  const XLA_FFI_TypeInfo* type_info;
+};
+
+// The handlers of a platform, which supplies
+//   State                         what a compiled program keeps: a DecodedCall and more, with `id`
+//   Context, ContextType          what an execution asks XLA for, and what it gets: threads, a
+//   stream start(state)                  completes a new state, but for its DecodedCall
+//   run(context, state, call)     fills the outputs of a checked call
+//   kTraits                       of the handler that executes
+template <class Platform>
+class FillHandlers {
+ public:
+  static FillTarget target() {
+    static constexpr XLA_FFI_TypeInfo type_info = xla::ffi::MakeTypeInfo<State>();
+    return {instantiate, execute, &State::id, &type_info};
+  }
+
+ private:
+  using State = typename Platform::State;
+  using Words = xla::ffi::Span<const int64_t>;
+  using Buffer = xla::ffi::AnyBuffer;
+
+  // Decodes the plan, once for each compiled program.
+  static xla::ffi::ErrorOr<std::unique_ptr<State>> make_state(int64_t mode, Words plan,
+                                                              int64_t size) {
+    auto state = std::make_unique<State>();
+    const xla::ffi::Error error = error_of(kFillTarget, [&] {
+      Platform::start(*state);
+      state->decode(mode, plan, size);
+      return xla::ffi::Error::Success();
+    });
+    if (error.failure()) return xla::ffi::Unexpected(error);
+    return state;
+  }
+
+  // Checks the buffers against the plan and runs it.
+  static xla::ffi::Error fill(typename Platform::ContextType context, State* state, Buffer keys,
+                              Buffer members, xla::ffi::RemainingRets results, int64_t, Words,
+                              int64_t) {
+    return error_of(kFillTarget, [&] {
+      Platform::run(context, *state, checked_call(*state, keys, members, results));
+      return xla::ffi::Error::Success();
+    });
+  }
+
+  template <class Binding>
+  static auto with_attributes(Binding binding) {
+    return std::move(binding)
+        .template Attr<int64_t>("mode")
+        .template Attr<Words>("plan")
+        .template Attr<int64_t>("size");
+  }
+
+  static XLA_FFI_Error* instantiate(XLA_FFI_CallFrame* frame) {
+    static const auto* const handler =
+        with_attributes(xla::ffi::Ffi::BindInstantiate()).To(make_state).release();
+    return handler->Call(frame);
+  }
+
+  static XLA_FFI_Error* execute(XLA_FFI_CallFrame* frame) {
+    static const auto* const handler =
+        with_attributes(xla::ffi::Ffi::Bind()
+                            .template Ctx<typename Platform::Context>()
+                            .template Ctx<xla::ffi::State<State>>()
+                            .template Arg<Buffer>()
+                            .template Arg<Buffer>()
+                            .RemainingRets())
+            .To(fill, Platform::kTraits)
+            .release();
+    return handler->Call(frame);
+  }
+};
 
 }  // namespace seedbed
 

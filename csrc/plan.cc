@@ -116,9 +116,9 @@ class DrawDecoder {
   }
 
   void read_params(Draw& draw, uint64_t n) {
-    static constexpr uint64_t kParams[kKinds] = {0, 0, 4, 7, 3, 3, 1, 1};
-    uint64_t expected = kParams[static_cast<int64_t>(draw.sampler.kind)];
-    if (draw.sampler.kind == Kind::kNormal && draw.sampler.word_bits == 64) ++expected;
+    const Width* width = width_of(draw.sampler.kind, draw.sampler.word_bits);
+    if (width == nullptr) width = record_of(draw.sampler.kind).widths;  // refused below
+    const auto expected = static_cast<uint64_t>(width->params);
     if (n != expected) {
       fail("expected " + std::to_string(expected) + " params, got " + std::to_string(n));
     }
@@ -134,38 +134,8 @@ class DrawDecoder {
 
   void check_sampler(const Draw& draw) const {
     const Sampler& s = draw.sampler;
-    const auto pair = [&](int word_bits, int itemsize) {
-      return s.word_bits == word_bits && s.itemsize == itemsize;
-    };
-    bool ok = false;
-    switch (s.kind) {
-      case Kind::kKey:
-        if (draw.inner != 1) fail("a key draw must have inner 1");
-        ok = pair(32, 4);
-        break;
-      case Kind::kBits:
-        ok = pair(8, 1) || pair(16, 2) || pair(32, 4) || pair(64, 8);
-        break;
-      case Kind::kUniform:
-      case Kind::kNormal:
-        ok = pair(32, 4) || pair(64, 8);
-        break;
-      case Kind::kBernoulli:
-        ok = pair(32, 1) || pair(64, 1);
-        break;
-      case Kind::kRandint:
-        ok = pair(32, 1) || pair(32, 2) || pair(32, 4) || pair(64, 1) || pair(64, 2) ||
-             pair(64, 4) || pair(64, 8);
-        break;
-      case Kind::kTable:
-        ok = (s.word_bits == 8 || s.word_bits == 16) &&
-             (s.itemsize == 1 || s.itemsize == 2 || s.itemsize == 4);
-        break;
-      case Kind::kConstant:
-        ok = pair(8, 1) || pair(16, 2) || pair(32, 4) || pair(64, 8);
-        break;
-    }
-    if (!ok) {
+    if (draw.source() == Source::kKey && draw.inner != 1) fail("a key draw must have inner 1");
+    if (!has_form(s.kind, s.word_bits, s.itemsize)) {
       fail("kind " + std::to_string(static_cast<int64_t>(s.kind)) + " has no variant with " +
            std::to_string(s.word_bits) + "-bit words and items of " + std::to_string(s.itemsize) +
            " bytes");
@@ -184,7 +154,7 @@ class DrawDecoder {
     const Sampler& s = draw.sampler;
     uint64_t bytes = 0;
     if (s.kind == Kind::kTable) {
-      const int64_t shift = static_cast<int64_t>(s.params[0]);
+      const int64_t shift = static_cast<int64_t>(s.params[table::kDrop]);
       if (shift < 0 || shift > s.word_bits) {
         fail("table shift out of range: " + std::to_string(shift));
       }

@@ -8,8 +8,7 @@
 //           params, batch dims, levels, table words
 //           batch dims                    [n_batch]
 //           levels                        [n_levels][1 + n_batch]: base, strides
-//           params                        [n_params]: float bits or integers; a float64 normal has
-//                                         one more than a float32 one, `near` of samplers.h
+//           params                        [n_params]: those of the kind (kinds.h), in order
 //           table                         [n_table_words]: packed entries, little endian
 // A draw has prod(batch dims) rows a member. The key of a row is the node's key folded with each
 // level's base + sum(stride * coordinate), in order; `inner` elements with the counters offset,
@@ -51,8 +50,10 @@ struct Draw {
   std::vector<Level> levels;  // from the first one with a nonzero stride
   std::vector<char> table;
 
+  Source source() const { return record_of(sampler.kind).source; }
+
   // Elements of the output buffer, and bytes of one row of it.
-  uint64_t elements_per_row() const { return sampler.kind == Kind::kKey ? 2 : inner; }
+  uint64_t elements_per_row() const { return source() == Source::kKey ? 2 : inner; }
   uint64_t bytes_per_row() const {
     return elements_per_row() * static_cast<uint64_t>(sampler.itemsize);
   }

@@ -38,6 +38,14 @@ SEEDBED_HD typename L::F affine_uniform(typename L::F unit, typename L::F span, 
   return L::max(lo, L::mul_add(unit, span, lo));
 }
 
+// The span to give to it where L::max may return either zero, and XLA's is +0 if one is. The two
+// can meet only if lo is +0 and span is negative; then the result is +0. (`lo` by its bits: where
+// subnormals are flushed, one of them would compare equal to zero.)
+template <class T>
+SEEDBED_HD T proper_span(T span, uint64_t lo_bits) {
+  return lo_bits == 0 && span < 0 ? T{0} : span;
+}
+
 // log(x) for a positive normal x, by Cephes' logf as XLA:CPU evaluates it.
 template <class L>
 SEEDBED_HD typename L::F log_normal_range(typename L::F x) {

@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 sources="csrc/call.cc csrc/plan.cc csrc/cpu/cipher.cc csrc/cpu/dispatch.cc csrc/cpu/schedule.cc
-  csrc/cpu/tasks.cc csrc/cpu/worker.cc csrc/cuda/folds.cc csrc/cuda/scheduler.cc
-  csrc/cuda/task.cc"
+  csrc/cpu/tasks.cc csrc/cpu/worker.cc csrc/cuda/device_draw.cc csrc/cuda/folds.cc
+  csrc/cuda/schedule.cc"
 case $(uname -m) in
   x86_64) isas="baseline avx2 avx512" ;;
   *) isas="neon" ;;

@@ -203,9 +203,6 @@ constexpr auto write_past_caches = nullptr;
 
 }  // namespace
 
-#define SEEDBED_STRINGIFY_(x) #x
-#define SEEDBED_STRINGIFY(x) SEEDBED_STRINGIFY_(x)
-
 namespace seedbed::SEEDBED_ISA {
 extern const BoundTable bound_table;
 const BoundTable bound_table = {SEEDBED_STRINGIFY(SEEDBED_ISA),

@@ -1,4 +1,4 @@
-#include "cipher.h"
+#include "cpu/cipher.h"
 
 #include <algorithm>
 #include <cstring>

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels.h"
-#include "tasks.h"
+#include "cpu/kernels.h"
+#include "cpu/tasks.h"
 
 namespace seedbed {
 

@@ -1,10 +1,10 @@
-#include "cipher_ffi.h"
+#include "cpu/cipher_ffi.h"
 
-#include "cipher.h"
-#include "dispatch.h"
+#include "cpu/cipher.h"
+#include "cpu/dispatch.h"
+#include "cpu/pool.h"
 #include "ffi_common.h"
 #include "plan.h"
-#include "pool.h"
 
 namespace ffi = xla::ffi;
 

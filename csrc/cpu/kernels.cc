@@ -3,9 +3,9 @@
 // Everything but the table is in an anonymous namespace, and no library header is included: a
 // shared inline function compiled here for AVX-512 could be picked by the linker for a machine
 // without it.
-#include "kernels.h"
+#include "cpu/kernels.h"
 
-#include "ops.h"
+#include "cpu/ops.h"
 
 namespace {
 
@@ -142,30 +142,6 @@ void fill_rows(const Op& op, const Fill& f) {
   }
 }
 
-bool is_neutral(float mul, float add) {
-  return mul == 1.0f && add == 0.0f && __builtin_signbit(add);
-}
-bool is_neutral(double mul, double add) {
-  return mul == 1.0 && add == 0.0 && __builtin_signbit(add);
-}
-
-template <template <bool, bool> class Op, class Visit>
-void with_variant(const Sampler& s, const Visit& visit) {
-  using T = typename Op<false, false>::T;
-  const bool affine = !is_neutral(param<T>(s, 5), param<T>(s, 6));
-  const bool clip = !(param<T>(s, 3) == -__builtin_inff() && param<T>(s, 4) == __builtin_inff());
-  if (clip && affine) return visit(Op<true, true>(s));
-  if (clip) return visit(Op<true, false>(s));
-  if (affine) return visit(Op<false, true>(s));
-  visit(Op<false, false>(s));
-}
-
-template <class Visit>
-void with_normal(const Sampler& s, const Visit& visit) {
-  if (s.word_bits == 64) return with_variant<NormalF64>(s, visit);
-  with_variant<NormalF32>(s, visit);
-}
-
 // Words that wait for their transform, few enough that the L1 cache holds them and the results.
 template <class Word>
 struct Piece {
@@ -280,56 +256,17 @@ void fill_staged(const Op& op, const Fill& f) {
   }
 }
 
-template <class Visit>
-void with_randint(const Sampler& s, const Visit& visit) {
-  if (s.word_bits == 32) {
-    if (s.itemsize == 1) return visit(Randint32<uint8_t>(s));
-    if (s.itemsize == 2) return visit(Randint32<uint16_t>(s));
-    return visit(Randint32<uint32_t>(s));
-  }
-  if (s.itemsize == 1) return visit(Randint64<uint8_t>(s));
-  if (s.itemsize == 2) return visit(Randint64<uint16_t>(s));
-  if (s.itemsize == 4) return visit(Randint64<uint32_t>(s));
-  visit(Randint64<uint64_t>(s));
-}
-
-template <class Visit>
-void with_sampler(const Sampler& s, const Visit& visit) {
-  switch (s.kind) {
-    case Kind::kKey:  // the worker writes these two
-    case Kind::kConstant:
-    case Kind::kNormal:  // with_normal
-      return;
-    case Kind::kBits:
-      if (s.word_bits == 8) return visit(Bits<uint8_t>());
-      if (s.word_bits == 16) return visit(Bits<uint16_t>());
-      if (s.word_bits == 32) return visit(Bits<uint32_t>());
-      return visit(Bits<uint64_t>());
-    case Kind::kUniform:
-      if (s.word_bits == 32) {
-        if (is_neutral(param_f32(s, 2), param_f32(s, 3))) return visit(UniformF32<false>(s));
-        return visit(UniformF32<true>(s));
-      }
-      if (is_neutral(param_f64(s, 2), param_f64(s, 3))) return visit(UniformF64<false>(s));
-      return visit(UniformF64<true>(s));
-    case Kind::kBernoulli:
-      if (s.word_bits == 32) return visit(BernoulliF32(s));
-      return visit(BernoulliF64(s));
-    case Kind::kRandint:
-      return with_randint(s, visit);
-    case Kind::kTable:
-      if (s.itemsize == 1) return visit(Table<uint8_t>(s));
-      if (s.itemsize == 2) return visit(Table<uint16_t>(s));
-      return visit(Table<uint32_t>(s));
+template <class Op>
+void fill_with(const Op& op, const Fill& f) {
+  if constexpr (Op::kStaged) {
+    fill_staged(op, f);
+  } else {
+    fill_rows(op, f);
   }
 }
 
 void fill(const Fill& f) {
-  if (f.sampler->kind == Kind::kNormal) {
-    with_normal(*f.sampler, [&](const auto& op) { fill_staged(op, f); });
-  } else {
-    with_sampler(*f.sampler, [&](const auto& op) { fill_rows(op, f); });
-  }
+  with_operation(Operations(), *f.sampler, [&](const auto& op) { fill_with(op, f); });
 }
 
 void derive(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* c0,
@@ -354,25 +291,44 @@ void derive(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* 
   }
 }
 
+// The pairs of words that give these kLanes words of 32 or 64 bits.
+template <int kWordBits>
+Pair<U32> pairs_of(const char* words) {
+  if constexpr (kWordBits == 32) {
+    return {load<U32>(words), U32{}};
+  } else {
+    const U64 shift = U64{} + 32, x = load<U64>(words), y = load<U64>(words + kVectorBytes);
+    return {even(reinterpret<U32>(x >> shift), reinterpret<U32>(y >> shift)),
+            even(reinterpret<U32>(x), reinterpret<U32>(y))};
+  }
+}
+
 template <class Op>
 void transform_words(const Op& op, uint64_t n, const char* words, char* out) {
-  constexpr uint64_t kItem = sizeof(typename Op::Word);
-  Piece<typename Op::Word> piece;
-  for (uint64_t i = 0; i < n; i += piece.kSize) {
-    const uint64_t count = n - i < piece.kSize ? n - i : piece.kSize;
-    __builtin_memcpy(piece.words, words + i * kItem, count * kItem);
-    transform_piece(op, count, piece, out + i * kItem);
+  constexpr uint64_t kWord = Op::kWordBits / 8;
+  if constexpr (Op::kStaged) {
+    Piece<typename Op::Word> piece;
+    for (uint64_t i = 0; i < n; i += piece.kSize) {
+      const uint64_t count = n - i < piece.kSize ? n - i : piece.kSize;
+      __builtin_memcpy(piece.words, words + i * kWord, count * kWord);
+      transform_piece(op, count, piece, out + i * Op::kSize);
+    }
+  } else if constexpr (Op::kWordBits >= 32 && !Op::kTwoKeys) {
+    char in[kLanes * kWord] = {}, made[kLanes * Op::kSize];
+    for (uint64_t i = 0; i < n; i += kLanes) {
+      const uint64_t count = n - i < kLanes ? n - i : kLanes;
+      __builtin_memcpy(in, words + i * kWord, count * kWord);
+      op(pairs_of<Op::kWordBits>(in), made);
+      __builtin_memcpy(out + i * Op::kSize, made, count * Op::kSize);
+    }
   }
 }
 
 void transform(uint64_t n, const Sampler& sampler, const void* words, void* out) {
-  with_normal(sampler, [&](const auto& op) {
+  with_operation(Operations(), sampler, [&](const auto& op) {
     transform_words(op, n, static_cast<const char*>(words), static_cast<char*>(out));
   });
 }
-
-#define SEEDBED_STRINGIFY_(x) #x
-#define SEEDBED_STRINGIFY(x) SEEDBED_STRINGIFY_(x)
 
 }  // namespace
 

@@ -7,8 +7,9 @@
 namespace seedbed {
 
 // `rows` rows of `count` elements, written one after another to `out`, of any alignment. Row r has
-// the key (k0[r], k1[r]), its first element the counter `counter`. A kRandint row takes its high
-// words from that key and its low words from (low_k0[r], low_k1[r]); both are null otherwise.
+// the key (k0[r], k1[r]), its first element the counter `counter`. A row of two words an element
+// takes the high ones from that key and the low ones from (low_k0[r], low_k1[r]); both are null
+// otherwise.
 struct Fill {
   const Sampler* sampler;
   const uint32_t* k0;
@@ -27,7 +28,7 @@ struct KernelTable {
   void (*derive)(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* c0,
                  const uint32_t* c1, uint32_t* o0, uint32_t* o1);
   void (*fill)(const Fill& fill);
-  // The kNormal transform on given words of the sampler's width, exactly as `fill` applies it.
+  // What `fill` makes of given words of 32 or 64 bits, one an element: for kinds of floats.
   void (*transform)(uint64_t n, const Sampler& sampler, const void* words, void* out);
 };
 

@@ -5,7 +5,7 @@
 #ifndef SEEDBED_CPU_LANES_H_
 #define SEEDBED_CPU_LANES_H_
 
-#include "simd.h"
+#include "cpu/simd.h"
 
 namespace {
 

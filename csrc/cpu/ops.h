@@ -1,14 +1,18 @@
-// From the words of a vector of elements to their values: one type for each variant of a draw.
-// Part of kernels.cc: compiled once per instruction set.
+// From the words of a vector of elements to their values: one type for each variant of a draw, and
+// their list at the end. Part of kernels.cc: compiled once per instruction set.
 #ifndef SEEDBED_CPU_OPS_H_
 #define SEEDBED_CPU_OPS_H_
 
-#include "kernels.h"
-#include "lanes.h"
+#include "cpu/kernels.h"
+#include "cpu/lanes.h"
 #include "samplers.h"
 
 namespace {
 
+namespace bernoulli = seedbed::bernoulli;
+namespace normal = seedbed::normal;
+namespace randint = seedbed::randint;
+namespace uniform = seedbed::uniform;
 using seedbed::Kind;
 using seedbed::Sampler;
 
@@ -25,21 +29,42 @@ double param_f64(const Sampler& s, int i) {
   return x;
 }
 
-// The span of max(lo, fma(u, span, lo)) for vector maxima that return either zero where XLA's
-// returns +0. The two can meet only if lo is +0 and span is negative; then the result is +0.
-// (`lo` by its bits: where subnormals are flushed, one of them would compare equal to zero.)
 template <class T>
-T proper_span(T span, uint64_t lo_bits) {
-  return lo_bits == 0 && span < 0 ? 0 : span;
+T param(const Sampler& s, int i) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return param_f32(s, i);
+  } else {
+    return param_f64(s, i);
+  }
 }
 
-// Each sampler below turns the word pairs of kLanes consecutive elements, and with kTwoKeys those
-// of a second key, into kLanes elements of kSize bytes at `out`.
+// Whether x * scale + shift is x.
+template <class T>
+bool is_neutral(const Sampler& s, int scale, int shift) {
+  const T mul = param<T>(s, scale), add = param<T>(s, shift);
+  return mul == 1 && add == 0 && __builtin_signbit(add);
+}
+
+// The base of all: which draws an operation makes (0: words of any width), and as what it stores an
+// element. It turns the word pairs of kLanes consecutive elements, and with kTwoKeys those of a
+// second key, into kLanes elements of kSize bytes at `out`; if kStaged, it is applied to words that
+// are in memory already.
+template <Kind kKind, int kBits, class T>
+struct Operation {
+  static constexpr int kWordBits = kBits;
+  static constexpr int kSize = sizeof(T);
+  static constexpr bool kTwoKeys = seedbed::record_of(kKind).source == seedbed::Source::kTwoWords;
+  static constexpr bool kStaged = false;
+  static bool makes(const Sampler& s) {
+    return s.kind == kKind && (kBits == 0 || s.word_bits == kBits) && s.itemsize == kSize;
+  }
+};
 
 template <class T>
-struct Bits {
+struct Bits : Operation<Kind::kBits, 8 * sizeof(T), T> {
   static constexpr int kSize = sizeof(T);
-  static constexpr bool kTwoKeys = false;
+  Bits() = default;
+  explicit Bits(const Sampler&) {}
   SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
     if constexpr (kSize == 8) {
       store(out, zip_lo(w.b, w.a));  // (a << 32) | b, little endian
@@ -52,53 +77,64 @@ struct Bits {
   }
 };
 
-template <bool kAffine>
-struct UniformF32 {
-  static constexpr int kSize = 4;
-  static constexpr bool kTwoKeys = false;
-  F32 span, lo, mul, add;
-  explicit UniformF32(const Sampler& s)
-      : span(Lanes::f(proper_span(param_f32(s, 0), s.params[1]))), lo(Lanes::f(param_f32(s, 1))),
-        mul(Lanes::f(param_f32(s, 2))), add(Lanes::f(param_f32(s, 3))) {}
-  SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
-    const F32 v = affine_uniform<Lanes>(unit_float<Lanes>(w.a ^ w.b), span, lo);
-    store(out, kAffine ? fma(v, mul, add) : v);
+// `ranged` of kinds.h. All kinds that are made of it have its span and bound at the same places.
+constexpr int kSpan = uniform::kSpan, kLow = uniform::kLow;
+static_assert(kSpan == normal::kSpan && kLow == normal::kLow, "normals are made of a range");
+static_assert(kSpan == bernoulli::kSpan && kLow == bernoulli::kLow, "booleans are, too");
+
+struct RangeF32 {
+  F32 span, lo;
+  explicit RangeF32(const Sampler& s)
+      : span(broadcast(proper_span(param_f32(s, kSpan), s.params[kLow]))),
+        lo(broadcast(param_f32(s, kLow))) {}
+  SEEDBED_INLINE F32 operator()(Pair<U32> w) const {
+    return affine_uniform<Lanes>(unit_float<Lanes>(w.a ^ w.b), span, lo);
   }
 };
 
 struct RangeF64 {
   F64 span, lo;
   explicit RangeF64(const Sampler& s)
-      : span(broadcast(proper_span(param_f64(s, 0), s.params[1]))), lo(broadcast(param_f64(s, 1))) {
-  }
+      : span(broadcast(proper_span(param_f64(s, kSpan), s.params[kLow]))),
+        lo(broadcast(param_f64(s, kLow))) {}
   F64 operator()(U32 interleaved) const {
     return affine_uniform<Doubles>(unit_double<Doubles>(reinterpret<U64>(interleaved)), span, lo);
   }
 };
 
 template <bool kAffine>
-struct UniformF64 {
-  static constexpr int kSize = 8;
-  static constexpr bool kTwoKeys = false;
+struct UniformF32 : Operation<Kind::kUniform, 32, float> {
+  RangeF32 range;
+  F32 mul, add;
+  explicit UniformF32(const Sampler& s)
+      : range(s), mul(broadcast(param_f32(s, uniform::kScale))),
+        add(broadcast(param_f32(s, uniform::kShift))) {}
+  static bool makes(const Sampler& s) {
+    return Operation::makes(s) && kAffine != is_neutral<float>(s, uniform::kScale, uniform::kShift);
+  }
+  SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
+    const F32 v = range(w);
+    store(out, kAffine ? fma(v, mul, add) : v);
+  }
+};
+
+template <bool kAffine>
+struct UniformF64 : Operation<Kind::kUniform, 64, double> {
   RangeF64 range;
   F64 mul, add;
   explicit UniformF64(const Sampler& s)
-      : range(s), mul(broadcast(param_f64(s, 2))), add(broadcast(param_f64(s, 3))) {}
+      : range(s), mul(broadcast(param_f64(s, uniform::kScale))),
+        add(broadcast(param_f64(s, uniform::kShift))) {}
+  static bool makes(const Sampler& s) {
+    return Operation::makes(s) &&
+           kAffine != is_neutral<double>(s, uniform::kScale, uniform::kShift);
+  }
   SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
     const F64 v0 = range(zip_lo(w.b, w.a)), v1 = range(zip_hi(w.b, w.a));
     store(out, kAffine ? fma(v0, mul, add) : v0);
     store(out + kVectorBytes, kAffine ? fma(v1, mul, add) : v1);
   }
 };
-
-template <class T>
-T param(const Sampler& s, int i) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    return param_f32(s, i);
-  } else {
-    return param_f64(s, i);
-  }
-}
 
 // min(clip_hi, max(clip_lo, x)) with the zeros and NaN of IEEE maximum and minimum, -0 < +0.
 // (A plan's parameters of 32 bits are whole words: no bits above.)
@@ -108,10 +144,10 @@ struct Clip {
   static constexpr uint64_t kSign = uint64_t{1} << (8 * sizeof(T) - 1), kAll = kSign | (kSign - 1);
   typename Base::F lo, hi;
   typename Base::U keep, set;  // x & keep makes zeros +0, x | set makes them -0
-  Clip(const Sampler& s, int first)
-      : lo(Base::f(param<T>(s, first))), hi(Base::f(param<T>(s, first + 1))),
-        keep(Base::u(s.params[first] == 0 ? kSign - 1 : kAll)),
-        set(Base::u(s.params[first + 1] == kSign ? kSign : 0)) {}
+  Clip(const Sampler& s, int low, int high)
+      : lo(Base::f(param<T>(s, low))), hi(Base::f(param<T>(s, high))),
+        keep(Base::u(s.params[low] == 0 ? kSign - 1 : kAll)),
+        set(Base::u(s.params[high] == kSign ? kSign : 0)) {}
   template <class L>
   SEEDBED_INLINE typename L::F apply(typename L::F x) const {
     x = L::as_float(L::as_uint(L::max(L::like(lo), x)) & keep);
@@ -119,20 +155,29 @@ struct Clip {
   }
 };
 
-// Applied to words that are in memory already; see fill_staged. `Base` is a vector of the results.
+// `Base` is a vector of the results.
 template <class Base, bool kClip, bool kAffine>
-struct Normal {
+struct Normal : Operation<Kind::kNormal, 8 * sizeof(typename Base::Float), typename Base::Float> {
   using T = typename Base::Float;
   using V = typename Base::V;
-  V span, lo, scale;
+  static constexpr bool kStaged = true;
+  V span, lo, factor;
   Clip<Base> clip;
   V mul, add;
   explicit Normal(const Sampler& s)
-      : span(Base::f(proper_span(param<T>(s, 0), s.params[1]))), lo(Base::f(param<T>(s, 1))),
-        scale(Base::f(param<T>(s, 2))), clip(s, 3), mul(Base::f(param<T>(s, 5))),
-        add(Base::f(param<T>(s, 6))) {
-    const bool nan_bound = __builtin_isunordered(param<T>(s, 3), param<T>(s, 4));
-    if (nan_bound) scale = Base::f(__builtin_nanf(""));  // and so every result
+      : span(Base::f(proper_span(param<T>(s, kSpan), s.params[kLow]))),
+        lo(Base::f(param<T>(s, kLow))), factor(Base::f(param<T>(s, normal::kFactor))),
+        clip(s, normal::kClipLow, normal::kClipHigh), mul(Base::f(param<T>(s, normal::kScale))),
+        add(Base::f(param<T>(s, normal::kShift))) {
+    const bool nan_bound =
+        __builtin_isunordered(param<T>(s, normal::kClipLow), param<T>(s, normal::kClipHigh));
+    if (nan_bound) factor = Base::f(__builtin_nanf(""));  // and so every result
+  }
+  static bool makes(const Sampler& s) {
+    const bool everything = param<T>(s, normal::kClipLow) == -__builtin_inff() &&
+                            param<T>(s, normal::kClipHigh) == __builtin_inff();
+    return Normal::Operation::makes(s) && kClip != everything &&
+           kAffine != is_neutral<T>(s, normal::kScale, normal::kShift);
   }
 
  protected:
@@ -142,7 +187,7 @@ struct Normal {
   }
   template <class L>
   SEEDBED_INLINE typename L::F finish(typename L::F x) const {
-    x = x * scale;
+    x = x * factor;
     if constexpr (kClip) x = clip.template apply<L>(x);
     if constexpr (kAffine) x = L::fma(x, L::like(mul), L::like(add));
     return x;
@@ -170,7 +215,7 @@ struct NormalF64 : Normal<Doubles, kClip, kAffine> {
   using Word = uint64_t;
   F64 near;
   explicit NormalF64(const Sampler& s)
-      : Normal<Doubles, kClip, kAffine>(s), near(Doubles::f(param_f64(s, 7))) {}
+      : Normal<Doubles, kClip, kAffine>(s), near(Doubles::f(param_f64(s, normal::kNear))) {}
   // The uniform, and log(1 - its square) but for the lanes whose bits are set in `left`.
   template <class L>
   SEEDBED_INLINE typename L::F begin(typename L::U word, typename L::F& log, uint64_t& left) const {
@@ -191,24 +236,17 @@ inline void store_flags(char* out, I32 mask) {
   store(out, __builtin_convertvector(mask & 1, Vec<uint8_t, kLanes>));
 }
 
-struct BernoulliF32 {
-  static constexpr int kSize = 1;
-  static constexpr bool kTwoKeys = false;
-  F32 span, lo, p;
-  explicit BernoulliF32(const Sampler& s)
-      : span(Lanes::f(proper_span(param_f32(s, 0), s.params[1]))), lo(Lanes::f(param_f32(s, 1))),
-        p(Lanes::f(param_f32(s, 2))) {}
-  SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
-    store_flags(out, affine_uniform<Lanes>(unit_float<Lanes>(w.a ^ w.b), span, lo) < p);
-  }
+struct BernoulliF32 : Operation<Kind::kBernoulli, 32, uint8_t> {
+  RangeF32 range;
+  F32 p;
+  explicit BernoulliF32(const Sampler& s) : range(s), p(broadcast(param_f32(s, bernoulli::kP))) {}
+  SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const { store_flags(out, range(w) < p); }
 };
 
-struct BernoulliF64 {
-  static constexpr int kSize = 1;
-  static constexpr bool kTwoKeys = false;
+struct BernoulliF64 : Operation<Kind::kBernoulli, 64, uint8_t> {
   RangeF64 range;
   F64 p;
-  explicit BernoulliF64(const Sampler& s) : range(s), p(broadcast(param_f64(s, 2))) {}
+  explicit BernoulliF64(const Sampler& s) : range(s), p(broadcast(param_f64(s, bernoulli::kP))) {}
   SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
     const I64 m0 = range(zip_lo(w.b, w.a)) < p, m1 = range(zip_hi(w.b, w.a)) < p;
     // The low halves of the 64-bit masks, in order.
@@ -240,56 +278,74 @@ struct Modulus64 {
 };
 
 template <class T>
-struct Randint32 {
-  static constexpr int kSize = sizeof(T);
-  static constexpr bool kTwoKeys = true;
+struct Randint32 : Operation<Kind::kRandint, 32, T> {
   Modulus32 span;
-  U32 mult, minval;
+  U32 multiplier, first;
   explicit Randint32(const Sampler& s)
-      : span(static_cast<uint32_t>(s.params[0])),
-        mult(Lanes::u(static_cast<uint32_t>(s.params[1]))),
-        minval(Lanes::u(static_cast<uint32_t>(s.params[2]))) {}
+      : span(static_cast<uint32_t>(s.params[randint::kSpan])),
+        multiplier(broadcast(static_cast<uint32_t>(s.params[randint::kMultiplier]))),
+        first(broadcast(static_cast<uint32_t>(s.params[randint::kFirst]))) {}
   SEEDBED_INLINE void operator()(Pair<U32> hi, Pair<U32> lo, char* out) const {
-    const U32 r = span(span(hi.a ^ hi.b) * mult + span(lo.a ^ lo.b)) + minval;
+    const U32 r = span(span(hi.a ^ hi.b) * multiplier + span(lo.a ^ lo.b)) + first;
     store(out, __builtin_convertvector(r, Vec<T, kLanes>));
   }
 };
 
 template <class T>
-struct Randint64 {
+struct Randint64 : Operation<Kind::kRandint, 64, T> {
   static constexpr int kSize = sizeof(T);
-  static constexpr bool kTwoKeys = true;
   Modulus64 span;
-  uint64_t mult, minval;
+  uint64_t multiplier, first;
   explicit Randint64(const Sampler& s)
-      : span(s.params[0]), mult(s.params[1]), minval(s.params[2]) {}
+      : span(s.params[randint::kSpan]), multiplier(s.params[randint::kMultiplier]),
+        first(s.params[randint::kFirst]) {}
   SEEDBED_INLINE void operator()(Pair<U32> hi, Pair<U32> lo, char* out) const {
     for (int i = 0; i < kLanes; ++i) {
       const uint64_t h = (static_cast<uint64_t>(hi.a[i]) << 32) | hi.b[i];
       const uint64_t l = (static_cast<uint64_t>(lo.a[i]) << 32) | lo.b[i];
-      const T r = static_cast<T>(minval + span(span(h) * mult + span(l)));
+      const T r = static_cast<T>(first + span(span(h) * multiplier + span(l)));
       __builtin_memcpy(out + i * kSize, &r, kSize);
     }
   }
 };
 
 template <class T>
-struct Table {
+struct Table : Operation<Kind::kTable, 0, T> {
   static constexpr int kSize = sizeof(T);
-  static constexpr bool kTwoKeys = false;
   const char* entries;
   uint32_t mask;
-  int shift;
+  int drop;
   explicit Table(const Sampler& s)
       : entries(static_cast<const char*>(s.table)), mask((1u << s.word_bits) - 1),
-        shift(static_cast<int>(s.params[0])) {}
+        drop(static_cast<int>(s.params[seedbed::table::kDrop])) {}
   SEEDBED_INLINE void operator()(Pair<U32> w, char* out) const {
-    const U32 index = ((w.a ^ w.b) & mask) >> shift;
+    const U32 index = ((w.a ^ w.b) & mask) >> drop;
     for (int i = 0; i < kLanes; ++i) {
       __builtin_memcpy(out + i * kSize, entries + static_cast<uint64_t>(index[i]) * kSize, kSize);
     }
   }
 };
+
+// All of them, each for draws of its own. Keys and constants have none: the worker writes these.
+template <class... Ops>
+struct List {};
+// clang-format off
+using Operations = List<
+    Bits<uint8_t>, Bits<uint16_t>, Bits<uint32_t>, Bits<uint64_t>,
+    UniformF32<false>, UniformF32<true>, UniformF64<false>, UniformF64<true>,
+    NormalF32<false, false>, NormalF32<false, true>, NormalF32<true, false>, NormalF32<true, true>,
+    NormalF64<false, false>, NormalF64<false, true>, NormalF64<true, false>, NormalF64<true, true>,
+    BernoulliF32, BernoulliF64,
+    Randint32<uint8_t>, Randint32<uint16_t>, Randint32<uint32_t>,
+    Randint64<uint8_t>, Randint64<uint16_t>, Randint64<uint32_t>, Randint64<uint64_t>,
+    Table<uint8_t>, Table<uint16_t>, Table<uint32_t>>;
+// clang-format on
+
+// Calls `visit` with the operation that makes the draws of a sampler.
+template <class Visit, class... Ops>
+void with_operation(List<Ops...>, const Sampler& s, const Visit& visit) {
+  (void)((Ops::makes(s) && (visit(Ops(s)), true)) || ...);
+}
 
 }  // namespace
 

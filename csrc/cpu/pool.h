@@ -5,7 +5,7 @@
 #include <functional>
 #include <utility>
 
-#include "tasks.h"
+#include "cpu/tasks.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace seedbed {

@@ -1,14 +1,14 @@
-#include "schedule.h"
+#include "cpu/schedule.h"
 
 #include <algorithm>
 #include <memory>
 
-#include "worker.h"
+#include "cpu/worker.h"
 
 namespace seedbed {
 namespace {
 
-// Work is measured in units of about a fifth of the time of one normal.
+// Work is measured in units of about a fifth of the time of one normal (Width::work).
 constexpr uint64_t kInlineWork = uint64_t{1} << 17;  // below this a helper costs more than it saves
 constexpr uint64_t kMinTaskWork = uint64_t{1} << 17;
 constexpr uint64_t kMaxTaskWork = uint64_t{1} << 23;
@@ -20,18 +20,7 @@ constexpr uint64_t kScratchKeys = 32 * 1024;  // 256 KiB
 constexpr uint64_t kCutAlign = 64;            // elements; whole cache lines from 1-byte items up
 
 uint64_t element_work(const Sampler& s) {
-  switch (s.kind) {
-    case Kind::kNormal:
-      return 5;
-    case Kind::kRandint:
-      return s.word_bits == 64 ? 16 : 8;
-    case Kind::kTable:
-      return 4;
-    case Kind::kConstant:
-      return 1;
-    default:
-      return s.word_bits == 64 ? 4 : 3;
-  }
+  return static_cast<uint64_t>(width_of(s.kind, s.word_bits)->work);
 }
 
 uint64_t row_work(const Draw& draw) {

@@ -3,9 +3,9 @@
 #define SEEDBED_CPU_SCHEDULE_H_
 
 #include "call.h"
-#include "kernels.h"
+#include "cpu/kernels.h"
+#include "cpu/tasks.h"
 #include "plan.h"
-#include "tasks.h"
 
 namespace seedbed {
 

@@ -1,4 +1,4 @@
-#include "tasks.h"
+#include "cpu/tasks.h"
 
 #include <algorithm>
 #include <atomic>
@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #endif
 
-#include "denormals.h"
+#include "cpu/denormals.h"
 
 namespace seedbed {
 namespace {

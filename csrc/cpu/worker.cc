@@ -1,4 +1,4 @@
-#include "worker.h"
+#include "cpu/worker.h"
 
 #include <algorithm>
 #include <cstring>
@@ -158,13 +158,14 @@ void Worker::fold_level(const Draw& draw, const Level& level, uint64_t row, uint
 
 void Worker::write_rows(const Draw& draw, char* out, uint64_t row, uint64_t rows, uint64_t offset,
                         uint64_t count) {
-  if (draw.sampler.kind == Kind::kConstant) {
+  const Source source = draw.source();
+  if (source == Source::kNothing) {
     const auto itemsize = static_cast<uint64_t>(draw.sampler.itemsize);
-    repeat(draw.sampler.params[0], itemsize, out, rows * count * itemsize);
+    repeat(draw.sampler.params[constant::kValue], itemsize, out, rows * count * itemsize);
     return;
   }
   const KeyPointers keys = row_keys(draw, row, rows);
-  if (draw.sampler.kind == Kind::kKey) {
+  if (source == Source::kKey) {
     for (uint64_t i = 0; i < rows; ++i) {
       const Words words = {keys.k0[i], keys.k1[i]};
       std::memcpy(out + i * sizeof words, &words, sizeof words);
@@ -173,7 +174,7 @@ void Worker::write_rows(const Draw& draw, char* out, uint64_t row, uint64_t rows
   }
   Fill fill = {&draw.sampler,        keys.k0, keys.k1, nullptr, nullptr, rows, count,
                draw.offset + offset, out};
-  if (draw.sampler.kind == Kind::kRandint) {
+  if (source == Source::kTwoWords) {
     // jax.random.randint splits its key in two: high words, low words.
     fill_constant(index_, rows, 1);
     kernels_.derive(rows, keys.k0, keys.k1, index_.k0.data(), index_.k1.data(), low_rows_.k0.data(),

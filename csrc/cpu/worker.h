@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels.h"
-#include "schedule.h"
+#include "cpu/kernels.h"
+#include "cpu/schedule.h"
 
 namespace seedbed {
 

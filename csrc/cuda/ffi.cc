@@ -1,24 +1,16 @@
 #include "cuda/ffi.h"
 
 #include <atomic>
-#include <memory>
 #include <stdexcept>
 #include <string>
 
 #include "cuda/kernel.h"
-#include "cuda/scheduler.h"
-#include "ffi_common.h"
+#include "cuda/schedule.h"
 
 namespace ffi = xla::ffi;
 
 namespace seedbed::cuda {
 namespace {
-
-struct FillState : DecodedCall {
-  static ffi::TypeId id;
-};
-
-ffi::TypeId FillState::id = {};
 
 void check(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return;
@@ -45,55 +37,27 @@ uint64_t blocks_of_device() {
   return blocks;
 }
 
-ffi::ErrorOr<std::unique_ptr<FillState>> instantiate(int64_t mode, ffi::Span<const int64_t> plan,
-                                                     int64_t size) {
-  return make_state<FillState>(mode, plan, size, [](FillState&) {});
-}
-
 // Only puts launches into the stream, with everything they need: a CUDA graph may capture them.
-ffi::Error execute(cudaStream_t stream, FillState* state, ffi::AnyBuffer keys,
-                   ffi::AnyBuffer members, ffi::RemainingRets results, int64_t,
-                   ffi::Span<const int64_t>, int64_t) {
-  return error_of(kFillTarget, [&] {
-    const Call call = checked_call(*state, keys, members, results);
-    for (const auto& launch : schedule(state->plan, call, blocks_of_device())) {
+struct Cuda {
+  struct State : DecodedCall {
+    static ffi::TypeId id;
+  };
+  using Context = ffi::PlatformStream<cudaStream_t>;
+  using ContextType = cudaStream_t;
+  static constexpr std::initializer_list<ffi::Traits> kTraits = {ffi::Traits::kCmdBufferCompatible};
+
+  static void start(State&) {}
+  static void run(cudaStream_t stream, const State& state, const Call& call) {
+    for (const auto& launch : schedule(state.plan, call, blocks_of_device())) {
       check(enqueue(*launch, stream), "the launch of the kernel");
     }
-    return ffi::Error::Success();
-  });
-}
+  }
+};
+
+ffi::TypeId Cuda::State::id = {};
 
 }  // namespace
 
-XLA_FFI_Error* fill_instantiate(XLA_FFI_CallFrame* frame) {
-  XLA_FFI_DEFINE_HANDLER(handler, instantiate,
-                         ffi::Ffi::BindInstantiate()
-                             .Attr<int64_t>("mode")
-                             .Attr<ffi::Span<const int64_t>>("plan")
-                             .Attr<int64_t>("size"));
-  return (*handler)(frame);
-}
-
-XLA_FFI_Error* fill_execute(XLA_FFI_CallFrame* frame) {
-  XLA_FFI_DEFINE_HANDLER(handler, execute,
-                         ffi::Ffi::Bind()
-                             .Ctx<ffi::PlatformStream<cudaStream_t>>()
-                             .Ctx<ffi::State<FillState>>()
-                             .Arg<ffi::AnyBuffer>()
-                             .Arg<ffi::AnyBuffer>()
-                             .RemainingRets()
-                             .Attr<int64_t>("mode")
-                             .Attr<ffi::Span<const int64_t>>("plan")
-                             .Attr<int64_t>("size"),
-                         {ffi::Traits::kCmdBufferCompatible});
-  return (*handler)(frame);
-}
-
-XLA_FFI_TypeId* fill_state_type_id() { return &FillState::id; }
-
-const XLA_FFI_TypeInfo* fill_state_type_info() {
-  static constexpr XLA_FFI_TypeInfo info = ffi::MakeTypeInfo<FillState>();
-  return &info;
-}
+FillTarget fill_target() { return FillHandlers<Cuda>::target(); }
 
 }  // namespace seedbed::cuda

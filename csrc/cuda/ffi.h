@@ -2,15 +2,11 @@
 #ifndef SEEDBED_CUDA_FFI_H_
 #define SEEDBED_CUDA_FFI_H_
 
-#include "xla/ffi/api/ffi.h"
+#include "ffi_common.h"
 
 namespace seedbed::cuda {
 
-// As those of csrc/cpu/ffi.h.
-XLA_FFI_Error* fill_instantiate(XLA_FFI_CallFrame* frame);
-XLA_FFI_Error* fill_execute(XLA_FFI_CallFrame* frame);
-XLA_FFI_TypeId* fill_state_type_id();
-const XLA_FFI_TypeInfo* fill_state_type_info();
+FillTarget fill_target();
 
 }  // namespace seedbed::cuda
 

@@ -15,6 +15,8 @@
 
 #include <stdint.h>
 
+#include "kinds.h"
+
 namespace seedbed::cuda {
 
 constexpr uint32_t kWarp = 32;
@@ -25,36 +27,6 @@ constexpr uint32_t kTableBytes = 4096;  // of lookup tables in shared memory
 constexpr uint32_t kNoRows = 0xFFFF;    // a draw whose rows have the keys of their members
 constexpr uint32_t kMaxColumns = 1u << 20;
 constexpr uint64_t kMaxBatch = 1u << 31;  // rows of a member
-
-// The variants of draws, one loop of the kernel each; constants and bits by the size of an item.
-enum class Op : uint32_t {
-  kKey,
-  kConstant1,
-  kConstant2,
-  kConstant4,
-  kConstant8,
-  kBits1,
-  kBits2,
-  kBits4,
-  kBits8,
-  kUnitF32,  // uniform on [0, 1): as it comes from the word
-  kUniformF32,
-  kUniformF64,
-  kNormalF32,
-  kClippedNormalF32,
-  kBernoulliF32,
-  kBernoulliF64,
-  kRandint32To1,
-  kRandint32To2,
-  kRandint32To4,
-  kRandint64To1,
-  kRandint64To2,
-  kRandint64To4,
-  kRandint64To8,
-  kTable1,
-  kTable2,
-  kTable4,
-};
 
 // q = n / d for n < 2^31 as n * multiplier >> shift.
 struct Divisor {
@@ -71,14 +43,15 @@ struct Fold {
   uint16_t ends_stage : 1;  // those after it read what it and those before it made
 };
 
-struct Task {  // a draw
+// What the kernel knows of a draw.
+struct DeviceDraw {
   void* out;
   uint64_t inner;  // elements of a row
   uint64_t offset;
-  uint64_t batch;  // rows of a member
-  uint64_t params[4];
-  Divisor by_inner;  // for rows that are not cut
-  Op op;
+  uint64_t batch;       // rows of a member
+  uint64_t params[4];   // as its operation has them: see ops.h
+  Divisor by_inner;     // for rows that are not cut
+  uint32_t operation;   // by its place among `Operations` of ops.h
   uint16_t slot;        // of the key that the rows start from
   uint16_t row_keys;    // where its rows' keys start, or kNoRows
   uint32_t first_unit;  // in the tile
@@ -89,7 +62,7 @@ struct Task {  // a draw
 
 struct Segment {
   uint64_t first_tile;
-  uint32_t first_task, n_tasks;
+  uint32_t first_draw, n_draws;
   uint32_t first_fold, n_folds;
   uint32_t members;              // of a tile, at most
   uint32_t rows;                 // of a tile, or 0: all rows of its members
@@ -108,9 +81,9 @@ struct Launch {
   uint64_t size;  // members of a group
   uint64_t members;
   uint64_t tiles;
-  uint32_t mode;
+  KeyMode mode;
   uint32_t n_segments;
-  uint32_t tasks, folds, words;  // where these start in the pool; segments come first
+  uint32_t draws, folds, words;  // where these start in the pool; segments come first
   alignas(16) unsigned char pool[kPoolBytes];
 };
 static_assert(sizeof(Launch) <= 32764, "a kernel's parameters are at most 32,764 bytes");

@@ -7,8 +7,7 @@
 #include <vector>
 
 #include "cuda/ffi.h"
-#include "cuda/scheduler.h"
-#include "ffi_common.h"
+#include "cuda/schedule.h"
 #include "registrations.h"
 
 namespace nb = nanobind;
@@ -31,27 +30,16 @@ size_t launches(Words encoded, int64_t size, uint64_t blocks) {
   return cuda::schedule(plan, call, blocks).size();
 }
 
-nb::dict registrations() {
-  nb::dict targets;
-  targets[kFillTarget] = fill_stages(cuda::fill_instantiate, cuda::fill_execute);
-  return targets;
-}
-
-nb::dict type_registrations() {
-  return fill_state_types("seedbed_cuda_fill_state_v1", cuda::fill_state_type_id(),
-                          cuda::fill_state_type_info());
-}
-
 }  // namespace
 }  // namespace seedbed
 
 NB_MODULE(_cuda, m) {
   using namespace nb::literals;
   using namespace seedbed;
-  m.def("registrations", &registrations);
-  m.def("type_registrations", &type_registrations);
-  m.def("version", [] { return std::string(SEEDBED_VERSION); });
-  m.def("plan_version", [] { return kPlanVersion; });
+  m.def("registrations", [] { return registrations(cuda::fill_target()); });
+  m.def("type_registrations",
+        [] { return type_registrations("seedbed_cuda_fill_state_v1", cuda::fill_target()); });
+  define_versions(m);
   m.def("architectures", [] { return std::string(SEEDBED_CUDA_ARCHITECTURES); });
   m.def("toolkit", [] { return std::string(SEEDBED_CUDA_TOOLKIT); });
   m.def("launches", &launches, "plan"_a.noconvert(), "size"_a, "blocks"_a = 528);

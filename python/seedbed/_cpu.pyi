@@ -1,4 +1,4 @@
-"""The native CPU extension (C++, csrc/module.cc). It is optional: see `seedbed._native`."""
+"""The native CPU extension (C++, csrc/cpu/module.cc). It is optional: see `_run.native`."""
 
 from typing import Any
 
@@ -41,11 +41,10 @@ def run_plan(
 
     Args:
         plan: the encoded plan, one-dimensional.
-        mode: 0: `keys` are member keys; 1: `members` is the first member's index; 2: `members`
-            are the members' indices. An index is (high word, low word).
+        mode: a `_plan.KeyMode`.
         size: members in a group, N below.
-        keys: uint32[..., N, 2] in mode 0, else uint32[..., 2] root keys.
-        members: uint32[..., N, 2] in mode 2, else uint32[..., 2] (not read in mode 0).
+        keys: uint32[..., N, 2] member keys, else uint32[..., 2] root keys.
+        members: uint32[..., N, 2] indices, else uint32[..., 2]; where they are not read, anything.
         outputs: for each draw a writable C-contiguous array with items of the draw's size.
         isa: one of `isas()`; None for `isa()`.
         threads: how many threads work, at least 1.
@@ -59,14 +58,18 @@ def transform(
     bits: NDArray[np.uint32] | NDArray[np.uint64],
     out: NDArray[np.float32] | NDArray[np.float64],
     isa: str | None = None,
+    kind: int = 3,
 ) -> None:
-    """The normal of each random word, of its width, by the code that draws use.
+    """The value of each random word, of its width, by the code that draws use.
 
     Args:
-        params: span, lo, scale, clip_lo, clip_hi, mul, add; in float64 also the bound above which
-            log1p is a rational function (`seedbed._lookup.log1p_near`).
+        params: those of the kind, as numbers (`_run.native.params`).
         bits: the words.
         out: as many values.
+        kind: a `_plan.Kind` of floats; normals, unless said otherwise.
+
+    Raises:
+        ValueError: the kind makes no floats, or an array does not fit.
     """
 
 def threefry(

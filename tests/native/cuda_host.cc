@@ -47,9 +47,9 @@ int64_t cuda_host_launches(const int64_t* words, uint64_t n_words, uint64_t size
 
 // The transform of normals on given words, as `seedbed._cpu.transform` is.
 void cuda_host_transform(const float* params, uint64_t n, const uint32_t* words, float* out) {
-  seedbed::cuda::Task task = {};
-  std::memcpy(task.params, params, 7 * sizeof *params);
-  const NormalF32<true> op(task);
+  seedbed::cuda::DeviceDraw draw = {};
+  std::memcpy(draw.params, params, normal::kNear * sizeof *params);
+  const NormalF32<true> op(draw);
   for (uint64_t i = 0; i < n; ++i) out[i] = op.transform(words[i]);
 }
 

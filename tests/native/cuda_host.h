@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/scheduler.h"
+#include "cuda/schedule.h"
 #include "cuda/tile.h"
 
 namespace seedbed_host {

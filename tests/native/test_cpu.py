@@ -23,6 +23,7 @@ from plans import (
     KEYS,
     NORMAL,
     ROWS,
+    SIZES,
     TRUNCATED,
     VARIANTS,
     WIDE_NORMALS,
@@ -113,6 +114,27 @@ def test_normals_are_alike_on_every_isa(name, width):
         expected = np.zeros(bits.size, real)
         _cpu.transform(values, bits.ravel(), expected)
         np.testing.assert_array_equal(normal.ravel(), expected.view(word))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("uniform")])
+def test_given_words_become_what_drawn_ones_do(name, isa):
+    variant = VARIANTS[name]
+    item, kind = variant["itemsize"], variant["kind"]
+    params = np.array(variant["params"], f"u{item}").view(f"f{item}")
+    for n in SIZES:
+        draws = [Draw(**variant, inner=n), Draw(ref.BITS, 8 * item, item, n)]
+        drawn, bits = run(draws, 3, keys_of(3), isa=isa)
+        made = np.zeros(bits.size, f"f{item}")
+        _cpu.transform(params, bits.ravel(), made, isa, kind)
+        np.testing.assert_array_equal(made.view(f"u{item}"), drawn.ravel())
+
+
+@pytest.mark.parametrize("kind", [-1, 8, ref.KEY, ref.BERNOULLI, ref.RANDINT, ref.CONSTANT])
+def test_kinds_that_make_no_floats_are_refused(kind):
+    out = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match="kind"):
+        _cpu.transform(np.zeros(0, np.float32), np.zeros(3, np.uint32), out, kind=kind)
 
 
 def test_rows_of_a_batch():

@@ -14,6 +14,7 @@ import pytest
 
 from seedbed import __version__
 from seedbed.__main__ import main
+from seedbed._plan import Kind
 from seedbed._run import native as _native
 from seedbed._trust import selfcheck
 from seedbed.cli import _measure, _oracle, _text, doctor, info
@@ -187,7 +188,8 @@ def test_doctor_takes_as_many_words_as_it_is_told(extension, capsys, monkeypatch
 
 def test_doctor_looks_around_every_change_of_a_float64_normal():
     (check,) = (check for check in doctor._checks(True, 0) if check.name == "normal float64")
-    span, low, *_ = check.draw.floats()
+    values = check.draw.floats()
+    span, low = values["span"], values["low"]
     x = (
         np.sort((doctor._edges(check.draw) >> np.uint64(12)).astype(np.float64) * 2**-52) * span
         + low
@@ -206,8 +208,8 @@ def test_doctor_counts_one_wrong_value(extension, capsys, monkeypatch):
         def __getattr__(self, name):
             return getattr(extension, name)
 
-        def transform(self, params, bits, out, isa=None):
-            extension.transform(params, bits, out, isa=isa)
+        def transform(self, params, bits, out, isa=None, kind=Kind.NORMAL):
+            extension.transform(params, bits, out, isa=isa, kind=kind)
             if bits[0] == 0 and isa == "baseline":
                 out.view(np.uint32)[5] ^= 1
 

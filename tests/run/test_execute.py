@@ -9,6 +9,7 @@ import pytest
 
 import seedbed as sb
 from helpers import assert_same_bits, oracle, plan_of
+from seedbed._plan import KeyMode
 from seedbed._run import execute
 from seedbed._run import native as _native
 
@@ -59,15 +60,15 @@ def test_where_the_member_keys_come_from(native, key, legacy):
     want = jax.tree.leaves(oracle(init, 5, key))
     view = words if legacy else (lambda keys: keys)
     nobody = np.zeros(2, np.uint32)
-    every = program(plan, 5, _native.CONSECUTIVE)
+    every = program(plan, 5, KeyMode.RANGE)
     assert_same_bits(every(((), nobody), None, view(key)), want)
-    stack = program(plan, 5, _native.KEYS)
+    stack = program(plan, 5, KeyMode.MEMBER_KEYS)
     assert_same_bits(stack(((), nobody), None, view(jax.random.split(key, 5))), want)
-    rows = program(plan, 2, _native.CHOSEN)
+    rows = program(plan, 2, KeyMode.INDICES)
     chosen = np.array([[0, 4], [0, 1]], np.uint32)
     picked = [leaf[np.array([4, 1])] for leaf in want]
     assert_same_bits(rows(((), chosen), None, view(key)), picked)
-    one = program(plan, 1, _native.CONSECUTIVE, single=True)
+    one = program(plan, 1, KeyMode.RANGE, single=True)
     third = [leaf[3] for leaf in want]
     assert_same_bits(one(((), np.array([0, 3], np.uint32)), None, view(key)), third)
 

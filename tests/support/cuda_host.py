@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (
     "tests/native/cuda_host.cc",
     *("csrc/plan.cc", "csrc/call.cc"),
-    *(f"csrc/cuda/{name}.cc" for name in ("folds", "scheduler", "task")),
+    *(f"csrc/cuda/{name}.cc" for name in ("device_draw", "folds", "schedule")),
 )
 
 

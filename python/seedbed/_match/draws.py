@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .._jax.ask_xla import divides_by_reciprocals, merges_factors
-from .._plan import Kind, Shape, make_draw, words
+from .._plan import Kind, Shape, float_params, make_draw
 from .._trace import Const, Equation
 from .meaning import (
     FINISHED,
@@ -242,7 +242,7 @@ def _lt(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meanin
         return None
     if real.scale != 1.0 or real.shift is not None:
         return None
-    params = words([real.span, real.low, float(bound)], real.dtype)
+    params = float_params(Kind.BERNOULLI, real.bits, span=real.span, low=real.low, p=float(bound))
     made = make_draw(Kind.BERNOULLI, real.path, real.bits, "bool", shape, params)
     return Sample(made, shape)
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from .._base.record import Record
 from .._jax import ask_xla
-from .._plan import Draw, KeyPath, Kind, Node, Shape, make_draw, words
+from .._plan import Draw, KeyPath, Kind, Node, Shape, float_params, make_draw, params
 from .._trace import Const, Equation, splat
 
 
@@ -106,23 +106,19 @@ class Real(Record):
         return not (self.unsteady or rounded) and self.stage is not Stage.UNIT
 
     def draw(self) -> Draw | None:
-        shift = -0.0 if self.shift is None else self.shift
+        values = {"span": self.span, "low": self.low, "scale": self.scale}
+        values["shift"] = -0.0 if self.shift is None else self.shift
         if self.stage in (Stage.UNIT, Stage.RANGED):
-            values = [self.span, self.low, self.scale, shift]
             kind = Kind.UNIFORM
         elif self.stage in (Stage.NORMAL, Stage.CLIP_LOW, Stage.CLIPPED) and not self.unsteady:
-            values = [self.span, self.low, self.factor, *self.clip, self.scale, shift]
             kind = Kind.NORMAL
+            values["clip_low"], values["clip_high"] = self.clip
+            values["factor"] = self.factor
         else:
             return None
-        return make_draw(
-            kind,
-            self.path,
-            self.bits,
-            np.dtype(self.dtype).name,
-            self.shape,
-            words(values, self.dtype),
-        )
+        constants = float_params(kind, self.bits, **values)
+        dtype = np.dtype(self.dtype).name
+        return make_draw(kind, self.path, self.bits, dtype, self.shape, constants)
 
 
 class Lookup(Record):
@@ -147,8 +143,8 @@ class Lookup(Record):
 
     def draw(self) -> Draw | None:
         table = ask_xla.table(self.bits, self.drop, self.steps)
-        params = (self.drop,)
-        made = make_draw(Kind.TABLE, self.path, self.bits, self.dtype, self.shape, params)
+        drop = params(Kind.TABLE, drop=self.drop)
+        made = make_draw(Kind.TABLE, self.path, self.bits, self.dtype, self.shape, drop)
         return made.replace(table=table)
 
 
@@ -187,8 +183,8 @@ class Integers(Record):
     shifted: bool = False
 
     def draw(self) -> Draw | None:
-        params = (self.span, self.mult, self.low)
-        return make_draw(Kind.RANDINT, self.path, self.bits, self.dtype, self.shape, params)
+        values = params(Kind.RANDINT, span=self.span, multiplier=self.mult, first=self.low)
+        return make_draw(Kind.RANDINT, self.path, self.bits, self.dtype, self.shape, values)
 
 
 class Sample(Record):

@@ -5,17 +5,21 @@ plan is found, or what runs it.
 """
 
 from .draw import MEMBER as MEMBER
+from .draw import RECORDS as RECORDS
 from .draw import Draw as Draw
+from .draw import KeyMode as KeyMode
 from .draw import KeyPath as KeyPath
 from .draw import Kind as Kind
 from .draw import Level as Level
 from .draw import Node as Node
 from .draw import Shape as Shape
+from .draw import float_params as float_params
+from .draw import kernel_of as kernel_of
 from .draw import key_path as key_path
 from .draw import make_draw as make_draw
 from .draw import node as node
+from .draw import params as params
 from .draw import root as root
-from .draw import words as words
 from .plan import ALL_KERNELS as ALL_KERNELS
 from .plan import CUDA_KERNELS as CUDA_KERNELS
 from .plan import NATIVE_DTYPES as NATIVE_DTYPES

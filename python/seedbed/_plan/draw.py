@@ -1,10 +1,12 @@
-"""The words the stages talk in: key paths and draws, as inert data.
+"""The words the stages talk in: key paths, kinds of draws and draws, as inert data.
 
 A *key path* is the chain of fold indices that leads from a member's key to a draw's key.
 In partitionable threefry ``split(key, n)[i]`` and ``fold_in(key, i)`` are the same
 function, so one 64-bit index a step describes both. Where keys are stacked (a layer
 vmapped over ``split(key, L)``), the index of a step depends on the row: it is
 ``base + sum(row[d] * strides[d])``.
+
+What a kind of draw is stands in ``csrc/kinds.h``, and in the same words in `RECORDS` here.
 """
 
 from __future__ import annotations
@@ -158,6 +160,20 @@ def key_path(batch: Shape, node: Node, levels: Iterable[Level]) -> KeyPath:
     return KeyPath(batch, node, tuple(varying))
 
 
+class KeyMode(enum.IntEnum):
+    """Where the key of member i of a group comes from: the attribute ``mode`` of the custom call.
+
+    Every index is two words, the high one first.
+    """
+
+    MEMBER_KEYS = 0  # given: keys[groups, size, 2]
+    RANGE = 1  # fold(key, first + i): keys[groups, 2], members[groups, 2]
+    INDICES = 2  # fold(key, members[i]): keys[groups, 2], members[groups, size, 2]
+    ALL = 3  # fold(key, i): keys[groups, 2]; `members` is not read, nor with given keys
+
+    __hash__ = int.__hash__  # programs are found by it, at every call
+
+
 class Kind(enum.IntEnum):
     """What a draw's words become. The values are part of the encoded plan."""
 
@@ -170,6 +186,32 @@ class Kind(enum.IntEnum):
     TABLE = 6
     CONSTANT = 7
 
+    __hash__ = int.__hash__  # records are found by it
+
+
+class KindRecord(Record):
+    """What is known of a kind of draw.
+
+    Attributes:
+        formula: an element. In it ``word`` is the element's random word, ``high`` and ``low`` are
+            two of them, and ``ranged`` is ``max(low, unit * span + low)``, ``unit`` being the word
+            as a number in [0, 1). A number is a float of the word's width, or an unsigned integer
+            of that width, for which ``x % 0`` is x.
+        params: names of the parameters, in order.
+        forms: widths of words, each with the bytes that an element may be stored in.
+        asked: further parameters of 64 bits, which XLA is asked for when a plan is encoded.
+        built_on: the kind whose arithmetic its kernels contain. The kinds without are made of
+            integers alone, by one kernel, ``bits``.
+        cpu_only: widths that have no kernel on GPUs.
+    """
+
+    formula: str
+    params: tuple[str, ...]
+    forms: tuple[tuple[int, tuple[int, ...]], ...]
+    asked: tuple[str, ...] = ()
+    built_on: Kind | None = None
+    cpu_only: tuple[int, ...] = ()
+
 
 class Draw(Record):
     """One random array of one member.
@@ -181,7 +223,7 @@ class Draw(Record):
         word_bits: width of the random word behind one element.
         dtype: numpy name of the result's dtype.
         shape: shape of the result for one member.
-        params: bit patterns of the constants (see `csrc/plan.h` for each kind).
+        params: bit patterns of the kind's parameters (`RECORDS`).
         table: for ``TABLE``, the packed results by index.
     """
 
@@ -206,51 +248,73 @@ class Draw(Record):
     @property
     def needs(self) -> str:
         """Name of the kernel this draw runs on, as the self-check knows it."""
-        if self.kind in (Kind.KEY, Kind.BITS, Kind.RANDINT, Kind.TABLE, Kind.CONSTANT):
-            return "bits"
-        return f"{self.kind.name.lower()}{self.word_bits}"
+        return kernel_of(self.kind, self.word_bits)
 
-    def floats(self) -> list[float]:
-        """The constants of a floating-point kind as numbers."""
+    def integers(self) -> dict[str, int]:
+        """The parameters by name."""
+        return dict(zip(RECORDS[self.kind].params, self.params, strict=True))
+
+    def floats(self) -> dict[str, float]:
+        """Those of a floating-point kind as numbers."""
         unsigned, real = (
             (np.uint64, np.float64) if self.word_bits == 64 else (np.uint32, np.float32)
         )
-        return [float(v) for v in np.array(self.params, unsigned).view(real)]
+        values = np.array(self.params, unsigned).view(real).tolist()
+        return dict(zip(RECORDS[self.kind].params, values, strict=True))
 
     def __str__(self) -> str:
-        if self.kind is Kind.KEY:
-            return "key"
-        if self.kind is Kind.BITS:
-            return f"bits{self.word_bits}"
-        if self.kind is Kind.TABLE:
-            return f"table of {len(self.table) // self.itemsize} values"
-        if self.kind is Kind.RANDINT:
-            count, _, first = self.params
-            first -= (first >> (self.word_bits - 1)) << self.word_bits
-            return f"randint [{first}, {first + count})"
-        if self.kind is Kind.CONSTANT:
-            return "constant"
-        values = self.floats()
-        if self.kind is Kind.BERNOULLI:
-            return f"bernoulli p={values[2]:.6g}"
-        if self.kind is Kind.UNIFORM:
-            span, low, scale, shift = values
-            return f"uniform [{low:.6g}, {low + span:.6g})" + _affine(scale, shift)
-        span, low, factor, clip_low, clip_high, scale, shift = values
-        bounds = f"[{clip_low:.6g}, {clip_high:.6g}]"
-        whole = low < -0.9999999 and low + span > 0.9999999
-        if math.isinf(clip_low) and math.isinf(clip_high):
-            if not whole:
-                name = f"erf_inv of uniform [{low:.6g}, {low + span:.6g})"
-                return name + _affine(scale * factor, shift)
-            return "normal" + _affine(scale * factor / math.sqrt(2.0), shift)
-        name = f"normal clipped to {bounds}" if whole else f"truncated_normal {bounds}"
-        return name + _affine(scale, shift)
+        from . import show  # of no use before
+
+        return show.text(self)
 
 
-def _affine(scale: float, shift: float) -> str:
-    text = "" if abs(scale - 1.0) < 1e-6 else f" * {scale:.6g}"
-    return text if shift == 0.0 else f"{text} + {shift:.6g}"
+def kernel_of(kind: Kind, word_bits: int) -> str:
+    """Name of the kernel that makes such draws."""
+    return "bits" if RECORDS[kind].built_on is None else f"{kind.name.lower()}{word_bits}"
+
+
+_FLOATS = ((32, (4,)), (64, (8,)))
+_BYTES = ((8, (1,)), (16, (2,)), *_FLOATS)
+
+RECORDS = {
+    Kind.KEY: KindRecord(formula="the key of the row", params=(), forms=((32, (4,)),)),
+    Kind.BITS: KindRecord(formula="word", params=(), forms=_BYTES),
+    Kind.UNIFORM: KindRecord(
+        formula="ranged * scale + shift",
+        params=("span", "low", "scale", "shift"),
+        forms=_FLOATS,
+        built_on=Kind.BITS,
+    ),
+    Kind.NORMAL: KindRecord(
+        formula="clip(erf_inv(ranged) * factor, clip_low, clip_high) * scale + shift",
+        params=("span", "low", "factor", "clip_low", "clip_high", "scale", "shift"),
+        forms=_FLOATS,
+        asked=("near",),
+        built_on=Kind.UNIFORM,
+        cpu_only=(64,),  # nothing proves another float64 erf_inv equal to XLA's
+    ),
+    Kind.BERNOULLI: KindRecord(
+        formula="ranged < p",
+        params=("span", "low", "p"),
+        forms=((32, (1,)), (64, (1,))),
+        built_on=Kind.UNIFORM,
+    ),
+    Kind.RANDINT: KindRecord(
+        formula="(high % span * multiplier + low % span) % span + first",
+        params=("span", "multiplier", "first"),
+        forms=((32, (1, 2, 4)), (64, (1, 2, 4, 8))),
+    ),
+    Kind.TABLE: KindRecord(
+        formula="table[word >> drop]",
+        params=("drop",),
+        forms=((8, (1, 2, 4)), (16, (1, 2, 4))),
+    ),
+    Kind.CONSTANT: KindRecord(formula="value", params=("value",), forms=_BYTES),
+}
+
+# Parameters that change nothing.
+_CLIP = {"clip_low": -math.inf, "clip_high": math.inf}
+_NEUTRAL = {"factor": 1.0, **_CLIP, "scale": 1.0, "shift": -0.0}
 
 
 def make_draw(
@@ -266,7 +330,21 @@ def _inner(path: KeyPath, shape: Shape) -> int:
     return math.prod(shape) // rows if rows else 0
 
 
-def words(values: Sequence[float], dtype: Any) -> tuple[int, ...]:
-    unsigned = np.uint64 if dtype is np.float64 else np.uint32
+def params(kind: Kind, **values: int) -> tuple[int, ...]:
+    """The parameters of a kind of integers, in order."""
+    return tuple(_ordered(RECORDS[kind].params, values))
+
+
+def _ordered(names: Sequence[str], values: dict[str, Any]) -> list[Any]:
+    found = [values[name] if name in values else _NEUTRAL[name] for name in names]
+    for name in values.keys() - set(names):
+        raise KeyError(name)
+    return found
+
+
+def float_params(kind: Kind, bits: int, **values: float) -> tuple[int, ...]:
+    """The bit patterns of a kind's parameters, in order; what is not given changes nothing."""
+    ordered = _ordered(RECORDS[kind].params, values)
+    unsigned, real = (np.uint64, np.float64) if bits == 64 else (np.uint32, np.float32)
     with np.errstate(over="ignore"):
-        return tuple(int(word) for word in np.array(values, dtype).view(unsigned))
+        return tuple(np.array(ordered, real).view(unsigned).tolist())

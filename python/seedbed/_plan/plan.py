@@ -14,17 +14,18 @@ import numpy as np
 
 from .._base import pickling
 from .._base.record import Record
-from .draw import Draw, KeyPath, Kind, Shape, root
+from .draw import RECORDS, Draw, KeyPath, Kind, Shape, kernel_of, params, root
 from .residual import Drawn, Literal, Source, Splat, Step
 
 if TYPE_CHECKING:
     from .._jax.types import Tree
 
 ALL_KERNELS = frozenset(
-    ["bits", "uniform32", "uniform64", "normal32", "normal64", "bernoulli32", "bernoulli64"]
+    kernel_of(kind, bits) for kind, record in RECORDS.items() for bits, _ in record.forms
 )
-# A GPU's float64 erf_inv stays with XLA: nothing proves another one equal to it.
-CUDA_KERNELS = ALL_KERNELS - {"normal64"}
+CUDA_KERNELS = ALL_KERNELS - {
+    kernel_of(kind, bits) for kind, record in RECORDS.items() for bits in record.cpu_only
+}
 
 
 # What a result of the custom call may be; others (float8, int4) stay with XLA.
@@ -189,9 +190,9 @@ def can_fill(source: Source) -> TypeGuard[Splat]:
 def _fill(splat: Splat, key: KeyPath) -> Draw:
     """A constant as a draw that reads no random words."""
     bits = 8 * len(splat.data)
-    params = (int.from_bytes(splat.data, "little"),)
+    value = params(Kind.CONSTANT, value=int.from_bytes(splat.data, "little"))
     count = math.prod(splat.shape)
-    return Draw(Kind.CONSTANT, key, count, bits, splat.dtype, splat.shape, params)
+    return Draw(Kind.CONSTANT, key, count, bits, splat.dtype, splat.shape, value)
 
 
 def largest(plan: Plan, count: int = 3) -> Sequence[Output]:

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from .._jax import ask_xla, compat, generators, lowering, places
-from .._plan import MEMBER, Draw, KeyPath, Kind, Level, Shape, key_path
+from .._plan import MEMBER, Draw, KeyMode, KeyPath, Kind, Level, Shape, key_path
 from .._run import native as _native
 from .._trust import backends
 
@@ -64,7 +64,7 @@ def fill(draw: Draw, words: Any, shape: Shape) -> Any:
 
 def _filled(draws: tuple[Draw, ...], words: Any, shape: Shape) -> list[Any]:
     keys = math.prod(words.shape[:-1])
-    made = _native.call(draws, _native.KEYS, keys, words.reshape(keys, 2))
+    made = _native.call(draws, KeyMode.MEMBER_KEYS, keys, words.reshape(keys, 2))
     return [out.reshape(shape) for out in made]
 
 

@@ -25,6 +25,7 @@ from .._plan import (
     FromKeys,
     FromStep,
     FromWords,
+    KeyMode,
     Literal,
     Plan,
     Source,
@@ -32,7 +33,6 @@ from .._plan import (
 )
 from .._trace import Trimmed
 from . import fill as _fill
-from . import native
 
 
 class Unplanned(Exception):
@@ -43,7 +43,7 @@ class Unplanned(Exception):
 def program(
     plan: Plan,
     size: int,
-    modes: tuple[int, ...],
+    modes: tuple[KeyMode, ...],
     axes: tuple[int | None, ...],
     single: bool,
     types: Hashable = None,
@@ -147,7 +147,7 @@ def _types(*values: Any) -> Hashable:
 
 
 def _draws(
-    plan: Plan, modes: Sequence[int], size: int, keys: Sequence[Any], members: Any
+    plan: Plan, modes: Sequence[KeyMode], size: int, keys: Sequence[Any], members: Any
 ) -> tuple[list[Any], dict[int, Any]]:
     """Every draw, and the constant outputs by position: one custom call for all that start from
     the same key of a member."""
@@ -160,7 +160,7 @@ def _draws(
         if not chosen:
             continue
         words = compat.key_words(key)
-        read = members if mode in (native.CONSECUTIVE, native.CHOSEN) else None
+        read = members if mode in (KeyMode.RANGE, KeyMode.INDICES) else None
         wanted = tuple(draws[i] for i in chosen)
         made.update(zip(chosen, _fill.call(wanted, mode, size, words, read), strict=True))
     results = [made[i] for i in range(len(draws))]

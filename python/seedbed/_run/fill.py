@@ -14,13 +14,13 @@ import numpy as np
 from jax import lax
 
 from .._jax import jaxprs, lowering
-from .._plan import Draw
+from .._plan import Draw, KeyMode
 from . import native
 
 
 def call(
     draws: tuple[Draw, ...],
-    mode: int,
+    mode: KeyMode,
     size: int,
     keys: jax.Array,
     members: jax.Array | None = None,
@@ -36,8 +36,8 @@ def call(
     return list(_fill_p.bind(*operands, draws=draws, mode=mode, size=size))
 
 
-def _results(keys: Any, members: Any, *, draws: tuple[Draw, ...], mode: int, size: int) -> Any:
-    batch = keys.shape[: -2 if mode == native.KEYS else -1]
+def _results(keys: Any, members: Any, *, draws: tuple[Draw, ...], mode: KeyMode, size: int) -> Any:
+    batch = keys.shape[: -2 if mode == KeyMode.MEMBER_KEYS else -1]
     return [((*batch, size, *draw.shape), draw.dtype) for draw in draws]
 
 
@@ -54,7 +54,7 @@ def _batch(operands: Any, axes: Any, **params: Any) -> Any:
     return made, (0,) * len(made)
 
 
-def _lower(context: Any, *operands: Any, draws: tuple[Draw, ...], mode: int, size: int) -> Any:
+def _lower(context: Any, *operands: Any, draws: tuple[Draw, ...], mode: KeyMode, size: int) -> Any:
     if lowering.for_export(context):
         return _lower_portable(context, *operands, draws=draws, mode=mode, size=size)
     attributes = {"mode": np.int64(mode), "size": np.int64(size), "plan": native.encode(draws)}

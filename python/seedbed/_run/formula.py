@@ -12,12 +12,15 @@ import numpy as np
 
 from .._plan import Draw, Kind
 
+# Parameters by name, as numbers of the draw's width.
+Params = dict[str, Any]
+
 
 def chain(draw: Draw) -> Callable[[jax.Array], jax.Array]:
     """The values of a float draw from its random words, in the operations that XLA gets.
 
     Args:
-        draw: of kind ``UNIFORM``, ``NORMAL`` or ``BERNOULLI``.
+        draw: of one of the kinds in `OPERATIONS`.
 
     Returns:
         A function of ``uint32`` or ``uint64`` words, of any shape, to be jitted.
@@ -25,22 +28,37 @@ def chain(draw: Draw) -> Callable[[jax.Array], jax.Array]:
     real: Any = np.float64 if draw.word_bits == 64 else np.float32
     unsigned: Any = np.uint64 if draw.word_bits == 64 else np.uint32
     drop, one = (12, 0x3FF0000000000000) if draw.word_bits == 64 else (9, 0x3F800000)
-    span, low, *rest = (real(value) for value in draw.floats())
+    p = {name: real(value) for name, value in draw.floats().items()}
+    operations = OPERATIONS[draw.kind]
 
     def values(word: jax.Array) -> jax.Array:
         mantissa = jax.lax.shift_right_logical(word, jnp.full_like(word, drop))
         unit = jax.lax.bitcast_convert_type(mantissa | unsigned(one), real) - real(1)
-        value = jnp.maximum(low, unit * span + low)
-        if draw.kind is Kind.BERNOULLI:
-            return jnp.less(value, rest[0])
-        if draw.kind is Kind.NORMAL:
-            factor, clip_low, clip_high = rest[:3]
-            value = jax.lax.erf_inv(value)
-            value = value if factor == 1 else value * factor
-            if not math.isinf(clip_low):
-                value = jnp.clip(value, clip_low, clip_high)
-        scale, shift = rest[-2:]
-        value = value if scale == 1 else value * scale
-        return value if shift == 0 else jnp.add(value, shift)
+        return operations(jnp.maximum(p["low"], unit * p["span"] + p["low"]), p)
 
     return values
+
+
+def _normal(ranged: jax.Array, p: Params) -> jax.Array:
+    value = jax.lax.erf_inv(ranged)
+    value = value if p["factor"] == 1 else value * p["factor"]
+    if not math.isinf(p["clip_low"]):
+        value = jnp.clip(value, p["clip_low"], p["clip_high"])
+    return _affine(value, p)
+
+
+def _bernoulli(ranged: jax.Array, p: Params) -> jax.Array:
+    return jnp.less(ranged, p["p"])
+
+
+def _affine(value: jax.Array, p: Params) -> jax.Array:
+    value = value if p["scale"] == 1 else value * p["scale"]
+    return value if p["shift"] == 0 else jnp.add(value, p["shift"])
+
+
+# What becomes of ``max(low, unit * span + low)``: `KindRecord.formula`.
+OPERATIONS: dict[Kind, Callable[[jax.Array, Params], jax.Array]] = {
+    Kind.UNIFORM: _affine,
+    Kind.NORMAL: _normal,
+    Kind.BERNOULLI: _bernoulli,
+}

@@ -11,16 +11,13 @@ import jax
 import numpy as np
 
 from .._jax import ask_xla, compat
-from .._plan import MEMBER, Draw, Node
+from .._plan import MEMBER, RECORDS, Draw, KeyMode, Node
 
 # Must equal the version the extension reports: a stale build would misread plans.
 PLAN_VERSION = 4
 TARGET = "seedbed_fill_v1"
 CIPHER_TARGET = "seedbed_threefry_v1"
 _MAGIC = 0x5EEDBED0
-
-# Where the member keys come from (the `mode` attribute of the custom call).
-KEYS, CONSECUTIVE, CHOSEN, ALL = 0, 1, 2, 3
 
 
 @functools.cache
@@ -105,11 +102,13 @@ def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def params(draw: Draw) -> tuple[int, ...]:
-    """The constants of a draw, and where XLA here changes from one logarithm to another."""
-    if draw.needs != "normal64":
+    """The parameters of a draw, and those that XLA is asked for here."""
+    asked = RECORDS[draw.kind].asked
+    if not asked or draw.word_bits != 64:
         return draw.params
-    near = np.array(ask_xla.log1p_near(), np.float64)
-    return *draw.params, int(near.view(np.uint64))
+    known = {"near": ask_xla.log1p_near}
+    found = np.array([known[name]() for name in asked], np.float64)
+    return *draw.params, *found.view(np.uint64).tolist()
 
 
 def _number_nodes(draws: tuple[Draw, ...]) -> dict[Node, int]:
@@ -128,7 +127,7 @@ def _number_nodes(draws: tuple[Draw, ...]) -> dict[Node, int]:
 
 def call(
     draws: tuple[Draw, ...],
-    mode: int,
+    mode: KeyMode,
     size: int,
     keys: jax.Array,
     members: jax.Array | None = None,
@@ -137,9 +136,9 @@ def call(
 
     Args:
         draws: what to make; all from the same key of a member.
-        keys: ``uint32[size, 2]`` member keys (mode `KEYS`) or ``uint32[2]`` root key.
-        members: ``uint32[2]`` the first member (`CONSECUTIVE`), ``uint32[size, 2]`` every
-            member (`CHOSEN`), high word first; None in the modes `KEYS` and `ALL`.
+        keys: ``uint32[size, 2]`` member keys (mode `MEMBER_KEYS`) or ``uint32[2]`` root key.
+        members: ``uint32[2]`` the first member (`RANGE`), ``uint32[size, 2]`` every member
+            (`INDICES`), high word first; None in the modes `MEMBER_KEYS` and `ALL`.
     """
     results = [compat.abstract((size, *draw.shape), draw.dtype) for draw in draws]
     fill = jax.ffi.ffi_call(TARGET, results, vmap_method="broadcast_all")

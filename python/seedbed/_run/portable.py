@@ -16,14 +16,14 @@ import numpy as np
 from jax import lax
 
 from .._jax import compat
-from .._plan import Draw, KeyPath, Kind, Level, Node
-from . import formula, native
+from .._plan import Draw, KeyMode, KeyPath, Kind, Level, Node
+from . import formula
 
 _MASK32, _MASK64 = (1 << 32) - 1, (1 << 64) - 1
 
 
 def fill(
-    keys: Any, members: Any, *, draws: tuple[Draw, ...], mode: int, size: int
+    keys: Any, members: Any, *, draws: tuple[Draw, ...], mode: KeyMode, size: int
 ) -> list[jax.Array]:
     """All draws of all members; the arguments of `native.call`, with leading batch
     dimensions."""
@@ -40,13 +40,13 @@ def fill(
 # --- keys ---------------------------------------------------------------------------------
 
 
-def _member_keys(keys: Any, members: Any, mode: int, size: int) -> Any:
+def _member_keys(keys: Any, members: Any, mode: KeyMode, size: int) -> Any:
     """``uint32[..., size, 2]``."""
-    if mode == native.KEYS:
+    if mode == KeyMode.MEMBER_KEYS:
         return keys
-    if mode == native.CHOSEN:
+    if mode == KeyMode.INDICES:
         return _fold(keys[..., None, :], members[..., 0], members[..., 1])
-    first = members if mode == native.CONSECUTIVE else jnp.zeros((2,), np.uint32)
+    first = members if mode == KeyMode.RANGE else jnp.zeros((2,), np.uint32)
     # Counted in two words: 64-bit integers may be switched off.
     count = np.arange(size, dtype=np.uint64) if size >> 32 else lax.iota(np.uint32, size)
     high, low = _words(count) if size >> 32 else (np.uint32(0), count)
@@ -133,24 +133,25 @@ def _float_values(draw: Draw, keys: Any) -> Any:
 
 def _randint_values(draw: Draw, keys: Any) -> Any:
     unsigned: Any = np.dtype(f"uint{draw.word_bits}").type
-    span, multiplier, first = (unsigned(value) for value in draw.params)
+    p = {name: unsigned(value) for name, value in draw.integers().items()}
     high, low = (_bits(draw, _fold(keys, np.uint32(0), np.uint32(i))) for i in (0, 1))
-    if span:
+    if span := p["span"]:
         high, low = high % span, low % span
-    offset = high * multiplier + low
-    return (first + (offset % span if span else offset)).astype(draw.dtype)
+    offset = high * p["multiplier"] + low
+    return (p["first"] + (offset % span if span else offset)).astype(draw.dtype)
 
 
 def _table_values(draw: Draw, keys: Any) -> Any:
     table = np.frombuffer(draw.table, f"u{draw.itemsize}")
     words = _bits(draw, keys)
-    drop = words.dtype.type(draw.params[0])
+    drop = words.dtype.type(draw.integers()["drop"])
     index = lax.shift_right_logical(words, jnp.full_like(words, drop))
     return _as(draw.dtype, jnp.asarray(table)[index])
 
 
 def _constant_values(draw: Draw, keys: Any) -> Any:
-    value = np.frombuffer(draw.params[0].to_bytes(draw.itemsize, "little"), f"u{draw.itemsize}")
+    data = draw.integers()["value"].to_bytes(draw.itemsize, "little")
+    value = np.frombuffer(data, f"u{draw.itemsize}")
     return _as(draw.dtype, jnp.full((*keys.shape[:-1], draw.inner), value[0]))
 
 
@@ -164,9 +165,7 @@ def _as(dtype: str, words: Any) -> Any:
 _VALUES: dict[Kind, Callable[[Draw, Any], Any]] = {
     Kind.KEY: _key_values,
     Kind.BITS: _bit_values,
-    Kind.UNIFORM: _float_values,
-    Kind.NORMAL: _float_values,
-    Kind.BERNOULLI: _float_values,
+    **dict.fromkeys(formula.OPERATIONS, _float_values),
     Kind.RANDINT: _randint_values,
     Kind.TABLE: _table_values,
     Kind.CONSTANT: _constant_values,

@@ -9,9 +9,9 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from .._base.record import Record
-from .._plan import Plan
+from .._plan import KeyMode, Plan
 from .._trace import Trimmed
-from . import execute, native
+from . import execute
 from .members import Chosen, Wanted, words
 
 
@@ -98,16 +98,16 @@ class ReferenceProgram:
 Program = NativeProgram | ReferenceProgram
 
 
-def _modes(chosen: Chosen | None, stacked: tuple[bool, ...]) -> tuple[tuple[int, ...], Any]:
+def _modes(chosen: Chosen | None, stacked: tuple[bool, ...]) -> tuple[tuple[KeyMode, ...], Any]:
     """The custom call's mode for each key and its operand of member indices (high, low words).
 
     No indices mean all members: then nothing has to be sent to the device.
     """
     if chosen is None:
-        return tuple([native.KEYS if each else native.ALL for each in stacked]), None
+        return tuple([KeyMode.MEMBER_KEYS if each else KeyMode.ALL for each in stacked]), None
     consecutive = chosen.start is not None
-    mode = native.CONSECUTIVE if consecutive else native.CHOSEN
-    modes = tuple([native.KEYS if each else mode for each in stacked])
+    mode = KeyMode.RANGE if consecutive else KeyMode.INDICES
+    modes = tuple([KeyMode.MEMBER_KEYS if each else mode for each in stacked])
     if all(stacked):
         return modes, None
     return modes, words(chosen.start if consecutive else chosen.indices())

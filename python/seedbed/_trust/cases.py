@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .._plan import Draw, KeyPath, Kind, node, words
+from .._plan import Draw, KeyPath, Kind, float_params, node, params
 
 COUNT = 4096  # values of each case
 
@@ -23,48 +23,47 @@ KNOWN_ANSWERS = (
 )
 
 
-def _draw(index: int, kind: Kind, word_bits: int, dtype: str, *params: int) -> Draw:
-    path = KeyPath(node=node(index))
-    return Draw(kind, path, COUNT, word_bits, dtype, (COUNT,), params)
-
-
-def _floats(word_bits: int, *values: float) -> tuple[int, ...]:
-    return words(values, np.float64 if word_bits == 64 else np.float32)
-
-
 def _cases() -> tuple[Draw, ...]:
     """One draw or more for each kernel; a draw's key is the root key folded with its position."""
-    infinity, below_one = math.inf, float(np.nextafter(np.float32(-1), np.float32(0)))
-    root_two = float(np.float32(math.sqrt(2.0)))
-    truncated = (1.9089994430541992, -0.9544997215270996, root_two, -1.9999998807907104)
-    f32, f64 = np.dtype(np.float32).name, np.dtype(np.float64).name
     made: list[Draw] = []
 
-    def add(kind: Kind, bits: int, dtype: str, params: tuple[int, ...] = ()) -> None:
-        made.append(_draw(len(made), kind, bits, dtype, *params))
+    def add(kind: Kind, bits: int, dtype: str, values: tuple[int, ...] = ()) -> None:
+        path = KeyPath(node=node(len(made)))
+        made.append(Draw(kind, path, COUNT, bits, dtype, (COUNT,), values))
+
+    def floats(kind: Kind, bits: int, **values: float) -> None:
+        dtype = "bool" if kind is Kind.BERNOULLI else f"float{bits}"
+        add(kind, bits, dtype, float_params(kind, bits, **values))
 
     for bits in (8, 16, 32, 64):
         add(Kind.BITS, bits, f"uint{bits}")
-    # randint [-7, 1000): span, 2^32 mod span, first value as a 32-bit word.
-    add(Kind.RANDINT, 32, "int32", (1007, (1 << 32) % 1007, (1 << 32) - 7))
-    add(Kind.UNIFORM, 32, f32, _floats(32, 1.0, 0.0, 1.0, -0.0))
-    add(Kind.UNIFORM, 32, f32, _floats(32, 15.0, -3.7, 1.0, -0.0))
-    add(Kind.UNIFORM, 32, f32, _floats(32, 2.0, -1.0, 0.17, 0.3))
-    add(Kind.NORMAL, 32, f32, _floats(32, 2.0, below_one, 1.0, -infinity, infinity, root_two, -0.0))
-    add(Kind.NORMAL, 32, f32, _floats(32, *truncated, -truncated[3], 0.17, -0.0))
-    add(Kind.NORMAL, 32, f32, _floats(32, *truncated, -truncated[3], 0.17, 0.3))
-    add(Kind.BERNOULLI, 32, "bool", _floats(32, 1.0, 0.0, 0.3))
-    add(Kind.UNIFORM, 64, f64, _floats(64, 1.0, 0.0, 1.0, -0.0))
-    add(Kind.UNIFORM, 64, f64, _floats(64, 15.0, -3.7, 1.0, -0.0))
-    add(Kind.UNIFORM, 64, f64, _floats(64, 2.0, -1.0, 0.17, 0.3))
-    add(Kind.BERNOULLI, 64, "bool", _floats(64, 1.0, 0.0, 0.3))
-    below_one, root_two = math.nextafter(-1, 0), math.sqrt(2.0)
-    truncated = (1.9089994722071, -0.95449973610364, root_two, math.nextafter(-2, 0))
-    add(Kind.NORMAL, 64, f64, _floats(64, 2.0, below_one, 1.0, -infinity, infinity, root_two, -0.0))
-    add(Kind.NORMAL, 64, f64, _floats(64, *truncated, -truncated[3], 0.17, -0.0))
-    add(Kind.NORMAL, 64, f64, _floats(64, *truncated, -truncated[3], 0.17, 0.3))
+    # randint [-7, 1000): the first value is a 32-bit word.
+    span, first = 1007, (1 << 32) - 7
+    integers = params(Kind.RANDINT, span=span, multiplier=(1 << 32) % span, first=first)
+    add(Kind.RANDINT, 32, "int32", integers)
+    normal = {"span": 2.0, "low": float(np.nextafter(np.float32(-1), np.float32(0)))}
+    root_two, edge = float(np.float32(math.sqrt(2.0))), 1.9999998807907104
+    truncated = {"span": 1.9089994430541992, "low": -0.9544997215270996, "factor": root_two}
+    truncated |= {"clip_low": -edge, "clip_high": edge}
+    floats(Kind.UNIFORM, 32, span=1.0, low=0.0)
+    floats(Kind.UNIFORM, 32, span=15.0, low=-3.7)
+    floats(Kind.UNIFORM, 32, span=2.0, low=-1.0, scale=0.17, shift=0.3)
+    floats(Kind.NORMAL, 32, **normal, scale=root_two)
+    floats(Kind.NORMAL, 32, **truncated, scale=0.17)
+    floats(Kind.NORMAL, 32, **truncated, scale=0.17, shift=0.3)
+    floats(Kind.BERNOULLI, 32, span=1.0, low=0.0, p=0.3)
+    floats(Kind.UNIFORM, 64, span=1.0, low=0.0)
+    floats(Kind.UNIFORM, 64, span=15.0, low=-3.7)
+    floats(Kind.UNIFORM, 64, span=2.0, low=-1.0, scale=0.17, shift=0.3)
+    floats(Kind.BERNOULLI, 64, span=1.0, low=0.0, p=0.3)
+    root_two, edge = math.sqrt(2.0), -math.nextafter(-2, 0)
+    truncated = {"span": 1.9089994722071, "low": -0.95449973610364, "factor": root_two}
+    truncated |= {"clip_low": -edge, "clip_high": edge}
+    floats(Kind.NORMAL, 64, span=2.0, low=math.nextafter(-1, 0), scale=root_two)
+    floats(Kind.NORMAL, 64, **truncated, scale=0.17)
+    floats(Kind.NORMAL, 64, **truncated, scale=0.17, shift=0.3)
     # Near -1 all take the last two of the three polynomials.
-    add(Kind.NORMAL, 64, f64, _floats(64, 1e-6, -1.0, 1.0, -infinity, infinity, root_two, -0.0))
+    floats(Kind.NORMAL, 64, span=1e-6, low=-1.0, scale=root_two)
     return tuple(made)
 
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from .._base.record import Record
 from .._jax import compat, known, lowering
-from .._plan import ALL_KERNELS, CUDA_KERNELS, Draw, Kind
+from .._plan import ALL_KERNELS, CUDA_KERNELS, RECORDS, Draw, KeyMode, Kind, kernel_of
 from .._run import native
 from .cases import CASES, COUNT, KNOWN_ANSWERS
 
@@ -50,12 +50,10 @@ _CUDA_CASES = tuple(draw for draw in CASES if draw.needs in CUDA_KERNELS)
 # Kernels that contain another one's arithmetic, in order. The comparison that ends a bernoulli
 # draw would hide nearly every difference in its uniform.
 _BUILT_ON = {
-    "uniform32": "bits",
-    "uniform64": "bits",
-    "normal32": "uniform32",
-    "normal64": "uniform64",
-    "bernoulli32": "uniform32",
-    "bernoulli64": "uniform64",
+    kernel_of(kind, bits): kernel_of(record.built_on, bits)
+    for kind, record in RECORDS.items()
+    if record.built_on is not None
+    for bits, _ in record.forms
 }
 
 
@@ -84,14 +82,14 @@ def native_values(
     out = [np.zeros(draw.shape, draw.dtype) for draw in draws]
     # Booleans travel as bytes: not every NumPy dtype has a name in the extension.
     views = [array.view(f"u{array.itemsize}") for array in out]
-    module.run_plan(native.encode(draws), native.KEYS, 1, key, members, views, isa=isa)
+    module.run_plan(native.encode(draws), KeyMode.MEMBER_KEYS, 1, key, members, views, isa=isa)
     return out
 
 
 def cuda_values(draws: tuple[Draw, ...]) -> list[np.ndarray[Any, Any]]:
     """What the CUDA kernels make of ``draws`` for one member with a fixed key."""
     with lowering.xla_on("cuda"):
-        call = functools.partial(native.call, draws, native.KEYS, 1)
+        call = functools.partial(native.call, draws, KeyMode.MEMBER_KEYS, 1)
         made = jax.jit(call)(np.array([_KEY], np.uint32))
         return [np.asarray(array)[0] for array in made]
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from .._ensemble import ensemble
 from .._jax import ask_xla, compat, known, lowering
-from .._plan import CUDA_KERNELS, Draw, FromDraw, KeyPath, Kind, node, words
+from .._plan import CUDA_KERNELS, Draw, FromDraw, KeyMode, KeyPath, Kind, float_params, node
 from .._run import formula, native
 from .._trust import cases, selfcheck
 from . import OK, WRONG, _text
@@ -164,15 +164,16 @@ def _whole(count: int, row: int) -> int:
 
 def _checks(quick: bool, words_of_normals: int | None = None) -> list[_Check]:
     root_two, below_one = np.sqrt(np.float32(2)), np.nextafter(np.float32(-1), np.float32(0))
-    everything = (np.float32(2), below_one, np.float32(1), -np.inf, np.inf)
+    everything = {"span": np.float32(2), "low": below_one}
     # jax.random.truncated_normal(-2, 2): a uniform between erf(-2 / sqrt 2) and erf(2 / sqrt 2).
-    truncated = (1.9089994430541992, -0.9544997215270996, root_two, *_clip(2))
+    truncated = {"span": 1.9089994430541992, "low": -0.9544997215270996, "factor": root_two}
+    truncated |= _clip(np.float32(2))
     normals = {
-        "normal": (*everything, root_two, -0.0),
-        "normal * 0.02": (*everything, root_two * np.float32(0.02), -0.0),
-        "normal * 0.5 + 1": (*everything, root_two * np.float32(0.5), 1.0),
-        "truncated normal (-2, 2)": (*truncated, 1.0, -0.0),
-        "  scaled as he_normal": (*truncated, 0.20097, -0.0),
+        "normal": {**everything, "scale": root_two},
+        "normal * 0.02": {**everything, "scale": root_two * np.float32(0.02)},
+        "normal * 0.5 + 1": {**everything, "scale": root_two * np.float32(0.5), "shift": 1.0},
+        "truncated normal (-2, 2)": truncated,
+        "  scaled as he_normal": {**truncated, "scale": 0.20097},
     }
     ranges = {
         "uniform [0, 1)": (0, 1),
@@ -181,12 +182,12 @@ def _checks(quick: bool, words_of_normals: int | None = None) -> list[_Check]:
     }
     mantissas, drawn = (n // (_QUICK if quick else 1) for n in (_MANTISSAS, _DRAWN))
     checks = [
-        _Check(name, _float_draw(Kind.NORMAL, 32, params), mantissas, exhaustive=True)
-        for name, params in normals.items()
+        _Check(name, _float_draw(Kind.NORMAL, 32, values), mantissas, exhaustive=True)
+        for name, values in normals.items()
     ]
     wide = drawn if words_of_normals is None else words_of_normals
-    for name, params in _wide_normals().items():
-        checks.append(_Check(name, _float_draw(Kind.NORMAL, 64, params), wide))
+    for name, values in _wide_normals().items():
+        checks.append(_Check(name, _float_draw(Kind.NORMAL, 64, values), wide))
     if ask_xla.flat_rows():
         normal = _float_draw(Kind.NORMAL, 32, normals["normal"])
         checks += [
@@ -196,22 +197,23 @@ def _checks(quick: bool, words_of_normals: int | None = None) -> list[_Check]:
     for word_bits in (32, 64):
         real: Any = np.float32 if word_bits == 32 else np.float64
         for name, (low, high) in ranges.items():
-            params = (real(high) - real(low), real(low), 1.0, -0.0)
+            values = {"span": real(high) - real(low), "low": real(low)}
             title = name if word_bits == 32 else f"{name} float64"
-            checks.append(_Check(title, _float_draw(Kind.UNIFORM, word_bits, params, drawn), drawn))
-        draw = _float_draw(Kind.BERNOULLI, word_bits, (1.0, 0.0, 0.3), drawn)
+            checks.append(_Check(title, _float_draw(Kind.UNIFORM, word_bits, values, drawn), drawn))
+        values = {"span": 1.0, "low": 0.0, "p": 0.3}
+        draw = _float_draw(Kind.BERNOULLI, word_bits, values, drawn)
         checks.append(_Check(f"bernoulli 0.3 of {word_bits} bits", draw, drawn))
     return checks
 
 
-def _wide_normals() -> dict[str, tuple[Any, ...]]:
-    root_two, below_one = math.sqrt(2), math.nextafter(-1, 0)
-    everything = (2.0, below_one, 1.0, -math.inf, math.inf)
-    edge, clip = math.erf(root_two), math.nextafter(2, 0)
+def _wide_normals() -> dict[str, dict[str, float]]:
+    root_two, edge = math.sqrt(2), math.erf(math.sqrt(2))
+    everything = {"span": 2.0, "low": math.nextafter(-1, 0)}
+    truncated = {"span": 2 * edge, "low": -edge, "factor": root_two, **_clip(2.0)}
     return {
-        "normal float64": (*everything, root_two, -0.0),
-        "normal * 0.5 + 1 float64": (*everything, root_two * 0.5, 1.0),
-        "truncated normal float64": (2 * edge, -edge, root_two, -clip, clip, 0.17, -0.0),
+        "normal float64": {**everything, "scale": root_two},
+        "normal * 0.5 + 1 float64": {**everything, "scale": root_two * 0.5, "shift": 1.0},
+        "truncated normal float64": {**truncated, "scale": 0.17},
     }
 
 
@@ -227,24 +229,24 @@ _NEAR_EDGES = 1 << 12
 
 def _edges(draw: Draw) -> np.ndarray[Any, Any]:
     """Words of both ends of a draw's range, of its middle and of where its arithmetic changes."""
-    span, low, *_ = draw.floats()
-    units = [0.0, 0.5, 1.0, *((sign * x - low) / span for x in _CHANGES for sign in (-1, 1))]
+    p = draw.floats()
+    places = [(sign * x - p["low"]) / p["span"] for x in _CHANGES for sign in (-1, 1)]
+    units = [0.0, 0.5, 1.0, *places]
     inside = [int(unit * (1 << 52)) for unit in units if 0 <= unit <= 1]
     around = np.add.outer(np.array(inside), np.arange(-_NEAR_EDGES, _NEAR_EDGES)).ravel()
     mantissas: np.ndarray[Any, Any] = around.clip(0, (1 << 52) - 1).astype(np.uint64)
     return mantissas << np.uint64(12)
 
 
-def _clip(bound: float) -> tuple[Any, Any]:
-    edge = np.nextafter(np.float32(bound), np.float32(0))
-    return -edge, edge
+def _clip(bound: Any) -> dict[str, float]:
+    edge = np.nextafter(bound, type(bound)(0))
+    return {"clip_low": -edge, "clip_high": edge}
 
 
-def _float_draw(kind: Kind, word_bits: int, params: tuple[Any, ...], inner: int = 0) -> Draw:
-    real: Any = np.float32 if word_bits == 32 else np.float64
-    dtype = "bool" if kind is Kind.BERNOULLI else np.dtype(real).name
-    path = KeyPath(node=node(1))
-    return Draw(kind, path, inner, word_bits, dtype, (inner,), words(params, real))
+def _float_draw(kind: Kind, word_bits: int, values: dict[str, float], inner: int = 0) -> Draw:
+    dtype = "bool" if kind is Kind.BERNOULLI else f"float{word_bits}"
+    constants = float_params(kind, word_bits, **values)
+    return Draw(kind, KeyPath(node=node(1)), inner, word_bits, dtype, (inner,), constants)
 
 
 def _compare(module: Any, isas: list[str], check: _Check, progress: _text.Progress) -> _Result:
@@ -334,7 +336,7 @@ def _made(module: Any, isa: str, check: _Check, word: np.ndarray[Any, Any]) -> n
         return selfcheck.native_values(module, (check.draw,), isa)[0]
     made = np.empty(word.shape, check.draw.dtype)
     params = np.array(native.params(check.draw), word.dtype).view(made.dtype)
-    module.transform(params, word, made, isa=isa)
+    module.transform(params, word, made, isa=isa, kind=check.draw.kind)
     return made
 
 
@@ -388,7 +390,7 @@ def _by_kernel(module: Any, isa: str, draws: tuple[Draw, ...], key: Any) -> list
     made = [np.zeros((_MEMBERS, *draw.shape), jnp.dtype(draw.dtype)) for draw in draws]
     module.run_plan(
         native.encode(draws),
-        native.CONSECUTIVE,
+        KeyMode.RANGE,
         _MEMBERS,
         np.asarray(jax.random.key_data(key)),
         np.zeros(2, np.uint32),

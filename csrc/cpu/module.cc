@@ -18,7 +18,6 @@
 #include "cpu/dispatch.h"
 #include "cpu/ffi.h"
 #include "cpu/schedule.h"
-#include "ffi_common.h"
 #include "plan.h"
 #include "registrations.h"
 
@@ -118,12 +117,17 @@ void run_plan(Input<int64_t> encoded, int64_t mode, int64_t size, Input<uint32_t
 
 template <class Float, class Word>
 void transform(Input<Float> params, Input<Word> bits, Output<Float> out,
-               std::optional<std::string> isa) {
-  constexpr int kParams = sizeof(Word) == 8 ? 8 : 7;
-  expect_elements("params", elements(params), kParams);
+               std::optional<std::string> isa, int64_t kind) {
+  if (kind < 0 || kind >= kKinds) throw InvalidPlan("unknown kind " + std::to_string(kind));
+  Sampler sampler = {static_cast<Kind>(kind), 8 * sizeof(Word), sizeof(Float), {}, nullptr};
+  if (!has_form(sampler.kind, sampler.word_bits, sampler.itemsize) ||
+      record_of(sampler.kind).source != Source::kWord) {
+    throw InvalidPlan("kind " + std::to_string(kind) + " makes no floats of one word each");
+  }
+  const auto count = static_cast<uint64_t>(width_of(sampler.kind, sampler.word_bits)->params);
+  expect_elements("params", elements(params), count);
   expect_elements("out", elements(out), elements(bits));
-  Sampler sampler = {Kind::kNormal, 8 * sizeof(Word), sizeof(Float), {}, nullptr};
-  for (int i = 0; i < kParams; ++i) {
+  for (uint64_t i = 0; i < count; ++i) {
     Word word;
     std::memcpy(&word, params.data() + i, sizeof word);
     sampler.params[i] = word;
@@ -151,15 +155,10 @@ void threefry(Input<uint32_t> keys, Input<uint32_t> counters, Output<uint32_t> o
   }
 }
 
-nb::dict registrations() {
-  nb::dict targets;
-  targets[kFillTarget] = fill_stages(fill_instantiate, fill_execute);
+nb::dict every_registration() {
+  nb::dict targets = registrations(fill_target());
   targets["seedbed_threefry_v1"] = handler(threefry_execute);
   return targets;
-}
-
-nb::dict type_registrations() {
-  return fill_state_types("seedbed_fill_state_v1", fill_state_type_id(), fill_state_type_info());
 }
 
 std::vector<std::string> isas() {
@@ -174,19 +173,20 @@ std::vector<std::string> isas() {
 NB_MODULE(_cpu, m) {
   using namespace nb::literals;
   using namespace seedbed;
-  m.def("registrations", &registrations);
-  m.def("type_registrations", &type_registrations);
+  constexpr auto kNormal = static_cast<int64_t>(Kind::kNormal);
+  m.def("registrations", &every_registration);
+  m.def("type_registrations",
+        [] { return type_registrations("seedbed_fill_state_v1", fill_target()); });
+  define_versions(m);
   m.def("isa", [] { return std::string(active_table().name); });
   m.def("isas", &isas);
-  m.def("version", [] { return std::string(SEEDBED_VERSION); });
-  m.def("plan_version", [] { return kPlanVersion; });
   // Without conversions: an output that had to be copied first would never reach the caller.
   m.def("run_plan", &run_plan, "plan"_a.noconvert(), "mode"_a, "size"_a, "keys"_a.noconvert(),
         "members"_a.noconvert(), "outputs"_a.noconvert(), "isa"_a = nb::none(), "threads"_a = 1);
   m.def("transform", &transform<float, uint32_t>, "params"_a.noconvert(), "bits"_a.noconvert(),
-        "out"_a.noconvert(), "isa"_a = nb::none());
+        "out"_a.noconvert(), "isa"_a = nb::none(), "kind"_a = kNormal);
   m.def("transform", &transform<double, uint64_t>, "params"_a.noconvert(), "bits"_a.noconvert(),
-        "out"_a.noconvert(), "isa"_a = nb::none());
+        "out"_a.noconvert(), "isa"_a = nb::none(), "kind"_a = kNormal);
   m.def("threefry", &threefry, "keys"_a.noconvert(), "counters"_a.noconvert(), "out"_a.noconvert(),
         "isa"_a = nb::none());
 }

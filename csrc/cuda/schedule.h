@@ -1,6 +1,6 @@
 // From a plan and the buffers of a call to launches: which tile makes what.
-#ifndef SEEDBED_CUDA_SCHEDULER_H_
-#define SEEDBED_CUDA_SCHEDULER_H_
+#ifndef SEEDBED_CUDA_SCHEDULE_H_
+#define SEEDBED_CUDA_SCHEDULE_H_
 
 #include <memory>
 #include <vector>
@@ -18,4 +18,4 @@ std::vector<std::unique_ptr<Launch>> schedule(const Plan& plan, const Call& call
 
 }  // namespace seedbed::cuda
 
-#endif  // SEEDBED_CUDA_SCHEDULER_H_
+#endif  // SEEDBED_CUDA_SCHEDULE_H_

@@ -1,4 +1,4 @@
-#include "cuda/scheduler.h"
+#include "cuda/schedule.h"
 
 #include <algorithm>
 #include <cstring>
@@ -6,8 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "cuda/device_draw.h"
 #include "cuda/folds.h"
-#include "cuda/task.h"
 
 namespace seedbed::cuda {
 namespace {
@@ -17,9 +17,9 @@ constexpr uint64_t kMaxTile = 65536;
 constexpr uint64_t kTilesPerBlock = 4;
 constexpr uint64_t kRowElements = 1024;  // of one draw in a tile, where there are members enough
 constexpr uint64_t kMaxMembers = 64;     // so that many small draws share a tile
-constexpr size_t kMaxTasks = 256;        // of a segment: at most twice as many slots
+constexpr size_t kMaxDraws = 256;        // of a segment: at most twice as many slots
 constexpr uint64_t kAlign = 16;          // items: whole vectors of the smallest
-static_assert(2 * kMaxTasks < kSlotKeys, "a segment's keys must fit for one member");
+static_assert(2 * kMaxDraws < kSlotKeys, "a segment's keys must fit for one member");
 static_assert(kMaxTile <= kMaxColumns, "positions in a tile have 31 bits");
 
 uint64_t divide_up(uint64_t a, uint64_t b) { return a / b + (a % b != 0); }
@@ -28,18 +28,18 @@ uint64_t round_down(uint64_t a, uint64_t to) { return a >= to ? a - a % to : a; 
 
 // Rows whose keys are not those of their members.
 bool has_row_keys(const Draw& draw) {
-  return draw.batch > 1 || !draw.levels.empty() || draw.sampler.kind == Kind::kRandint;
+  return draw.batch > 1 || !draw.levels.empty() || draw.source() == Source::kTwoWords;
 }
 
 // A segment that is not part of a launch yet.
 struct Part {
   Segment segment = {};
-  std::vector<Task> tasks;
+  std::vector<DeviceDraw> draws;
   std::vector<Fold> folds;
-  std::vector<uint64_t> words;  // those of the tasks, then the tables
+  std::vector<uint64_t> words;  // those of the draws, then the tables
 
   size_t bytes() const {
-    return sizeof segment + tasks.size() * sizeof(Task) + folds.size() * sizeof(Fold) +
+    return sizeof segment + draws.size() * sizeof(DeviceDraw) + folds.size() * sizeof(Fold) +
            words.size() * sizeof(uint64_t);
   }
 };
@@ -69,13 +69,13 @@ class PartMaker {
     s.members = static_cast<uint32_t>(cut.members);
     s.rows = static_cast<uint32_t>(cut.rows);
     s.columns = static_cast<uint32_t>(cut.columns);
-    s.n_tasks = static_cast<uint32_t>(draws.size());
+    s.n_draws = static_cast<uint32_t>(draws.size());
     s.n_folds = static_cast<uint32_t>(part.folds.size());
-    for (size_t i = 0; i < draws.size(); ++i) add_task(part, draws[i], program.slots[i]);
+    for (size_t i = 0; i < draws.size(); ++i) add_draw(part, draws[i], program.slots[i]);
     add_row_keys(part, draws);
     add_tables(part, draws);
     add_units(part);
-    const Task& first = part.tasks.front();
+    const DeviceDraw& first = part.draws.front();
     s.parts = cut.columns == 0 ? 1 : static_cast<uint32_t>(divide_up(first.inner, cut.columns));
     return part;
   }
@@ -84,7 +84,7 @@ class PartMaker {
     const Segment& s = part.segment;
     const uint64_t members = call_.groups * call_.size;
     if (s.rows == 0) return divide_up(members, s.members);
-    return divide_up(members * part.tasks.front().batch, s.rows) * s.parts;
+    return divide_up(members * part.draws.front().batch, s.rows) * s.parts;
   }
 
   // So many that the outputs of every tile start where vectors do, if possible.
@@ -93,28 +93,28 @@ class PartMaker {
   }
 
  private:
-  void add_task(Part& part, size_t index, uint16_t slot) const {
+  void add_draw(Part& part, size_t index, uint16_t slot) const {
     const Draw& draw = plan_.draws[index];
-    Task task = make_task(draw);
-    task.out = call_.outputs[index];
-    task.slot = slot;
-    task.words = static_cast<uint32_t>(part.words.size());
+    DeviceDraw made = make_device_draw(draw);
+    made.out = call_.outputs[index];
+    made.slot = slot;
+    made.words = static_cast<uint32_t>(part.words.size());
     part.words.insert(part.words.end(), draw.dims.begin(), draw.dims.end());
     for (const Level& level : draw.levels) {
       part.words.push_back(level.base);
       part.words.insert(part.words.end(), level.strides.begin(), level.strides.end());
     }
-    part.tasks.push_back(task);
+    part.draws.push_back(made);
   }
 
   void add_row_keys(Part& part, const std::vector<size_t>& draws) const {
     uint64_t rows = 0;
     for (size_t i = 0; i < draws.size(); ++i) {
-      Task& task = part.tasks[i];
-      task.row_keys = kNoRows;
+      DeviceDraw& made = part.draws[i];
+      made.row_keys = kNoRows;
       if (!has_row_keys(plan_.draws[draws[i]])) continue;
-      task.row_keys = static_cast<uint16_t>(rows);
-      rows += rows_of(part.segment, task);
+      made.row_keys = static_cast<uint16_t>(rows);
+      rows += rows_of(part.segment, made);
     }
   }
 
@@ -127,7 +127,7 @@ class PartMaker {
       if (table.empty()) continue;
       const auto at = static_cast<uint32_t>(part.words.size() - s.tables) * 8;
       const auto [place, is_new] = places.try_emplace(table, at);
-      part.tasks[i].params[0] |= place->second;
+      part.draws[i].params[0] |= place->second;
       if (!is_new) continue;
       part.words.resize(part.words.size() + table.size() / 8);
       std::memcpy(part.words.data() + s.tables + at / 8, table.data(), table.size());
@@ -139,26 +139,26 @@ class PartMaker {
   static void add_units(Part& part) {
     Segment& s = part.segment;
     uint64_t elements = 0, granule = 1;
-    for (const Task& task : part.tasks) {
-      elements += elements_of(s, task);
-      granule = std::max<uint64_t>(granule, kWarp * vector_items(task));
+    for (const DeviceDraw& draw : part.draws) {
+      elements += elements_of(s, draw);
+      granule = std::max<uint64_t>(granule, kWarp * vector_items(draw));
     }
     constexpr uint64_t kWarps = kThreads / kWarp;
-    const uint64_t units = part.tasks.size() == 1 ? kWarps : 2 * kWarps;
+    const uint64_t units = part.draws.size() == 1 ? kWarps : 2 * kWarps;
     s.unit_elements = static_cast<uint32_t>(round_up(divide_up(elements, units), granule));
-    for (Task& task : part.tasks) {
-      task.first_unit = s.n_units;
-      const uint64_t shifted = elements_of(s, task) + vector_items(task) - 1;
+    for (DeviceDraw& draw : part.draws) {
+      draw.first_unit = s.n_units;
+      const uint64_t shifted = elements_of(s, draw) + vector_items(draw) - 1;
       s.n_units += static_cast<uint32_t>(divide_up(shifted, s.unit_elements));
     }
   }
 
-  static uint64_t vector_items(const Task& task) { return item_bytes(task.op) == 8 ? 2 : 4; }
-  static uint64_t rows_of(const Segment& s, const Task& task) {
-    return s.rows == 0 ? s.members * task.batch : s.rows;
+  static uint64_t vector_items(const DeviceDraw& draw) { return item_bytes(draw) == 8 ? 2 : 4; }
+  static uint64_t rows_of(const Segment& s, const DeviceDraw& draw) {
+    return s.rows == 0 ? s.members * draw.batch : s.rows;
   }
-  static uint64_t elements_of(const Segment& s, const Task& task) {
-    return rows_of(s, task) * (s.columns == 0 ? task.inner : s.columns);
+  static uint64_t elements_of(const Segment& s, const DeviceDraw& draw) {
+    return rows_of(s, draw) * (s.columns == 0 ? draw.inner : s.columns);
   }
 
   const Plan& plan_;
@@ -191,7 +191,7 @@ class Group {
     const uint64_t members =
         std::min({members_, kMaxMembers, divide_up(kRowElements, with.smallest_)});
     const bool fits = with.elements_ * members <= tile_ && with.rows_ * members <= kRowKeys &&
-                      with.table_bytes_ <= kTableBytes && with.draws_.size() <= kMaxTasks &&
+                      with.table_bytes_ <= kTableBytes && with.draws_.size() <= kMaxDraws &&
                       with.draws_.size() * members <= kSlotKeys / 2;
     if (!empty() && !fits) return false;
     *this = std::move(with);
@@ -239,28 +239,28 @@ class LaunchMaker {
     launch->size = call_.size;
     launch->members = call_.groups * call_.size;
     launch->tiles = tiles_;
-    launch->mode = static_cast<uint32_t>(call_.mode);
+    launch->mode = call_.mode;
     launch->n_segments = static_cast<uint32_t>(parts_.size());
     std::vector<Segment> segments;
-    std::vector<Task> tasks;
+    std::vector<DeviceDraw> draws;
     std::vector<Fold> folds;
     std::vector<uint64_t> words;
     for (const Part& part : parts_) {
       Segment segment = part.segment;
-      segment.first_task = static_cast<uint32_t>(tasks.size());
+      segment.first_draw = static_cast<uint32_t>(draws.size());
       segment.first_fold = static_cast<uint32_t>(folds.size());
       segment.tables += static_cast<uint32_t>(words.size());
       segments.push_back(segment);
-      for (Task task : part.tasks) {
-        task.words += static_cast<uint32_t>(words.size());
-        tasks.push_back(task);
+      for (DeviceDraw draw : part.draws) {
+        draw.words += static_cast<uint32_t>(words.size());
+        draws.push_back(draw);
       }
       folds.insert(folds.end(), part.folds.begin(), part.folds.end());
       words.insert(words.end(), part.words.begin(), part.words.end());
     }
     uint32_t used = 0;
     put(*launch, segments, used);
-    launch->tasks = put(*launch, tasks, used);
+    launch->draws = put(*launch, draws, used);
     launch->folds = put(*launch, folds, used);
     launch->words = put(*launch, words, used);
     launches_.push_back(std::move(launch));
@@ -306,8 +306,9 @@ class Scheduler {
     for (size_t d = 0; d < plan_.draws.size(); ++d) {
       const Draw& draw = plan_.draws[d];
       if (members_ == 0 || draw.inner == 0 || draw.batch == 0) continue;
-      if (draw.sampler.kind == Kind::kNormal && draw.sampler.word_bits == 64) {
-        fail(d, "float64 normals have no kernel there");
+      if (!has_operation(draw.sampler)) {
+        fail(d, "float" + std::to_string(draw.sampler.word_bits) + " " +
+                    record_of(draw.sampler.kind).name + "s have no kernel there");
       }
       if (draw.table.size() > kTableBytes) {
         fail(d, "its lookup table has " + std::to_string(draw.table.size()) +

@@ -1,0 +1,24 @@
+// From a draw of the plan to what the kernel reads of it: operation, numbers, divisors.
+#ifndef SEEDBED_CUDA_DEVICE_DRAW_H_
+#define SEEDBED_CUDA_DEVICE_DRAW_H_
+
+#include "cuda/launch.h"
+#include "plan.h"
+
+namespace seedbed::cuda {
+
+// Whether the kernel has an operation for the draws of a sampler.
+bool has_operation(const Sampler& sampler);
+
+// All but `out`, the keys and the units, for a draw that has an operation.
+DeviceDraw make_device_draw(const Draw& draw);
+
+// Bytes of an element of the draw's output; that of keys is a pair of words.
+uint32_t item_bytes(const DeviceDraw& draw);
+
+// d must be in 1 ... 2^31 - 1.
+Divisor divisor(uint32_t d);
+
+}  // namespace seedbed::cuda
+
+#endif  // SEEDBED_CUDA_DEVICE_DRAW_H_
