@@ -19,7 +19,7 @@ import random, signal, statistics, threading, time, traceback
 import jax, numpy as np
 from jax._src import core
 import seedbed as sb
-from seedbed.nn import _draft
+from seedbed.nn._tree import draft as _draft
 
 class Net(sb.nn.Module):
     def __init__(self):
