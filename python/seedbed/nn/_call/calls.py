@@ -16,7 +16,7 @@ from .inputs import gathered, own_inputs, refuse_members, start_of, states_by_ax
 from .keys import Keys, call_key
 from .methods import Methods
 from .publish import check_axes, publish, publish_members
-from .trace import Traced, traced
+from .trace import Traced, trace_call
 
 
 def call_once(found: Methods, key: Any = None) -> dict[walk.Path, Any]:
@@ -33,7 +33,7 @@ def call_once(found: Methods, key: Any = None) -> dict[walk.Path, Any]:
         keys = Keys(call_key() if key is None else key)
         with active(draft):
             found(keys)
-            finish.draw_left(draft, start, keys)
+            finish.draw_rest(draft, start, keys)
             after = walk.walk(found.target).states
             written = {path: state.value for path, state in after.items() if draft.wrote(state)}
         if key is None:
@@ -54,19 +54,19 @@ def call_members(
 ) -> None:
     """Calls the methods for ``size`` members; arguments as of `vmap_init_all_states`."""
     as_tags(state_tag)  # refused before anything runs
-    draft = Draft(members=True, initialises=found.initialises)
+    draft = Draft(for_member=True, initialises=found.initialises)
 
     def run() -> None:
-        one, axes, before = trace_members(
+        traced, axes, before = trace_members(
             found, draft, call_key(), size, state_to_exclude, in_states, out_states
         )
-        check_axes(one, axes)
+        check_axes(traced, axes)
         way: members.Way = members.nested if draft.nested else members.fused
         # Inside of another call the old values may yet be wanted back.
         if donate and draft.outermost:
-            way = functools.partial(members.fused, old=members.overwritten(one, before))
-        _, values = members.run(one, way)
-        publish_members(draft, one, values, axes, found.target, state_tag)
+            way = functools.partial(members.fused, old=members.overwritten(traced, before))
+        _, values = members.run(traced, way)
+        publish_members(draft, traced, values, axes, found.target, state_tag)
 
     transacted(draft, run)
 
@@ -86,23 +86,23 @@ def trace_members(
     listed = [*given, *states_by_axis(out_states, "out_states")]
     start = start_of(draft, found.target, found.initialised)
     inputs = gathered(size, own_inputs(draft, start.tree, given, size))
-    one = traced(found, draft, start, inputs, key, exclude=exclude)
+    traced = trace_call(found, draft, start, inputs, key, exclude=exclude)
     _check_within(draft, {*start.tree.paths, *(id(state) for state, _ in listed)})
     if found.initialises:
         _check_left(draft, start.target, start.initialised, size)
     # A value made anew has its members in front.
     kept = [] if found.initialises else inputs.own
     axes = {id(state): axis for state, axis in (*kept, *listed)}
-    for output in one.outputs:
+    for output in traced.outputs:
         before = start.tree.states.get(output.path)
         if id(before) in axes:  # what was made takes the place of a state that was given
             axes.setdefault(id(output.state), axes[id(before)])
-    return one, axes, start.tree.states
+    return traced, axes, start.tree.states
 
 
 def _check_within(draft: Draft, known: set[int]) -> None:
     """States of somebody else must not be given members on the way."""
-    for state in draft.foreign(known):
+    for state in draft.unexpected(known):
         raise ValueError(
             f"{state._name()} is not part of `target`, was there before, and is written by the "
             "call; list it in `out_states` if it is to hold the members"

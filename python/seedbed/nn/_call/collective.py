@@ -211,12 +211,12 @@ def plan_init(
     """
     size = check_axis_size(axis_size)
     found = methods(target, "init_state", init_args, init_kwargs, node_to_exclude)
-    draft = Draft(members=True, initialises=True)
+    draft = Draft(for_member=True, initialises=True)
 
     def run() -> Any:
         key = dummy_key()
-        one, *_ = trace_members(found, draft, key, size, state_to_exclude, in_states, None)
-        return members.plan(one)
+        traced, *_ = trace_members(found, draft, key, size, state_to_exclude, in_states, None)
+        return members.plan(traced)
 
     return transacted(draft, run)
 

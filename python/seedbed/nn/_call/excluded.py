@@ -45,8 +45,8 @@ def parted(traced: Traced) -> Parts:
         ValueError: an excluded state is computed from what each member has its own of.
     """
     program = traced.program
-    excluded = [(output, places) for output, places in traced.positions() if output.excluded]
-    positions = {i for _, places in excluded for i in places}
+    excluded = [(output, results) for output, results in traced.positions() if output.excluded]
+    positions = {i for _, results in excluded for i in results}
     if not traced.taps and not positions:
         return Parts(None, program)
     states = {id(output.state) for output, _ in excluded}
@@ -73,9 +73,9 @@ def refuse_draws(traced: Traced) -> None:
         ValueError: one of them would depend on the keys of the members.
     """
     keyed = cut.dependent(traced.program.closed.jaxpr, [0])
-    for output, places in traced.positions():
+    for output, results in traced.positions():
         if output.excluded and not isinstance(output.state, NonBatchState):
-            if not keyed.isdisjoint(places):
+            if not keyed.isdisjoint(results):
                 raise _mixed([output])
 
 

@@ -14,7 +14,7 @@ from .inputs import Start
 from .keys import Keys
 
 
-def draw_left(draft: Draft, start: Start, keys: Keys, returned: Sequence[Any] = ()) -> None:
+def draw_rest(draft: Draft, start: Start, keys: Keys, returned: Sequence[Any] = ()) -> None:
     """Draws what an initialisation has left to its end.
 
     That is the declared states of the nodes initialised that their ``init_state`` has not drawn (an

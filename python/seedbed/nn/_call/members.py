@@ -48,68 +48,12 @@ def run(traced: Traced, way: Way) -> tuple[list[Any], list[Any]]:
     return result, values
 
 
-def plan(traced: Traced) -> Any:
-    """What would run for all members, as a `seedbed.Plan`."""
-    parts = parted(traced)
-    leaves, axes = _operands(traced, [_blank(aval) for aval in parts.read])
-    make = ensemble.recorded_ensemble(parts.members, traced.inputs.size, axes)
-    return make.plan(traced.key, *leaves)
-
-
 def _operands(traced: Traced, read: Sequence[Any]) -> tuple[list[Any], Axes]:
     inputs = traced.inputs
     return [*inputs.leaves, *read], (*inputs.axes, *[None] * len(read))
 
 
-def _blank(aval: Any) -> Any:
-    if compat.is_key(aval.dtype):
-        return jnp.broadcast_to(dummy_key(), aval.shape)
-    return jnp.zeros(aval.shape, aval.dtype)
-
-
-def overwritten(traced: Traced, before: Mapping[walk.Path, State]) -> list[Any]:
-    """Arrays that hold members of the states that the call writes, of the same types.
-
-    Args:
-        before: the states that were in the tree, by path.
-    """
-    values = {id(state): content_of(state).value for state in before.values()}
-    found: list[Any] = []
-    for output in traced.outputs:
-        state = before.get(output.path)
-        value = None if state is None else values.pop(id(state), None)
-        types = [((traced.inputs.size, *one.shape), one.dtype) for one in output.types]
-        for leaf in () if output.excluded else jax.tree.leaves(value):
-            if donate.alone(leaf) and (leaf.shape, leaf.dtype) in types:
-                types.remove((leaf.shape, leaf.dtype))
-                found.append(leaf)
-    # What is left are the values of states that the call does not write.
-    return donate.free(found, jax.tree.leaves(values))
-
-
-# --- ways -------------------------------------------------------------------------------
-
-
-def fused(
-    program: _trace.Recorded,
-    size: int,
-    axes: Axes,
-    key: Any,
-    leaves: list[Any],
-    old: list[Any] | None = None,
-) -> Sequence[Any]:
-    """All members at once, the draws in one custom call; arrays of ``old`` are given up."""
-    make = ensemble.recorded_ensemble(program, size, axes)
-    give_up = None if old is None else lambda plan: old
-    out: Sequence[Any] = make._run(key, tuple(leaves), None, give_up=give_up)
-    return out
-
-
-def _single(program: _trace.Recorded, key: Any, leaves: list[Any]) -> Sequence[Any]:
-    """The same for a single model."""
-    make = ensemble.recorded_ensemble(program, 1, (None,) * len(leaves))
-    out: Sequence[Any] = make._run(key[None], tuple(leaves), None, single=True)
-    return out
+# --- by `jax.vmap` -----------------------------------------------------------------------
 
 
 def nested(
@@ -148,3 +92,62 @@ def named_axis(axis_name: Any, spmd_axis_name: Any) -> Way | None:
         return None
     names: Any = {"axis_name": axis_name} if axis_name is not None else {}
     return functools.partial(_vmapped, {**names, "spmd_axis_name": spmd_axis_name})
+
+
+# --- by an ensemble ---------------------------------------------------------------------
+
+
+def fused(
+    program: _trace.Recorded,
+    size: int,
+    axes: Axes,
+    key: Any,
+    leaves: list[Any],
+    old: list[Any] | None = None,
+) -> Sequence[Any]:
+    """All members at once, the draws in one custom call; arrays of ``old`` are given up."""
+    make = ensemble.recorded_ensemble(program, size, axes)
+    give_up = None if old is None else lambda plan: old
+    out: Sequence[Any] = make._run(key, tuple(leaves), None, give_up=give_up)
+    return out
+
+
+def _single(program: _trace.Recorded, key: Any, leaves: list[Any]) -> Sequence[Any]:
+    """The same for a single model."""
+    make = ensemble.recorded_ensemble(program, 1, (None,) * len(leaves))
+    out: Sequence[Any] = make._run(key[None], tuple(leaves), None, single=True)
+    return out
+
+
+def plan(traced: Traced) -> Any:
+    """What would run for all members, as a `seedbed.Plan`."""
+    parts = parted(traced)
+    leaves, axes = _operands(traced, [_blank(aval) for aval in parts.read])
+    make = ensemble.recorded_ensemble(parts.members, traced.inputs.size, axes)
+    return make.plan(traced.key, *leaves)
+
+
+def _blank(aval: Any) -> Any:
+    if compat.is_key(aval.dtype):
+        return jnp.broadcast_to(dummy_key(), aval.shape)
+    return jnp.zeros(aval.shape, aval.dtype)
+
+
+def overwritten(traced: Traced, before: Mapping[walk.Path, State]) -> list[Any]:
+    """Arrays that hold members of the states that the call writes, of the same types.
+
+    Args:
+        before: the states that were in the tree, by path.
+    """
+    values = {id(state): content_of(state).value for state in before.values()}
+    found: list[Any] = []
+    for output in traced.outputs:
+        state = before.get(output.path)
+        value = None if state is None else values.pop(id(state), None)
+        types = [((traced.inputs.size, *one.shape), one.dtype) for one in output.types]
+        for leaf in () if output.excluded else jax.tree.leaves(value):
+            if donate.alone(leaf) and (leaf.shape, leaf.dtype) in types:
+                types.remove((leaf.shape, leaf.dtype))
+                found.append(leaf)
+    # What is left are the values of states that the call does not write.
+    return donate.free(found, jax.tree.leaves(values))

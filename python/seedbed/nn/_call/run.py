@@ -21,7 +21,7 @@ from .inputs import Start, common_inputs, gathered, own_inputs, states_by_axis
 from .keys import Keys, call_key
 from .methods import check_axis_size
 from .publish import check_axes, publish_members
-from .trace import Fixed, Traced, traced
+from .trace import Fixed, Traced, trace_call
 
 
 def vmap(
@@ -102,7 +102,7 @@ def vmap(
                 sizes.append((f"the state {walk.dotted(path)!r}", state.members))
         sizes += _lengths(given)
         size = agreed([*sizes, *arguments.sizes], "vmap", bool(modules))
-        draft = Draft(members=True)
+        draft = Draft(for_member=True)
 
         def call() -> Any:
             key = call_key()
@@ -112,7 +112,7 @@ def vmap(
             common = common_inputs(s for s in tree.states.values() if id(s) not in taken)
             inputs = gathered(size, [*own, *common], arguments)
             axes = {id(state): axis for state, axis in (*inputs.own, *out)}
-            one = traced(
+            traced = trace_call(
                 lambda keys, rebuilt: _with_keys(keys, fn, rebuilt, kwargs),
                 draft,
                 Start(target, tree),
@@ -120,11 +120,11 @@ def vmap(
                 key,
                 exclude=lambda path, state: not (id(state) in axes or draft.made(state)),
             )
-            refuse_draws(one)
-            check_axes(one, axes)
-            leaves, values = members.run(one, _way(draft, chunk_size, loop))
-            result = _placed(one, leaves, out_axes)
-            publish_members(draft, one, values, axes, target)
+            refuse_draws(traced)
+            check_axes(traced, axes)
+            leaves, values = members.run(traced, _way(draft, chunk_size, loop))
+            result = _placed(traced, leaves, out_axes)
+            publish_members(draft, traced, values, axes, target)
             return result
 
         return transacted(draft, call)
@@ -212,14 +212,14 @@ def vmap_new_states(
         sizes = [("axis_size", axis_size)] if axis_size is not None else []
         sizes += _lengths(given)
         size = agreed([*sizes, *arguments.sizes], "vmap_new_states")
-        draft = Draft(members=True)
+        draft = Draft(for_member=True)
 
         def call() -> Any:
             key = call_key()
             inputs = gathered(size, own_inputs(draft, walk.Tree(), given, size), arguments)
             axes = {id(state): axis for state, axis in (*inputs.own, *out)}
             named = members.named_axis(axis_name, spmd_axis_name)
-            one = traced(
+            traced = trace_call(
                 lambda keys, rebuilt: _with_keys(keys, function, rebuilt, {}),
                 draft,
                 Start(None, walk.Tree()),
@@ -229,10 +229,10 @@ def vmap_new_states(
                 axis_name=axis_name,
             )
             _check_preexisting(draft, axes)
-            check_axes(one, axes)
-            leaves, values = members.run(one, named or _way(draft))
-            result = _placed(one, leaves, out_axes)
-            publish_members(draft, one, values, axes, None, state_tag)
+            check_axes(traced, axes)
+            leaves, values = members.run(traced, named or _way(draft))
+            result = _placed(traced, leaves, out_axes)
+            publish_members(draft, traced, values, axes, None, state_tag)
             return result
 
         return transacted(draft, call)
@@ -254,7 +254,7 @@ def _way(draft: Draft, chunk_size: int | None = None, loop: bool = False) -> mem
 
 
 def _check_preexisting(draft: Draft, allowed: Collection[int]) -> None:
-    for state in draft.foreign(allowed):
+    for state in draft.unexpected(allowed):
         raise ValueError(
             f"vmap_new_states gives members to the states that it makes; {state._name()} was there "
             "before and is written. List it in `out_states`, or use `seedbed.nn.vmap`"
@@ -277,9 +277,9 @@ def _lengths(given: list[tuple[State, int]]) -> list[tuple[str, int]]:
     return lengths
 
 
-def _placed(one: Traced, leaves: list[Any], out_axes: Any) -> Any:
+def _placed(traced: Traced, leaves: list[Any], out_axes: Any) -> Any:
     """The result with its member axes where they are asked for."""
-    spread = check.spread(out_axes, one.result_tree.unflatten(leaves), "out_axes")
+    spread = check.spread(out_axes, traced.result_tree.unflatten(leaves), "out_axes")
     placed = []
     dependent: set[int] | None = None
     position = 0
@@ -288,7 +288,7 @@ def _placed(one: Traced, leaves: list[Any], out_axes: Any) -> Any:
             placed.append(leaf.value)
             continue
         if axis is None:
-            dependent = one.dependent() if dependent is None else dependent
+            dependent = traced.dependent() if dependent is None else dependent
             if position in dependent:
                 raise ValueError(
                     "`out_axes` is None for a result that differs from member to member"
@@ -297,7 +297,7 @@ def _placed(one: Traced, leaves: list[Any], out_axes: Any) -> Any:
         else:
             placed.append(_moved(leaf, axis))
         position += 1
-    return one.result_tree.unflatten(placed)
+    return traced.result_tree.unflatten(placed)
 
 
 def _moved(leaf: Any, axis: Any) -> Any:

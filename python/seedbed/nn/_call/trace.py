@@ -110,7 +110,7 @@ class Traced:
         return cut.dependent(self.program.closed.jaxpr, [0, *mapped])
 
 
-def traced(
+def trace_call(
     call: Callable[[Keys, tuple[Any, ...]], Any],
     draft: Draft,
     start: Start,
@@ -148,7 +148,7 @@ def traced(
                 draft.show(item.state, item.content._replace(value=value))
             result = check.finite(call(keys, inputs.rebuild(list(values))), "result")
             returned = [leaf for leaf in jax.tree.leaves(result) if _is_fixed(leaf)]
-            finish.draw_left(draft, start, keys, returned)
+            finish.draw_rest(draft, start, keys, returned)
             finish.check_attributes(draft)
             outputs, written = _outputs(draft, start, inputs, returned, exclude)
         draft.forget_values()

@@ -5,8 +5,7 @@ attributes goes to the draft, and reading looks there first. So no other thread 
 traced value or half a module, and an exception only has to drop the draft. `Draft.publish`
 makes everything real in one step (`_base.undo`), which an interrupt finds made or not begun.
 
-A draft knows what states and modules will be, not what the call is that makes them so: that
-is `nn._call`'s, which marks values written (`Marks`) where it has to know who reads them.
+What the call is that makes them so is for `nn._call` to know, which may mark what is written.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ LOCK = threading.RLock()
 
 
 class Marks(Protocol):
-    """What a call does to the values that are written while it is traced."""
+    """What a call does to values written while it is traced, to find later who has read them."""
 
     def marked(self, state: Any, value: Any) -> Any:
         """The value that reading the state gives from now on."""
@@ -43,14 +42,12 @@ class Draft:
     """The pending writes of one call.
 
     Attributes:
-        members: whether the call runs for one member among many, under a trace; one that is
-            made within such a call does.
-        initialises: whether it does, so that what is written need not have the members of what
-            was there.
+        for_member: whether the call runs for one member among many, as do all calls inside of it.
+        initialises: whether what is written need not have the members of what was there.
     """
 
-    def __init__(self, members: bool = False, initialises: bool = False) -> None:
-        self.members = members
+    def __init__(self, for_member: bool = False, initialises: bool = False) -> None:
+        self.for_member = for_member
         self.initialises = initialises
         # The drafts of the calls around this one, innermost first, and the log of the first.
         self._around: tuple[Draft, ...] = ()
@@ -86,15 +83,14 @@ class Draft:
     @property
     def nested(self) -> bool:
         """Whether the call around this one is being traced for its members."""
-        return bool(self._around) and self._around[0].members
+        return bool(self._around) and self._around[0].for_member
 
     def enter_trace(self, marks: Marks) -> None:
         """The states of the call live in the trace that runs now, which marks what is written."""
         self._home, self._marks = compat.trace_state(), marks
 
     def home_of(self, kept: Any) -> Any:
-        """The trace that a state or module lives in, as far as this call goes."""
-        # What was made in the call may be of a transformation inside of it, which it ends with.
+        """The trace that a state or module lives in: the call's, or its own if the call made it."""
         return kept._home if self.made(kept) else self._home
 
     def outlives(self, state: Any) -> bool:
@@ -131,7 +127,7 @@ class Draft:
         for draft in (self, *self._around):
             if id(state) in draft._contents or id(state) in draft._made_states:
                 return False
-        return self.members
+        return self.for_member
 
     def made(self, kept: Any) -> bool:
         """Whether a state or module was made during this call."""
@@ -152,7 +148,7 @@ class Draft:
         for number, (state, value) in self._writes.items():
             yield state, self._contents[number]._replace(value=value)
 
-    def foreign(self, known: Collection[int]) -> Iterator[Any]:
+    def unexpected(self, known: Collection[int]) -> Iterator[Any]:
         """States written that the call did not make, initialise, or know, by identity."""
         for number, (state, _) in self._writes.items():
             if not (number in known or number in self._made_states or number in self._initialised):
@@ -183,11 +179,10 @@ class Draft:
 
     def replace(self, state: Any, other: Any) -> None:
         """Another state takes the place of one that the call made, and its value."""
-        number = id(state)
-        del self._made_states[number]
-        if number in self._writes:
-            value = self._writes.pop(number)[1]
-            self._contents[id(other)] = self._contents.pop(number)._replace(value=value)
+        del self._made_states[id(state)]
+        if id(state) in self._writes:
+            _, value = self._writes.pop(id(state))
+            self._contents[id(other)] = self._contents.pop(id(state))._replace(value=value)
             self._writes[id(other)] = other, value
         for draft in self._around:
             if draft._marks is not None:
@@ -213,7 +208,7 @@ class Draft:
         self._log.steps[:0] = self._before.note(containers)
         self._before.note_modules(modules)
 
-    def read(self, value: Any) -> None:
+    def remember_within(self, value: Any) -> None:
         """Remembers the lists and dicts in an attribute: it may be of a module of another tree."""
         self._log.steps[:0] = self._before.note_within(value)
 
@@ -257,8 +252,8 @@ class Draft:
         for state, content in contents.values():
             undo = _undo.setting(state, "_content", state._content)
             change(_undo.setting(state, "_content", content), undo)
-        for made in [*self._made_states.values(), *self._made_modules.values()]:
-            steps.append(_undo.setting(made, "_home", self._base))
+        made = [*self._made_states.values(), *self._made_modules.values()]
+        steps += [_undo.setting(one, "_home", self._base) for one in made]
         for module, name, value in self.assignments():
             before = own_attributes(module).get(name, DELETED)
             if value is not DELETED or before is not DELETED:
@@ -268,15 +263,13 @@ class Draft:
     def _into(self, outer: Draft) -> list[_undo.Step[Any]]:
         steps: list[_undo.Step[Any]] = []
         for state, content in self.written():
-            if id(state) not in self._made_states:
-                steps += outer.writing(state, content)
-            elif self._home is not self._base or self.outlives(state):
-                # Otherwise made in a transformation inside the call, and gone with it.
+            if id(state) in self._made_states:
+                if self._home is self._base and not self.outlives(state):
+                    continue  # made in a transformation inside the call, and gone with it
                 steps.append(_undo.setting(state, "_home", self._base))
                 steps.append(_undo.Step(outer._made_states.__setitem__, id(state), state))
-                steps += outer.writing(state, content)
-        for module in self._made_modules.values():
-            steps.append(_undo.setting(module, "_home", self._base))
+            steps += outer.writing(state, content)
+        steps += [_undo.setting(one, "_home", self._base) for one in self._made_modules.values()]
         attributes = dict(outer._attributes)
         for number, (module, values) in self._attributes.items():
             _, before = attributes.get(number, (module, {}))
@@ -329,8 +322,7 @@ def content_of(state: Any) -> Content:
         found = draft._contents.get(id(state))
         if found is not None:
             return found
-    real: Content = state._content
-    return real
+    return state._content  # type: ignore[no-any-return]
 
 
 def tags_of(state: Any) -> frozenset[str]:
@@ -348,12 +340,11 @@ def attribute_of(module: Any, name: str) -> Any:
         if pending is not None and name in pending[1]:
             value = pending[1][name]
             if value is DELETED:
-                kind = type(module).__name__
-                raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+                raise AttributeError(f"{type(module).__name__!r} object has no attribute {name!r}")
             return value
     value = object.__getattribute__(module, name)
     if isinstance(value, CONTAINERS) and name != "__dict__":
-        drafts()[0].read(value)
+        drafts()[0].remember_within(value)
     return value
 
 
@@ -388,7 +379,7 @@ def transacted(draft: Draft, body: Callable[[], T]) -> T:
     """
     draft._around, draft._outer_log = drafts(), stream._call.get()
     draft._base = draft._home = compat.trace_state()
-    draft.members = draft.members or draft.nested
+    draft.for_member = draft.for_member or draft.nested
     log = draft._log = _undo.Log(
         [
             # An interrupt may have come where what was opened inside had no chance to do it.

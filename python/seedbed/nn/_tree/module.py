@@ -63,7 +63,7 @@ class Module(walk.Node):
             if not state.declared:
                 continue
             if draft is not None and state._late and not draft.made_within(state):
-                continue  # drawn at the end of the call (`_call.finish.draw_made`)
+                continue  # drawn at the end of the call (`_call.finish.draw_rest`)
             if draft is not None and not draft.drawn_by(state, self):
                 continue  # shared with a node that has drawn it in this call
             state.redraw()

@@ -286,7 +286,7 @@ class State:
             )
         draft = _draft.current()
         if draft is not None:
-            if draft.members and not draft.made(self):
+            if draft.for_member and not draft.made(self):
                 raise ValueError(
                     f"{self._name()} was declared and is read before it was drawn. Initialise it "
                     "first: do not exclude its node, or let its node's init_state run earlier "
