@@ -30,7 +30,7 @@ pytestmark = pytest.mark.end("newest")
 ROOT = Path(sb.__file__).parent
 TREE, CALL = ROOT / "nn" / "_tree", ROOT / "nn" / "_call"
 FILES = {str(CALL / f"{name}.py") for name in ("calls", "collective", "keys", "publish", "run")}
-FILES |= {str(TREE / f"{name}.py") for name in ("assign", "draft")}
+FILES |= {str(TREE / f"{name}.py") for name in ("assign", "draft", "held")}
 FILES |= {str(ROOT / f"{name}.py") for name in ("_base/undo", "_random/stream", "random")}
 assert all(Path(file).is_file() for file in FILES)
 FILES |= {contextlib.__file__}
@@ -149,7 +149,7 @@ CALLS = {
     "vmap_new_states": (members, new_states),
     "assign_state_values": (members, assign),
 }
-END = ("commit", "settle", "publish")
+END = ("publish_members", "publish")
 
 
 @pytest.mark.parametrize("name", CALLS)

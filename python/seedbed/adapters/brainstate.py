@@ -19,7 +19,7 @@ from brainstate.util import filter as _filter
 from .. import filters
 from .._base import pickling
 from .._plan import Plan
-from ..nn._call import methods
+from ..nn._call import check_axis_size
 from ._brainstate.call import MappedCall, Planned, rebound, watched
 from ._brainstate.ensemble import Ensemble, forward, reset_members, unstack
 from ._brainstate.program import NotNative
@@ -126,7 +126,7 @@ def vmap_init_all_states(
             "`donate` works on modules of seedbed.nn; got one of brainstate, whose states are put "
             "back when a call fails"
         )
-    size = methods.check_axis_size(axis_size)
+    size = check_axis_size(axis_size)
     _check_filters(options.get("node_to_exclude"))
     _init_all(target, *init_args, axis_size=size, **options)
     return target
@@ -141,7 +141,7 @@ def vmap_call_all_fns(
     **options: Any,
 ) -> T:
     """`brainstate.nn.vmap_call_all_fns`: same arguments, same values, same random stream."""
-    size = methods.check_axis_size(axis_size)
+    size = check_axis_size(axis_size)
     _check_filters(options.get("node_to_exclude"))
     _call_all(target, fn_name, args, kwargs, axis_size=size, **options)
     return target
@@ -154,7 +154,7 @@ def vmap_reset_all_states(
 
     `reset_members` keeps it.
     """
-    size = methods.check_axis_size(axis_size)
+    size = check_axis_size(axis_size)
     _check_filters(options.get("node_to_exclude"))
     _reset_all(target, *reset_args, axis_size=size, **options)
     return target

@@ -1,16 +1,16 @@
 """Module trees, initialised and run for all members of an ensemble at once."""
 
-from ._call.collective import call_all_fns as call_all_fns
-from ._call.collective import init_all_states as init_all_states
-from ._call.collective import init_function as init_function
-from ._call.collective import plan_init as plan_init
-from ._call.collective import reset_all_states as reset_all_states
-from ._call.collective import vmap_call_all_fns as vmap_call_all_fns
-from ._call.collective import vmap_init_all_states as vmap_init_all_states
-from ._call.collective import vmap_reset_all_states as vmap_reset_all_states
-from ._call.methods import call_order as call_order
-from ._call.run import vmap as vmap
-from ._call.run import vmap_new_states as vmap_new_states
+from ._call import call_all_fns as call_all_fns
+from ._call import call_order as call_order
+from ._call import init_all_states as init_all_states
+from ._call import init_function as init_function
+from ._call import plan_init as plan_init
+from ._call import reset_all_states as reset_all_states
+from ._call import vmap as vmap
+from ._call import vmap_call_all_fns as vmap_call_all_fns
+from ._call import vmap_init_all_states as vmap_init_all_states
+from ._call import vmap_new_states as vmap_new_states
+from ._call import vmap_reset_all_states as vmap_reset_all_states
 from ._layers import LIF as LIF
 from ._layers import Dropout as Dropout
 from ._layers import GRUCell as GRUCell

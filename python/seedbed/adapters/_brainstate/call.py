@@ -25,7 +25,7 @@ from ..._base import garbage
 from ..._ensemble import check, ensemble
 from ..._jax import compat, generators
 from ..._trace import cut
-from ...nn._call.members import dummy_key
+from ...nn._call import dummy_key
 from .keys import split_key
 from .program import NotNative, kept, leaks_allowed, moved, parts, shown, without_checks
 from .roots import Place, Snapshot, flatten, tracers, walk

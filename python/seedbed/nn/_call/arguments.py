@@ -31,6 +31,9 @@ class Arguments:
     sizes: list[tuple[str, int]]
 
 
+NO_ARGUMENTS = Arguments([], [], tuple, [], [])
+
+
 def take_apart(args: tuple[Any, ...], in_axes: Any) -> Arguments:
     """Splits arguments into what is mapped or traced, and everything else.
 

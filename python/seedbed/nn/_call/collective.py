@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 from ..._base.pickling import Made
 from ..._ensemble.check import flag
-from .._tree import Draft, walk
-from .._tree import draft as _draft
+from .._tree import Draft, transacted, walk
 from . import members
-from .calls import call_members, call_once, record_members
+from .calls import call_members, call_once, trace_members
 from .foreign import takes_brainstate
+from .keys import dummy_key
 from .methods import check_axis_size, methods
 
 T = TypeVar("T")
@@ -211,14 +211,14 @@ def plan_init(
     """
     size = check_axis_size(axis_size)
     found = methods(target, "init_state", init_args, init_kwargs, node_to_exclude)
-    draft = Draft(members=True, renews=True)
+    draft = Draft(for_member=True, initialises=True)
 
     def run() -> Any:
-        key = members.dummy_key()
-        job, *_ = record_members(found, draft, key, size, state_to_exclude, in_states, None)
-        return job.plan(key)
+        key = dummy_key()
+        traced, *_ = trace_members(found, draft, key, size, state_to_exclude, in_states, None)
+        return members.plan(traced)
 
-    return _draft.transacted(draft, run)
+    return transacted(draft, run)
 
 
 def init_function(

@@ -9,48 +9,49 @@ import jax
 import numpy as np
 
 from ..._jax import compat
-from .._tree import Draft, Path, State, walk
-from .._tree import draft as _draft
+from .._tree import Draft, State, leaves, walk
+from .inputs import Start
 from .keys import Keys
 
 
-def draw_created(draft: Draft, target: Any, keys: Keys, returned: Sequence[Any] = ()) -> None:
+def draw_rest(draft: Draft, start: Start, keys: Keys, returned: Sequence[Any] = ()) -> None:
     """Draws what an initialisation has left to its end.
 
-    That is the declared states of the nodes called that their ``init_state`` has not drawn (an
+    That is the declared states of the nodes initialised that their ``init_state`` has not drawn (an
     override without ``super().init_state()``, or states that an earlier initialisation made),
     and those that were made during the call.
     """
-    if not draft.created and not draft.called:
+    undrawn = [state for state in draft.made_states() if not draft.wrote(state)]
+    if not undrawn and not start.initialised:
         return
-    pending = {number for number in draft.created if number not in draft.written}
-    if target is None:
+    if start.target is None:
         with keys.using(None):
-            for number in [number for number in draft.created if number in pending]:
-                if draft.created[number]._home == draft.home:
-                    draft.created[number].redraw()
+            for state in undrawn:
+                if draft.outlives(state):
+                    state.redraw()
         return
-    tree = walk.walk(target)
-    kept = {id(node) for node in tree.nodes.values()}
+    pending = set(map(id, undrawn))
+    before, tree = start.tree.nodes, walk.walk(start.target)
+    kept = set(map(id, tree.nodes.values()))
     for path, node in tree.nodes.items():
-        if id(node) in draft.made and path in draft.before and id(draft.before[path]) not in kept:
+        if draft.made(node) and path in before and id(before[path]) not in kept:
             # The module that was here has drawn, and is dropped: its numbers must not shift
             # those of the one that every call makes here.
             keys.restart(path)
         with keys.using(path):
             for state in tree.own.get(id(node), []):
-                left = id(node) in draft.called and state.declared
-                if (left and id(state) not in draft.written) or id(state) in pending:
+                left = id(node) in start.initialised and state.declared
+                if (left and not draft.wrote(state)) or id(state) in pending:
                     state.redraw()
     with keys.using(None):
         for state in walk.walk(returned).states.values():
-            if id(state) in pending and id(state) not in draft.written:
+            if id(state) in pending and not draft.wrote(state):
                 state.redraw()
 
 
 def check_attributes(draft: Draft) -> None:
     for owner, name, value in draft.assignments():
-        for leaf in _draft.leaves(value):
+        for leaf in leaves(value):
             if compat.is_tracer(leaf) and compat.trace_of(leaf) is not None:
                 module = type(owner).__name__
                 raise TypeError(
@@ -58,17 +59,15 @@ def check_attributes(draft: Draft) -> None:
                     "all members; put it into a State: "
                     f"self.{name} = seedbed.nn.State(value)"
                 )
-    for holder, before in [*draft.containers, *draft.nodes]:
-        known = {id(value) for value in (before.values() if isinstance(before, dict) else before)}
-        for value in list(holder.values() if isinstance(holder, dict) else holder):
-            if id(value) not in known and compat.under_trace(list(_draft.leaves(value))):
-                raise TypeError(
-                    f"a list, dictionary or cached property of a module was given {value!r}, which "
-                    "is traced for all members; put it into a State"
-                )
+    for value in draft.added():
+        if compat.under_trace(list(leaves(value))):
+            raise TypeError(
+                f"a list, dictionary or cached property of a module was given {value!r}, which "
+                "is traced for all members; put it into a State"
+            )
 
 
-def check_leaves(path: Path, state: State, value: Any) -> None:
+def check_leaves(path: walk.Path, state: State, value: Any) -> None:
     for place, leaf in jax.tree_util.tree_leaves_with_path(value):
         fine = isinstance(leaf, (bool, int, float, complex, jax.Array))
         if isinstance(leaf, (np.ndarray, np.generic)):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import numpy as np
+
 from ... import random
 from ..._base import undo
 from ..._jax import compat
 from ..._random import stream
-from .._tree import Path, walk
+from .._tree import walk
 
 
 class KeyStream:
@@ -19,7 +22,7 @@ class KeyStream:
         path: of the node, folded into the member's key; None for the member's key as it is.
     """
 
-    def __init__(self, key: Any, path: Path | None) -> None:
+    def __init__(self, key: Any, path: walk.Path | None) -> None:
         self.key = key
         self.path = path
         # How many were handed out; apart, for `Log`s to hold without the traced key.
@@ -50,7 +53,7 @@ class KeyStream:
         return key
 
 
-def _folded(key: Any, path: Path) -> Any:
+def _folded(key: Any, path: walk.Path) -> Any:
     high, low = walk.path_words(path)
     return stream._fold_in(stream._fold_in(key, high), low)
 
@@ -60,19 +63,19 @@ class Keys:
 
     def __init__(self, key: Any) -> None:
         self.key = key
-        self._streams: dict[Path | None, KeyStream] = {}
+        self._streams: dict[walk.Path | None, KeyStream] = {}
 
-    def of(self, path: Path | None) -> KeyStream:
+    def of(self, path: walk.Path | None) -> KeyStream:
         """The stream of a node, which goes on where it was left."""
         if path not in self._streams:
             self._streams[path] = KeyStream(self.key, path)
         return self._streams[path]
 
-    def restart(self, path: Path) -> None:
+    def restart(self, path: walk.Path) -> None:
         """Starts the stream of a node anew, for a module that took the place of another."""
         self._streams.pop(path, None)
 
-    def using(self, path: Path | None) -> random._using:
+    def using(self, path: walk.Path | None) -> random._using:
         """Makes a node's stream the ambient one."""
         return random._using(self.of(path))
 
@@ -88,3 +91,8 @@ def call_key() -> Any:
         return random.next_key()
     except RuntimeError as refusal:
         return refusal
+
+
+def dummy_key() -> Any:
+    """A key for calls that draw nothing."""
+    return jax.random.wrap_key_data(jax.device_put(np.zeros(2, np.uint32)), impl="threefry2x32")

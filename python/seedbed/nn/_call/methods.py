@@ -15,7 +15,7 @@ import numpy as np
 
 from ..._ensemble import check
 from ..._jax import compat
-from .._tree import Path, walk
+from .._tree import walk
 from .keys import Keys
 
 MAX_ORDER = 10
@@ -58,11 +58,16 @@ class Methods:
     name: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    calls: tuple[tuple[Path, Callable[..., Any]], ...]
+    calls: tuple[tuple[walk.Path, Callable[..., Any]], ...]
 
     @property
     def initialises(self) -> bool:
         return self.name == "init_state"
+
+    @property
+    def initialised(self) -> list[walk.Path]:
+        """The nodes that the call initialises."""
+        return [path for path, _ in self.calls] if self.initialises else []
 
     def __call__(self, keys: Keys, further: tuple[Any, ...] = ()) -> None:
         del further
@@ -119,7 +124,7 @@ def methods(
     return Methods(target, fn_name, args, kwargs or {}, calls)
 
 
-def _method(path: Path, node: Any, name: str, if_not_exist: str) -> Callable[..., Any] | None:
+def _method(path: walk.Path, node: Any, name: str, if_not_exist: str) -> Callable[..., Any] | None:
     missing = object()
     # Looked up without running properties, whose own errors are not "no such method".
     static = inspect.getattr_static(node, name, missing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 import jax
@@ -12,15 +12,16 @@ import numpy as np
 
 from ..._base.pickling import Made
 from ..._ensemble import check
-from .._tree import Draft, State, as_tags, walk
-from .._tree import draft as _draft
+from .._tree import Draft, State, as_tags, transacted, walk
 from . import foreign, members
 from . import loop as _loop
 from .arguments import agreed, take_apart
-from .inputs import inputs_of, shared_of, states_by_axis
+from .excluded import refuse_draws
+from .inputs import Start, common_inputs, gathered, own_inputs, states_by_axis
 from .keys import Keys, call_key
 from .methods import check_axis_size
-from .publish import check_axes, commit
+from .publish import check_axes, publish_members
+from .trace import Fixed, Traced, trace_call
 
 
 def vmap(
@@ -85,7 +86,7 @@ def vmap(
     if loop and chunk_size is not None:
         raise ValueError("`loop` runs one member at a time, and `chunk_size` several; give one")
     given = states_by_axis(in_states, "in_states")
-    written = states_by_axis(out_states, "out_states")
+    out = states_by_axis(out_states, "out_states")
     fn = fn_or_module
     owner = fn if isinstance(fn, walk.Node) else getattr(fn, "__self__", None)
 
@@ -95,41 +96,38 @@ def vmap(
         modules = [module for module in modules if isinstance(module, walk.Node)]
         target = modules[0] if len(modules) == 1 else modules
         tree = walk.walk(target)
-        paths = {id(state): path for path, state in tree.states.items()}
         sizes = [("axis_size", axis_size)] if axis_size is not None else []
         for path, state in tree.states.items():
             if state.members is not None:
                 sizes.append((f"the state {walk.dotted(path)!r}", state.members))
         sizes += _lengths(given)
         size = agreed([*sizes, *arguments.sizes], "vmap", bool(modules))
-        draft = Draft(members=True)
+        draft = Draft(for_member=True)
 
         def call() -> Any:
             key = call_key()
             draft.remember(tree.containers, tree.nodes.values())
-            states = tree.states.values()
-            inputs = inputs_of(draft, states, given, size, paths, renews=False)
-            taken = {id(item.state) for item in inputs}
-            own = taken | {id(state) for state, _ in written}
-            shared = shared_of(state for state in states if id(state) not in taken)
-            job = members.Members(draft, size, inputs, shared, arguments.leaves, arguments.axes)
-            job.record(
+            own = own_inputs(draft, tree, given, size)
+            taken = {id(item.state) for item in own}
+            common = common_inputs(s for s in tree.states.values() if id(s) not in taken)
+            inputs = gathered(size, [*own, *common], arguments)
+            axes = {id(state): axis for state, axis in (*inputs.own, *out)}
+            traced = trace_call(
                 lambda keys, rebuilt: _with_keys(keys, fn, rebuilt, kwargs),
+                draft,
+                Start(target, tree),
+                inputs,
                 key,
-                target=target,
-                exclude=lambda path, state: not (id(state) in own or id(state) in draft.created),
-                rebuild=arguments.rebuild,
+                exclude=lambda path, state: not (id(state) in axes or draft.made(state)),
             )
-            job.refuse_shared_draws()
-            axes = {id(item.state): item.axis for item in inputs}
-            axes |= {id(state): axis for state, axis in written}
-            check_axes(job, axes)
-            result, values = job.run(key, _runner(draft, chunk_size, loop))
-            out = _placed(job, result, out_axes)
-            commit(job, values, axes, target, False, None)
-            return out
+            refuse_draws(traced)
+            check_axes(traced, axes)
+            leaves, values = members.run(traced, _way(draft, chunk_size, loop))
+            result = _placed(traced, leaves, out_axes)
+            publish_members(draft, traced, values, axes, target)
+            return result
 
-        return _draft.transacted(draft, call)
+        return transacted(draft, call)
 
     options = {
         "in_axes": in_axes,
@@ -206,7 +204,7 @@ def vmap_new_states(
     exclude = None if state_to_exclude is None else walk.predicate(state_to_exclude)
     as_tags(state_tag)
     given = states_by_axis(in_states, "in_states")
-    written = states_by_axis(out_states, "out_states")
+    out = states_by_axis(out_states, "out_states")
     function = fun
 
     def run(*args: Any) -> Any:
@@ -214,32 +212,30 @@ def vmap_new_states(
         sizes = [("axis_size", axis_size)] if axis_size is not None else []
         sizes += _lengths(given)
         size = agreed([*sizes, *arguments.sizes], "vmap_new_states")
-        draft = Draft(members=True)
+        draft = Draft(for_member=True)
 
         def call() -> Any:
             key = call_key()
-            inputs = inputs_of(draft, [], given, size, {}, renews=False)
-            job = members.Members(draft, size, inputs, [], arguments.leaves, arguments.axes)
+            inputs = gathered(size, own_inputs(draft, walk.Tree(), given, size), arguments)
+            axes = {id(state): axis for state, axis in (*inputs.own, *out)}
             named = members.named_axis(axis_name, spmd_axis_name)
-            job.record(
+            traced = trace_call(
                 lambda keys, rebuilt: _with_keys(keys, function, rebuilt, {}),
+                draft,
+                Start(None, walk.Tree()),
+                inputs,
                 key,
-                target=None,
                 exclude=exclude,
-                rebuild=arguments.rebuild,
                 axis_name=axis_name,
             )
-            allowed = {id(item.state) for item in inputs} | {id(state) for state, _ in written}
-            _check_preexisting(draft, allowed)
-            axes = {id(item.state): item.axis for item in inputs}
-            axes |= {id(state): axis for state, axis in written}
-            check_axes(job, axes)
-            result, values = job.run(key, named or _runner(draft, None, False))
-            out = _placed(job, result, out_axes)
-            commit(job, values, axes, None, False, state_tag)
-            return out
+            _check_preexisting(draft, axes)
+            check_axes(traced, axes)
+            leaves, values = members.run(traced, named or _way(draft))
+            result = _placed(traced, leaves, out_axes)
+            publish_members(draft, traced, values, axes, None, state_tag)
+            return result
 
-        return _draft.transacted(draft, call)
+        return transacted(draft, call)
 
     return Made(run, fun, (vmap_new_states, (fun,), options))
 
@@ -249,17 +245,16 @@ def _with_keys(keys: Keys, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         return fn(*args, **kwargs)
 
 
-def _runner(draft: Draft, chunk_size: int | None, loop: bool) -> members.Runner:
-    outer = draft.outer
-    if outer is not None and outer.members:
+def _way(draft: Draft, chunk_size: int | None = None, loop: bool = False) -> members.Way:
+    if draft.nested:
         return members.nested
     if loop or chunk_size is not None:
         return functools.partial(_loop.looped, chunk_size)
     return members.fused
 
 
-def _check_preexisting(draft: Draft, allowed: set[int]) -> None:
-    for state in draft.foreign(allowed):
+def _check_preexisting(draft: Draft, allowed: Collection[int]) -> None:
+    for state in draft.unexpected(allowed):
         raise ValueError(
             f"vmap_new_states gives members to the states that it makes; {state._name()} was there "
             "before and is written. List it in `out_states`, or use `seedbed.nn.vmap`"
@@ -272,7 +267,7 @@ def _lengths(given: list[tuple[State, int]]) -> list[tuple[str, int]]:
     for state, axis in given:
         if not state.initialized:
             raise ValueError(f"`in_states` has the state {state._name()}, which has no value yet")
-        for leaf in jax.tree.leaves(state._readable().value)[:1]:
+        for leaf in jax.tree.leaves(state.value)[:1]:
             shape = np.shape(leaf)
             if not -len(shape) <= axis < len(shape):
                 raise ValueError(
@@ -282,18 +277,18 @@ def _lengths(given: list[tuple[State, int]]) -> list[tuple[str, int]]:
     return lengths
 
 
-def _placed(job: members.Members, leaves: list[Any], out_axes: Any) -> Any:
+def _placed(traced: Traced, leaves: list[Any], out_axes: Any) -> Any:
     """The result with its member axes where they are asked for."""
-    spread = check.spread(out_axes, job.result_tree.unflatten(leaves), "out_axes")
+    spread = check.spread(out_axes, traced.result_tree.unflatten(leaves), "out_axes")
     placed = []
     dependent: set[int] | None = None
     position = 0
     for leaf, axis in zip(leaves, spread, strict=True):
-        if isinstance(leaf, members.Fixed):
+        if isinstance(leaf, Fixed):
             placed.append(leaf.value)
             continue
         if axis is None:
-            dependent = job.dependent() if dependent is None else dependent
+            dependent = traced.dependent() if dependent is None else dependent
             if position in dependent:
                 raise ValueError(
                     "`out_axes` is None for a result that differs from member to member"
@@ -302,7 +297,7 @@ def _placed(job: members.Members, leaves: list[Any], out_axes: Any) -> Any:
         else:
             placed.append(_moved(leaf, axis))
         position += 1
-    return job.result_tree.unflatten(placed)
+    return traced.result_tree.unflatten(placed)
 
 
 def _moved(leaf: Any, axis: Any) -> Any:

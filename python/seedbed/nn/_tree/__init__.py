@@ -1,17 +1,21 @@
-"""What a module and a state are: attributes and values, walked, drafted, split, taken, pickled.
+"""What a module and a state are: attributes and values, walked, split, taken, assigned, pickled.
 
-Nothing here knows which functions are called on them.
+A state or module that is written within a call tells the call's `Draft`, which keeps what they will
+be until the call has succeeded, and shows it to the thread that makes the call. Nothing here knows
+which methods a call calls, which keys it draws with, or how it goes over the members.
 """
 
-from . import draft as draft
 from . import walk as walk
 from .assign import assign_state_values as assign_state_values
-from .draft import LOCK as LOCK
-from .draft import UNSET as UNSET
-from .draft import Content as Content
+from .content import UNSET as UNSET
+from .content import Content as Content
+from .content import MemberAxis as MemberAxis
+from .content import Refused as Refused
 from .draft import Draft as Draft
-from .draft import MemberAxis as MemberAxis
-from .draft import Refused as Refused
+from .draft import active as active
+from .draft import content_of as content_of
+from .draft import transacted as transacted
+from .held import leaves as leaves
 from .module import Module as Module
 from .split import merge as merge
 from .split import split as split
@@ -24,4 +28,3 @@ from .state import ShortTermState as ShortTermState
 from .state import State as State
 from .state_checks import as_tags as as_tags
 from .take import take as take
-from .walk import Path as Path

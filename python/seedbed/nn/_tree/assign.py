@@ -13,7 +13,8 @@ from ..._ensemble import check
 from ..._jax import compat
 from . import draft as _draft
 from . import walk
-from .draft import UNSET, Draft
+from .content import UNSET
+from .draft import Draft
 
 
 def assign_state_values(
@@ -51,9 +52,7 @@ def assign_state_values(
                 f"type {type(mapping).__name__}"
             )
         given.update(mapping)
-    draft = Draft(members=False)
-    outer = _draft.current()
-    draft.members = outer is not None and outer.members
+    draft = Draft()
     unexpected: list[Any] = []
     assigned: set[Any] = set()
     states: dict[Any, Any] = {}
@@ -85,7 +84,7 @@ def _array(leaf: Any) -> Any:
 
 
 def _check_same(path: Any, state: Any, value: Any) -> None:
-    has = _draft.content(state).value
+    has = _draft.content_of(state).value
     if has is UNSET:
         has = compat.abstract(state.shape, state.dtype)
     name = f"`state_by_abs_path` has for {walk.dotted(path)!r}"

@@ -14,7 +14,9 @@ import numpy as np
 from ..._base.pickling import is_wrapped
 from . import draft as _draft
 from . import walk
-from .draft import DELETED, LOCK
+from .content import DELETED
+from .draft import LOCK
+from .held import leaves
 from .pickle import pack_attribute, unpack_attribute
 from .state import State
 from .walk import Path
@@ -60,9 +62,9 @@ class Module(walk.Node):
         for state in walk.own_states(self):
             if not state.declared:
                 continue
-            if draft is not None and state._late and not draft.made_here(state):
-                continue  # drawn at the end of the call (`_finish.draw_created`)
-            if draft is not None and draft.drawn.setdefault(id(state), self) is not self:
+            if draft is not None and state._late and not draft.made_within(state):
+                continue  # drawn at the end of the call (`_call.finish.draw_rest`)
+            if draft is not None and not draft.drawn_by(state, self):
                 continue  # shared with a node that has drawn it in this call
             state.redraw()
 
@@ -103,19 +105,9 @@ class Module(walk.Node):
     # During a call, what is set waits in the call's draft, where only this thread sees it.
 
     def __getattribute__(self, name: str) -> Any:
-        draft = innermost = _draft.current()
-        while draft is not None:
-            pending = draft.attributes.get(id(self))
-            if pending is not None and name in pending:
-                if pending[name] is DELETED:
-                    kind = type(self).__name__
-                    raise AttributeError(f"{kind!r} object has no attribute {name!r}")
-                return pending[name]
-            draft = draft.outer
-        value = object.__getattribute__(self, name)
-        if innermost is not None and isinstance(value, _CONTAINERS) and name != "__dict__":
-            innermost.read(value)
-        return value
+        if _draft.drafts():
+            return _draft.attribute_of(self, name)
+        return object.__getattribute__(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _RESERVED:
@@ -124,7 +116,7 @@ class Module(walk.Node):
                 f"{type(self).__name__} another"
             )
         if isinstance(value, (jax.Array, np.ndarray)):
-            state = walk.attributes(self).get(name)
+            state = _draft.attributes_of(self).get(name)
             if isinstance(state, State):
                 raise TypeError(
                     f"{name!r} of {type(self).__name__} is a {type(state).__name__}; set its "
@@ -150,7 +142,7 @@ class Module(walk.Node):
         return clone(self, memo, lambda state: copy.deepcopy(state, memo))
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = walk.attributes(self)
+        kept = _draft.attributes_of(self)
         return {name: pack_attribute(value) for name, value in kept.items()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -161,7 +153,6 @@ class Module(walk.Node):
         return _picture(self)
 
 
-_CONTAINERS = (list, tuple, dict)
 _RESERVED = ("members", "nodes", "states")
 
 
@@ -212,9 +203,9 @@ def _copy_tree(module: Any, memo: dict[int, Any], copied: Callable[[State], Stat
         if id(state) not in memo:
             memo[id(state)] = copied(state)
     for node, twin in twins:
-        for name, value in walk.attributes(node).items():
+        for name, value in _draft.attributes_of(node).items():
             # Copies of jitted functions would be compiled on their own.
-            memo.update((id(f), f) for f in _draft.leaves(value) if is_wrapped(f))
+            memo.update((id(f), f) for f in leaves(value) if is_wrapped(f))
             twin.__dict__[name] = copy.deepcopy(value, memo)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..._base import pickling
 from ..._jax import compat, generators
-from .draft import Content
+from .content import Content
 
 
 @dataclass(frozen=True)

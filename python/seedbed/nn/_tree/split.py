@@ -11,7 +11,8 @@ import jax
 
 from . import draft, walk
 from . import module as _module
-from .draft import LOCK, UNSET
+from .content import UNSET
+from .draft import LOCK
 from .state import State
 
 
@@ -130,7 +131,7 @@ def merge(definition: Definition, *values: Mapping[str, Any]) -> Any:
 
 def _check_shape(name: str, state: State, value: Any) -> None:
     """A value of other members than the definition's would run as one broadcast."""
-    content = draft.content(state)
+    content = draft.content_of(state)
     if not hasattr(value, "shape"):
         return
     rest = list(value.shape)
@@ -150,7 +151,7 @@ def _check_shape(name: str, state: State, value: Any) -> None:
 
 
 def _emptied(state: State) -> State:
-    emptied: State = state._bare(draft.content(state)._replace(value=UNSET))
+    emptied: State = state._bare(draft.content_of(state)._replace(value=UNSET))
     return emptied
 
 

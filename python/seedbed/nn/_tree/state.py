@@ -15,7 +15,8 @@ from ..._ensemble import check
 from ..._jax import compat
 from . import describe, pickle
 from . import draft as _draft
-from .draft import LOCK, UNSET, Content, Declared, MemberAxis, Refused
+from .content import UNSET, Content, Declared, MemberAxis, Refused
+from .draft import LOCK
 from .state_checks import (
     as_shape,
     as_tags,
@@ -97,14 +98,13 @@ class State:
         draft = _draft.current()
         # Made by an initialisation, not by __init__: every initialisation makes it again, or
         # draws it at its end as the first one did.
-        self._late = draft is not None and draft.renews
+        self._late = draft is not None and draft.initialises
+        content = self._content._replace(value=value)
         if draft is None:
             check_traced(self._home, value)
-            self._content = self._content._replace(value=value)
-        elif declared is None:
-            draft.create(self, self._content._replace(value=value))
+            self._content = content
         else:
-            draft.created[id(self)] = self
+            draft.create(self, content)
 
     # --- the value ----------------------------------------------------------------------
 
@@ -122,23 +122,21 @@ class State:
         """The steps that set the value, once it is checked."""
         check.finite(value, "value")
         draft = _draft.current()
-        # One made in the call may be of a transformation inside of it, which it ends with.
-        own = draft is None or id(self) in draft.created
-        home = self._home if own or draft is None else draft.home
+        home = self._home if draft is None else draft.home_of(self)
         if compat.trace_state() != home:
             raise ValueError(
                 f"{self._name()} was made outside of the function that jax is tracing (jit, vmap, "
                 "grad, scan, ...), and would be left with a traced value. Return the new value "
                 "instead, or use `seedbed.nn.split` and `merge`, or `seedbed.nn.vmap`."
             )
-        content = _draft.content(self)
+        content = _draft.content_of(self)
         if isinstance(content.value, Refused):
             if not content.value.writable:
                 raise ValueError(content.value.why)
             content = content._replace(mapped=())
-        elif draft is not None and draft.members and not self._known(draft) and content.mapped:
-            raise ValueError(self._unknown(content))
-        if draft is not None and draft.renews:
+        elif draft is not None and content.mapped and draft.lacks(self):
+            raise ValueError(self._lacking(content))
+        if draft is not None and draft.initialises:
             content = content._replace(mapped=())
         check_members(self, content.mapped, value)
         content = content._replace(value=value)
@@ -150,17 +148,17 @@ class State:
     @property
     def declared(self) -> bool:
         """Whether the state can be drawn anew, having been declared with ``init``."""
-        return _draft.content(self).declared is not None
+        return _draft.content_of(self).declared is not None
 
     @property
     def initialized(self) -> bool:
         """Whether there is a value; False for a declared state that was not drawn yet."""
-        return _draft.content(self).value is not UNSET
+        return _draft.content_of(self).value is not UNSET
 
     @property
     def mapped(self) -> tuple[MemberAxis, ...]:
         """The levels of members, outermost first: the ``size`` and ``axis`` of each."""
-        return _draft.content(self).mapped
+        return _draft.content_of(self).mapped
 
     @property
     def members(self) -> int | None:
@@ -173,7 +171,7 @@ class State:
     @property
     def tags(self) -> frozenset[str]:
         """All tags."""
-        return _draft.tags(self)
+        return _draft.tags_of(self)
 
     @property
     def tag(self) -> str | frozenset[str] | None:
@@ -196,7 +194,7 @@ class State:
         if draft is None:
             self._content = self._content._replace(tags=tags)
         else:
-            draft.retagged[id(self)] = (self, tags)
+            draft.set_tags(self, tags)
 
     # --- what is known of the value -----------------------------------------------------
 
@@ -225,7 +223,7 @@ class State:
 
     def _pending(self) -> Declared | None:
         """How this state will be drawn, if it was declared and was not yet."""
-        content = _draft.content(self)
+        content = _draft.content_of(self)
         return content.declared if content.value is UNSET else None
 
     def _array(self, what: str) -> Any:
@@ -244,7 +242,7 @@ class State:
         return f"{type(self).__name__}({', '.join(self._describe())})"
 
     def _describe(self) -> list[str]:
-        content = _draft.content(self)
+        content = _draft.content_of(self)
         if content.value is UNSET and content.declared is None:
             parts = ["no value: made in a call that did not finish"]
         elif content.value is UNSET:
@@ -266,22 +264,15 @@ class State:
         return f"{type(self).__name__}({', '.join(self._describe()[:2])})"
 
     def _readable(self) -> Content:
-        content = _draft.content(self)
+        content = _draft.content_of(self)
         if isinstance(content.value, Refused):
             raise ValueError(content.value.why)
         draft = _draft.current()
-        if draft is not None and draft.members and content.mapped and not self._known(draft):
-            raise ValueError(self._unknown(content))
+        if draft is not None and content.mapped and draft.lacks(self):
+            raise ValueError(self._lacking(content))
         return content
 
-    def _known(self, draft: _draft.Draft | None) -> bool:
-        while draft is not None:
-            if id(self) in draft.contents or id(self) in draft.created:
-                return True
-            draft = draft.outer
-        return False
-
-    def _unknown(self, content: Content) -> str:
+    def _lacking(self, content: Content) -> str:
         return (
             f"{self._name()} holds {content.mapped[0].size} members and is not one of the states "
             "that this call runs over; give it in `in_states`"
@@ -295,7 +286,7 @@ class State:
             )
         draft = _draft.current()
         if draft is not None:
-            if draft.members and id(self) not in draft.created:
+            if draft.for_member and not draft.made(self):
                 raise ValueError(
                     f"{self._name()} was declared and is read before it was drawn. Initialise it "
                     "first: do not exclude its node, or let its node's init_state run earlier "
@@ -320,7 +311,7 @@ class State:
         Raises:
             TypeError: the state was not declared with ``init`` and ``shape``.
         """
-        declared = _draft.content(self).declared
+        declared = _draft.content_of(self).declared
         if declared is None:
             raise TypeError(f"{self._name()} was not declared with `init` and `shape`")
         # Not made canonical here: jax warns of what it truncates.
@@ -347,7 +338,7 @@ class State:
         return twin
 
     def _content_of_copy(self) -> Content:
-        content = _draft.content(self)
+        content = _draft.content_of(self)
         if isinstance(content.value, Refused):
             return content._replace(value=UNSET, mapped=())
         return content
@@ -358,13 +349,10 @@ class State:
     def _twin(self, content: Content) -> Any:
         """A copy with some content; in a call it is one of the states that the call makes."""
         draft = _draft.current()
-        if draft is None or content.value is UNSET:
-            twin = self._bare(content)
-            if draft is not None:
-                draft.created[id(twin)] = twin
-        else:
-            twin = self._bare(content._replace(value=UNSET))
-            draft.create(twin, content)
+        if draft is None:
+            return self._bare(content)
+        twin = self._bare(content._replace(value=UNSET))
+        draft.create(twin, content)
         return twin
 
     def _bare(self, content: Content) -> Any:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._jax import compat
-from . import draft
-from .draft import Declared, MemberAxis
+from . import held
+from .content import Declared, MemberAxis
 
 # More tags or axes than anyone has: an iterator without an end is refused, not gone through.
 _MOST = 1000
@@ -58,7 +58,7 @@ def as_shape(name: str, shape: Any) -> tuple[int, ...]:
 
 def check_traced(home: Any, value: Any) -> None:
     """Where nothing is traced, a traced value is of another thread, or left over."""
-    if home == compat.top_trace_state() and compat.under_trace(list(draft.leaves(value))):
+    if home == compat.top_trace_state() and compat.under_trace(list(held.leaves(value))):
         raise ValueError(
             "a value that is traced (by jit, vmap, grad, a call on all members, ...) cannot be "
             "kept in a State outside of the traced function, or by another thread"

@@ -12,7 +12,7 @@ import numpy as np
 from ..._ensemble import check
 from . import draft, walk
 from . import module as _module
-from .draft import UNSET, MemberAxis
+from .content import UNSET, MemberAxis
 from .state import State
 
 
@@ -54,7 +54,7 @@ def take(module: Any, index: Any) -> Any:
         rows = jax.device_put(check.members(index, size).indices())
 
     def copied(state: State) -> State:
-        content = draft.content(state)
+        content = draft.content_of(state)
         if content.value is UNSET or not content.mapped:
             return state.__deepcopy__({})  # type: ignore[no-any-return]
         axis = content.mapped[0].axis

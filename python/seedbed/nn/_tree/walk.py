@@ -16,7 +16,7 @@ from typing import Any
 from ... import filters
 from ..._jax import compat
 from . import draft as _draft
-from .draft import DELETED
+from .held import CONTAINERS
 from .state import State
 
 Path = tuple[Any, ...]
@@ -44,7 +44,7 @@ class Node:
         object.__setattr__(node, "_home", compat.trace_state())
         draft = _draft.current()
         if draft is not None:
-            draft.made[id(node)] = node
+            draft.create_module(node)
         return node
 
 
@@ -58,28 +58,16 @@ class Tree:
     own: dict[int, list[State]] = field(default_factory=dict)
     containers: list[Any] = field(default_factory=list)
 
-
-def attributes(node: Any) -> dict[str, Any]:
-    """Attributes of a module as this thread sees them: with those that its call has pending."""
-    found = _draft.own_attributes(node)
-    drafts = []
-    draft = _draft.current()
-    while draft is not None:
-        if id(node) in draft.attributes:
-            drafts.append(draft)
-        draft = draft.outer
-    if drafts:
-        found = dict(found)
-        for draft in reversed(drafts):
-            found.update(draft.attributes[id(node)])
-        found = {name: value for name, value in found.items() if value is not DELETED}
-    return found
+    @property
+    def paths(self) -> dict[int, Path]:
+        """Where each state is, by its identity."""
+        return {id(state): path for path, state in self.states.items()}
 
 
 def children(holder: Any) -> Iterator[tuple[Any, Any]]:
     """The items of a module, list, tuple or dictionary, in order."""
     if isinstance(holder, Node):
-        return iter(sorted(attributes(holder).items()))
+        return iter(sorted(_draft.attributes_of(holder).items()))
     if isinstance(holder, Mapping):
         return ((key, holder[key]) for key in _sorted(holder))
     return iter(enumerate(list(holder)))
@@ -93,7 +81,7 @@ def _sorted(keys: Any) -> list[Any]:
 
 
 def is_container(value: Any) -> bool:
-    return isinstance(value, (list, tuple, dict))
+    return isinstance(value, CONTAINERS)
 
 
 def walk(target: Any) -> Tree:
