@@ -6,6 +6,7 @@
 // Each begins with the formula of an element, where
 //   word       is the element's random word; high and low are two of them
 //   ranged     is max(low, unit * span + low), `unit` being the word as a number in [0, 1)
+//   positive   is max(2^-126, unit); centred is max(low, unit * 2 + low), low being 2^-24 - 1
 //   a number   is a float of the word's width, given by its bit pattern, or an unsigned integer of
 //              that width, for which x % 0 is x
 #ifndef SEEDBED_KINDS_H_
@@ -25,6 +26,9 @@ enum class Kind : int64_t {
   kRandint = 5,
   kTable = 6,
   kConstant = 7,
+  kExponential = 8,
+  kGumbel = 9,
+  kLaplace = 10,
 };
 
 // What an element is made of: nothing, the key of its row, one word drawn with that key, or two:
@@ -104,10 +108,32 @@ constexpr KindRecord kRecord = {Kind::kConstant, "constant", Source::kNothing, {
     {8, {1}, kCount, 1}, {16, {2}, kCount, 1}, {32, {4}, kCount, 1}, {64, {8}, kCount, 1}}};
 }  // namespace constant
 
+namespace exponential {
+// -log1p(-unit) * scale + shift
+enum Param : int { kScale, kShift, kCount };
+constexpr KindRecord kRecord = {Kind::kExponential, "exponential", Source::kWord, {
+    {32, {4}, kCount, 5}}};
+}  // namespace exponential
+
+namespace gumbel {
+// -log(-log(positive)) * scale + shift
+enum Param : int { kScale, kShift, kCount };
+constexpr KindRecord kRecord = {Kind::kGumbel, "gumbel", Source::kWord, {
+    {32, {4}, kCount, 5}}};
+}  // namespace gumbel
+
+namespace laplace {
+// sign(centred) * log1p(-abs(centred)) * scale + shift
+enum Param : int { kScale, kShift, kCount };
+constexpr KindRecord kRecord = {Kind::kLaplace, "laplace", Source::kWord, {
+    {32, {4}, kCount, 5}}};
+}  // namespace laplace
+
 // By number.
 constexpr KindRecord kRecords[] = {
-    key::kRecord,       bits::kRecord,    uniform::kRecord, normal::kRecord,
-    bernoulli::kRecord, randint::kRecord, table::kRecord,   constant::kRecord,
+    key::kRecord,         bits::kRecord,    uniform::kRecord, normal::kRecord,
+    bernoulli::kRecord,   randint::kRecord, table::kRecord,   constant::kRecord,
+    exponential::kRecord, gumbel::kRecord,  laplace::kRecord,
 };
 // clang-format on
 constexpr int64_t kKinds = sizeof kRecords / sizeof *kRecords;
@@ -123,7 +149,9 @@ struct Sampler {
 };
 
 // Static, so that the linker has none to choose among: see cpu/kernels.cc.
-static constexpr const KindRecord& record_of(Kind kind) { return kRecords[static_cast<int64_t>(kind)]; }
+static constexpr const KindRecord& record_of(Kind kind) {
+  return kRecords[static_cast<int64_t>(kind)];
+}
 
 // The kind's words of this width; null where it has none.
 static constexpr const Width* width_of(Kind kind, int word_bits) {

@@ -26,7 +26,7 @@
 namespace seedbed {
 
 constexpr int64_t kPlanMagic = 0x5EEDBED0;
-constexpr int64_t kPlanVersion = 4;
+constexpr int64_t kPlanVersion = 5;
 
 // What is wrong with a plan, or with the buffers it is run on.
 class InvalidPlan : public std::invalid_argument {

@@ -91,6 +91,40 @@ SEEDBED_HD typename L::F log1p_small(typename L::F y) {
   return y + L::fma(y2, L::f(-0.5), (y2 * y) * (p / q));
 }
 
+// log(1 + y) for -1 < y <= 0 as XLA:CPU evaluates it, where 1 + y is a normal number.
+template <class L>
+SEEDBED_HD typename L::F log1p_negative(typename L::F y) {
+  return L::select(y > -0.414213568f, log1p_small<L>(y), log_normal_range<L>(y + 1.0f));
+}
+
+// Exponential: -log(1 - u) for u in [0, 1): from 0, which is included, to 23 log(2) = 15.94.
+template <class L>
+SEEDBED_HD typename L::F exponential(typename L::U word) {
+  return -log1p_negative<L>(-unit_float<L>(word));
+}
+
+// A uniform over [2^-126, 1), where 2^-126, the smallest normal number, stands for 0.
+template <class L>
+SEEDBED_HD typename L::F positive_float(typename L::U word) {
+  return L::max(L::f(1.17549435e-38f), unit_float<L>(word));
+}
+
+// Gumbel: -log(-log(u)) for u in (0, 1): from -log(126 log(2)) = -4.47 to 15.94.
+template <class L>
+SEEDBED_HD typename L::F gumbel(typename L::U word) {
+  return -log_normal_range<L>(-log_normal_range<L>(positive_float<L>(word)));
+}
+
+// Laplace: sign(u) log(1 - |u|) for u in (-1, 1), never 0: from -15.54 to 16.64.
+template <class L>
+SEEDBED_HD typename L::F laplace(typename L::U word) {
+  using F = typename L::F;
+  const F u = affine_uniform<L>(unit_float<L>(word), L::f(2.0f), L::f(-0.99999994f));
+  const auto sign = L::as_uint(u) & 0x80000000u;
+  const F l = log1p_negative<L>(L::as_float(L::as_uint(u) | 0x80000000u));
+  return L::as_float(L::as_uint(l) ^ sign);
+}
+
 // Giles' central polynomial for erf_inv(x)/x in t = w - 2.5, w = -log(1 - x^2) < 5.
 template <class L>
 SEEDBED_HD typename L::F erf_inv_centre(typename L::F t) {
@@ -251,7 +285,8 @@ SEEDBED_HD typename L::F erf_inv_double(typename L::F x, typename L::F l) {
 }
 
 // log(1 + x) for -1 <= x < 0 as CUDA's libdevice computes it, and by way of it XLA:GPU. (For zeros
-// the sign of the result is lost, which `erf_inv_gpu` does not use.) `L` supplies besides
+// the sign of the result is lost: `erf_inv_gpu` does not use it, `exponential_gpu` restores it.)
+// `L` supplies besides
 //   add_toward_zero(a, b)   the sum rounded toward zero
 template <class L>
 SEEDBED_HD typename L::F log1p_gpu(typename L::F x) {
@@ -279,6 +314,45 @@ SEEDBED_HD typename L::F erf_inv_gpu(typename L::F x) {
   const F w = -log1p_gpu<L>(x * -x);
   const F p = w < 5.0f ? erf_inv_centre<L>(w - 2.5f) : erf_inv_tail<L>(L::sqrt(w) - 3.0f);
   return x * (x == 1.0f || x == -1.0f ? __builtin_inff() : p);
+}
+
+// log(x) for a positive normal x as CUDA's libdevice computes it, and by way of it XLA:GPU.
+template <class L>
+SEEDBED_HD typename L::F log_gpu(typename L::F x) {
+  using F = typename L::F;
+  // x = (1 + m) * 2^e with m in [-1/3, 1/3).
+  const auto shift = (L::as_uint(x) - 0x3F2AAAABu) & 0xFF800000u;
+  const F m = L::as_float(L::as_uint(x) - shift) - 1.0f;
+  const F e = L::to_float(L::as_int(shift)) * 1.1920929e-7f;
+  F p = L::fma(L::f(-1.30188569e-1f), m, L::f(1.40846103e-1f));
+  p = L::fma(p, m, L::f(-1.21486276e-1f));
+  p = L::fma(p, m, L::f(1.39806107e-1f));
+  p = L::fma(p, m, L::f(-1.66842356e-1f));
+  p = L::fma(p, m, L::f(2.00122997e-1f));
+  p = L::fma(p, m, L::f(-2.49996692e-1f));
+  p = L::fma(p, m, L::f(3.33331823e-1f));
+  p = L::fma(p, m, L::f(-0.5f));
+  return L::fma(e, L::f(6.93147182e-1f), L::fma(m * p, m, m));
+}
+
+// The samplers above as XLA:GPU evaluates them: the same functions of its own log and log1p.
+template <class L>
+SEEDBED_HD typename L::F exponential_gpu(typename L::U word) {
+  return 0.0f - log1p_gpu<L>(-unit_float<L>(word));  // +0 for 0, whose log1p has lost its sign
+}
+
+template <class L>
+SEEDBED_HD typename L::F gumbel_gpu(typename L::U word) {
+  return -log_gpu<L>(-log_gpu<L>(positive_float<L>(word)));
+}
+
+template <class L>
+SEEDBED_HD typename L::F laplace_gpu(typename L::U word) {
+  using F = typename L::F;
+  const F u = affine_uniform<L>(unit_float<L>(word), L::f(2.0f), L::f(-0.99999994f));
+  const auto sign = L::as_uint(u) & 0x80000000u;
+  const F l = log1p_gpu<L>(L::as_float(L::as_uint(u) | 0x80000000u));
+  return L::as_float(L::as_uint(l) ^ sign);
 }
 
 }  // namespace

@@ -67,6 +67,7 @@ def _cost(body: list[str]) -> dict[str, Any]:
         "imad": names["IMAD"],
         "fma": sum(names[name] for name in _FMA),
         "float": sum(names[name] for name in ("FADD", "FMUL", "FFMA")),
+        "roots": names["MUFU"],
         "double": sum(names[name] for name in ("DADD", "DMUL", "DFMA")),
     }
 
@@ -89,7 +90,8 @@ def main_loops(sass: str) -> dict[str, dict[str, float]]:
     for loop in wide:
         elements, floats = _wide_elements(loop), loop["float"]
         kind = "bits" if not floats else "uniform" if floats <= elements else None
-        kind = kind or ("normal" if floats > 10 * elements else None)
+        # Other samplers take no square root.
+        kind = kind or ("normal" if floats > 10 * elements and loop["roots"] else None)
         if kind and kind not in named:
             named[kind] = {
                 "alu": loop["alu"] / elements,

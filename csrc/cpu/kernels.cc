@@ -235,6 +235,24 @@ void transform_piece(const NormalF64<kClip, kAffine>& op, uint64_t n, Piece<uint
   }
 }
 
+// All lanes take the same way, so there is nothing to gather.
+template <Kind kKind, bool kAffine>
+void transform_piece(const OfWord<kKind, kAffine>& op, uint64_t n, Piece<uint32_t>& piece,
+                     char* out) {
+  constexpr uint64_t kItem = sizeof(uint32_t), kGroup = QuadLanes::kCount;
+  const uint64_t whole = n / kGroup * kGroup;
+  const auto values = [&](uint64_t i) {
+    return op.template transform<QuadLanes>(load_lanes<QuadU>(piece.words + i));
+  };
+  for (uint64_t i = 0; i < whole; i += kGroup) store(out + i * kItem, values(i));
+  if (whole < n) {
+    char rest[kGroup * kItem];
+    __builtin_memset(piece.words + n, 0, (whole + kGroup - n) * kItem);
+    store(rest, values(whole));
+    __builtin_memcpy(out + whole * kItem, rest, (n - whole) * kItem);
+  }
+}
+
 // Words first, then the transform, a piece at a time. Two simple loops run faster than one whose
 // constants exceed the registers, and short rows cost the transform nothing.
 template <class Op>

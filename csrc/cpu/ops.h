@@ -231,6 +231,36 @@ struct NormalF64 : Normal<Doubles, kClip, kAffine> {
   }
 };
 
+// The samplers whose number depends on the word alone, with the same two parameters.
+constexpr int kScale = seedbed::exponential::kScale, kShift = seedbed::exponential::kShift;
+static_assert(kScale == seedbed::gumbel::kScale && kShift == seedbed::gumbel::kShift, "the same");
+static_assert(kScale == seedbed::laplace::kScale && kShift == seedbed::laplace::kShift, "the same");
+
+template <Kind kKind, bool kAffine>
+struct OfWord : Operation<kKind, 32, float> {
+  using Word = uint32_t;
+  static constexpr bool kStaged = true;
+  F32 mul, add;
+  explicit OfWord(const Sampler& s)
+      : mul(broadcast(param_f32(s, kScale))), add(broadcast(param_f32(s, kShift))) {}
+  static bool makes(const Sampler& s) {
+    return OfWord::Operation::makes(s) && kAffine != is_neutral<float>(s, kScale, kShift);
+  }
+  template <class L>
+  SEEDBED_INLINE typename L::F transform(typename L::U word) const {
+    const auto x = of<L>(word);
+    return kAffine ? L::fma(x, L::like(mul), L::like(add)) : x;
+  }
+
+ private:
+  template <class L>
+  static SEEDBED_INLINE typename L::F of(typename L::U word) {
+    if constexpr (kKind == Kind::kExponential) return exponential<L>(word);
+    if constexpr (kKind == Kind::kGumbel) return gumbel<L>(word);
+    if constexpr (kKind == Kind::kLaplace) return laplace<L>(word);
+  }
+};
+
 // Ones of a lane mask, a byte each.
 inline void store_flags(char* out, I32 mask) {
   store(out, __builtin_convertvector(mask & 1, Vec<uint8_t, kLanes>));
@@ -335,6 +365,9 @@ using Operations = List<
     UniformF32<false>, UniformF32<true>, UniformF64<false>, UniformF64<true>,
     NormalF32<false, false>, NormalF32<false, true>, NormalF32<true, false>, NormalF32<true, true>,
     NormalF64<false, false>, NormalF64<false, true>, NormalF64<true, false>, NormalF64<true, true>,
+    OfWord<Kind::kExponential, false>, OfWord<Kind::kExponential, true>,
+    OfWord<Kind::kGumbel, false>, OfWord<Kind::kGumbel, true>,
+    OfWord<Kind::kLaplace, false>, OfWord<Kind::kLaplace, true>,
     BernoulliF32, BernoulliF64,
     Randint32<uint8_t>, Randint32<uint16_t>, Randint32<uint32_t>,
     Randint64<uint8_t>, Randint64<uint16_t>, Randint64<uint32_t>, Randint64<uint64_t>,

@@ -195,6 +195,30 @@ struct NormalF32 : Operation<Kind::kNormal, 32, float> {
   }
 };
 
+// The samplers whose number depends on the word alone, with the same two parameters.
+constexpr int kScale = seedbed::exponential::kScale, kShift = seedbed::exponential::kShift;
+static_assert(kScale == seedbed::gumbel::kScale && kShift == seedbed::gumbel::kShift, "the same");
+static_assert(kScale == seedbed::laplace::kScale && kShift == seedbed::laplace::kShift, "the same");
+
+template <Kind kKind>
+struct OfWord : Operation<kKind, 32, float> {
+  float mul, add;
+  explicit SEEDBED_HD OfWord(const DeviceDraw& d)
+      : mul(param_f32(d, kScale)), add(param_f32(d, kShift)) {}
+  static void set(DeviceDraw& d, const Sampler& s) {
+    for (int i = kScale; i <= kShift; ++i) set_word(d, i, static_cast<uint32_t>(s.params[i]));
+  }
+  SEEDBED_HD float operator()(Words w) const { return transform(w.a ^ w.b); }
+  SEEDBED_HD float transform(uint32_t word) const { return Scalar::mul_add(of(word), mul, add); }
+
+ private:
+  static SEEDBED_HD float of(uint32_t word) {
+    if constexpr (kKind == Kind::kExponential) return exponential_gpu<Scalar>(word);
+    if constexpr (kKind == Kind::kGumbel) return gumbel_gpu<Scalar>(word);
+    if constexpr (kKind == Kind::kLaplace) return laplace_gpu<Scalar>(word);
+  }
+};
+
 struct BernoulliF32 : Operation<Kind::kBernoulli, 32, uint8_t> {
   RangeF32 range;
   float p;
@@ -273,6 +297,7 @@ using Operations = List<
     RowKeys, Constant<uint8_t>, Constant<uint16_t>, Constant<uint32_t>, Constant<uint64_t>,
     Bits<uint8_t>, Bits<uint16_t>, Bits<uint32_t>, Bits<uint64_t>,
     UnitF32, UniformF32, UniformF64, NormalF32<false>, NormalF32<true>,
+    OfWord<Kind::kExponential>, OfWord<Kind::kGumbel>, OfWord<Kind::kLaplace>,
     BernoulliF32, BernoulliF64,
     Randint<uint32_t, uint8_t>, Randint<uint32_t, uint16_t>, Randint<uint32_t, uint32_t>,
     Randint<uint64_t, uint8_t>, Randint<uint64_t, uint16_t>, Randint<uint64_t, uint32_t>,

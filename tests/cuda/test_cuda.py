@@ -226,7 +226,7 @@ def test_info_and_doctor(gpu, monkeypatch, capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
     assert "CUDA          built with CUDA 13.0 for 75 90" in out
-    assert "on CUDA       all 6 kernels agree with XLA: measured now" in out
+    assert "on CUDA       all 9 kernels agree with XLA: measured now" in out
     monkeypatch.setattr(doctor, "_CUDA_ROUNDS", 2)
     assert main(["doctor", "--quick"]) == 0
     out = capsys.readouterr().out

@@ -18,6 +18,7 @@ from plans import (
     KEYED,
     KEYS,
     NORMAL,
+    OF_WORD,
     ROWS,
     TRUNCATED,
     VARIANTS,
@@ -27,6 +28,7 @@ from plans import (
     keys_of,
     known_answers,
     normals,
+    of_word,
     random_draws,
 )
 
@@ -78,6 +80,27 @@ def test_every_normal_is_that_of_xla_on_a_gpu():
     # H100, interpreted instruction by instruction (tools/xla_ptx.py).
     digest = hashlib.blake2b(made.tobytes(), digest_size=16).hexdigest()
     assert digest == "a59984eb2387f4fbcd121b84d7b1a23a"
+
+
+@pytest.mark.parametrize("params", OF_WORD.values(), ids=OF_WORD)
+@pytest.mark.parametrize("kind", ref.SAMPLERS)
+def test_samplers_of_a_word(kind, params):
+    check(of_word(kind, params), 3, keys_of(3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (ref.EXPONENTIAL, "dff9fa2d89a711d3e904df2ef5122f3f"),
+        (ref.GUMBEL, "8580f7bad34e7d274e56ed829582281c"),
+        (ref.LAPLACE, "774411108fec2fc941b553cce621b02b"),
+    ],
+)
+def test_every_number_of_a_sampler_is_that_of_xla_on_a_gpu(kind, expected):
+    """All 2^23 mantissas: the digest of what XLA's PTX gives, as for normals."""
+    words = np.arange(1 << 23, dtype=np.uint32) << np.uint32(9)
+    made = cuda_host.of_word(kind, OF_WORD["plain"], words)
+    assert hashlib.blake2b(made.tobytes(), digest_size=16).hexdigest() == expected
 
 
 def test_bounds_that_are_zeros_or_no_numbers():

@@ -22,10 +22,10 @@ def code(*instructions: str) -> str:
     return "\n".join(lines)
 
 
-def loop(rounds: int, floats: int = 0) -> str:
+def loop(rounds: int, floats: int = 0, *others: str) -> str:
     body = ["SHF.L.W.U32.HI R1, R2, 0xd, R2 ;", "LOP3.LUT R1, R1, R3, RZ, 0x3c, !PT ;"] * rounds
     body += ["FADD R1, R1, -1 ;"] * floats
-    return code("MOV R0, RZ ;", *body, STORE, "@!P0 BRA 0x10 ;", "EXIT ;")
+    return code("MOV R0, RZ ;", *body, *others, STORE, "@!P0 BRA 0x10 ;", "EXIT ;")
 
 
 def test_what_a_loop_costs():
@@ -35,7 +35,8 @@ def test_what_a_loop_costs():
     assert sass.main_loops(loop(80, 4)) == {
         "uniform": {"alu": 40.0, "imad": 0.0, "fma": 1.0, "issue": 41.5}
     }
-    assert set(sass.main_loops(loop(80, 50))) == {"normal"}
+    assert set(sass.main_loops(loop(80, 50, "MUFU.SQRT R1, R1 ;"))) == {"normal"}
+    assert sass.main_loops(loop(80, 50)) == {}  # another sampler
     assert sass.main_loops(loop(40)) == {}  # of two ciphers: not four elements
 
 

@@ -43,6 +43,9 @@ DRAWS = {
     "truncated-skew": lambda key, shape: truncated(key, -0.5, 3.0, shape),
     "truncated-bf16": lambda key, shape: truncated(key, -2.0, 2.0, shape, jnp.bfloat16),
     "truncated-f16": lambda key, shape: truncated(key, -2.0, 2.0, shape, jnp.float16),
+    "exponential": lambda key, shape: jax.random.exponential(key, shape),
+    "gumbel": lambda key, shape: jax.random.gumbel(key, shape),
+    "laplace": lambda key, shape: jax.random.laplace(key, shape),
     "bernoulli": lambda key, shape: jax.random.bernoulli(key, 0.3, shape),
     "randint": _randint(-5, 10, jnp.int32),
     "randint-all": _randint(-(2**31), 2**31 - 1, jnp.int32),
@@ -120,6 +123,32 @@ def test_every_number_of_members(native, key, size):
         ),
     }
     assert_same_bits(sb.ensemble(init, size)(key), expected)
+
+
+_OF_WORD = [jax.random.exponential, jax.random.gumbel, jax.random.laplace]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 36, 1001])
+def test_samplers_of_a_word_in_rows_of_any_length(key, width):
+    """Bare ones, and scaled and shifted ones, in rows that XLA unrolls and in their remainders."""
+
+    def init(key):
+        a, b = jax.random.split(key)
+        return [(draw(a, (3, width)), 0.3 * draw(b, (width,)) + 0.1) for draw in _OF_WORD]
+
+    assert_same_bits(sb.ensemble(init, 257)(key), oracle(init, 257, key))
+
+
+def test_many_numbers_of_samplers_of_a_word(key):
+    def init(key):
+        return [draw(key, (100_003,)) for draw in _OF_WORD]
+
+    assert_same_bits(sb.ensemble(init, 3)(key), oracle(init, 3, key))
+
+    def single(key):
+        return [-0.7 * draw(key) for draw in _OF_WORD]
+
+    assert_same_bits(sb.ensemble(single, 10_007)(key), oracle(single, 10_007, key))
 
 
 def test_draws_that_many_threads_share(key):
@@ -211,7 +240,7 @@ def test_random_programs(program, seed, size):
 # --- every instruction set --------------------------------------------------------------
 
 _COMPACT = ("bits8", "bits32", "uniform-range", "normal", "normal-bf16", "truncated", "bernoulli")
-_COMPACT += ("randint", "randint-u8", "randint-all")
+_COMPACT += ("exponential", "gumbel", "laplace", "randint", "randint-u8", "randint-all")
 
 
 def test_every_instruction_set(native, key, tmp_path):

@@ -122,6 +122,15 @@ def residual(key):
     }
 
 
+def samplers(key):
+    keys = random.split(key, 3)
+    return {
+        "exponential": random.exponential(keys[0], (99,)),
+        "gumbel": 0.3 * random.gumbel(keys[1], (65, 33)),
+        "laplace": random.laplace(keys[2], (257,)),
+    }
+
+
 def wide(key):
     keys = random.split(key, 6)
     return {
@@ -143,6 +152,6 @@ def wide_normals(key):
 
 
 # What must have the same bits, and what may differ by 2 ulp.
-EXACT = {one.__name__: one for one in (bits, uniforms, integers, keys, narrow, wide)}
+EXACT = {one.__name__: one for one in (bits, uniforms, integers, keys, narrow, samplers, wide)}
 NEAR = {one.__name__: one for one in (normals, stacked, initialisers, residual, wide_normals)}
 X64 = ("wide", "wide_normals")

@@ -220,8 +220,8 @@ RESIDUAL = {
     "transposed": (lambda key: normal(key, (6, 7)).T, ["normal"], "transpose"),
     "cast": (lambda key: normal(key, (6,)).astype(jnp.bfloat16), 1, "convert_element_type"),
     "orthogonal": (lambda key: I.orthogonal()(key, (6, 6)), ["normal"], "mul"),
-    "exponential": (lambda key: jax.random.exponential(key, (60,)), ["uniform [0, 1)"], "neg"),
-    "short": (lambda key: jax.random.exponential(key, (6,)), ["bits32", "constant"], "neg"),
+    "rayleigh": (lambda key: jax.random.rayleigh(key, 1.0, (60,)), ["uniform [0, 1)"], "mul"),
+    "short": (lambda key: jax.random.rayleigh(key, 1.0, (6,)), ["bits32", "constant"], "mul"),
     "summed": (lambda key: normal(key, (6,)).sum(), 1, "reduce_sum"),
     "joined": (
         lambda key: jnp.concatenate([bits(key, (2,)), bits(jax.random.fold_in(key, 1), (3,))]),

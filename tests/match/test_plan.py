@@ -98,7 +98,7 @@ def test_explain():
         return {
             "w": 0.5 * normal(w, (4, 7)),
             "b": jnp.full((3,), 0.25),
-            "e": jax.random.exponential(b, (60,)),
+            "e": jax.random.rayleigh(b, 1.0, (60,)),
             "k": jax.random.fold_in(q, 9),
             "n": normal(q, (2,), jnp.bfloat16),
         }
@@ -111,7 +111,7 @@ def test_explain():
     table = {line.split()[0]: line for line in lines[2:7]}
     assert "normal * 0.5" in table["['w']"] and table["['w']"].split()[-2:] == ["key/0", "native"]
     assert "constant" in table["['b']"] and table["['b']"].endswith("native: constant")
-    assert table["['e']"].endswith("XLA: neg of draw 0")
+    assert table["['e']"].endswith("XLA: mul of draw 0")
     assert "key<fry>" in table["['k']"] and "key/2/9" in table["['k']"]
     assert "table of 256 values" in table["['n']"]
     assert lines[7].startswith("(draw 0)") and lines[7].endswith("native, feeds XLA")

@@ -99,6 +99,23 @@ def test_other_rows_are_native_always(shape, monkeypatch, native):
     assert make.plan(KEY).outputs[0].why == "native"
 
 
+OF_WORD = [jax.random.exponential, jax.random.gumbel, jax.random.laplace]
+
+
+@pytest.mark.parametrize("flat", [True, False, None])
+@pytest.mark.parametrize("draw", OF_WORD)
+def test_other_samplers_in_rows_of_2_to_8(draw, flat, monkeypatch, native):
+    """None: an unknown release, which is not asked."""
+    monkeypatch.setattr(known, "flat_rows", lambda: flat)
+    shapes = [(8, 2), (5, 3, 1), (7,), (3, 8)]
+    make = sb.ensemble(lambda key: [draw(key, shape) for shape in shapes], 3)
+    whys = {output.why.partition(":")[0] for output in make.plan(KEY).outputs}
+    assert whys == {"native" if flat else "XLA"}
+    shapes = [(), (1,), (9,), (8, 9, 1), (36,)]
+    make = sb.ensemble(lambda key: [draw(key, shape) for shape in shapes], 3)
+    assert {output.why for output in make.plan(KEY).outputs} == {"native"}
+
+
 def test_an_unknown_release_is_asked(monkeypatch):
     monkeypatch.setattr(known, "flat_rows", lambda: None)
     asked = []

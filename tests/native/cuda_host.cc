@@ -53,6 +53,27 @@ void cuda_host_transform(const float* params, uint64_t n, const uint32_t* words,
   for (uint64_t i = 0; i < n; ++i) out[i] = op.transform(words[i]);
 }
 
+// Those of one of the samplers that are made of a word alone; false where the kind is another.
+bool cuda_host_of_word(int64_t kind, const float* params, uint64_t n, const uint32_t* words,
+                       float* out) {
+  seedbed::cuda::DeviceDraw draw = {};
+  std::memcpy(draw.params, params, 2 * sizeof *params);
+  const auto transform = [&](const auto& op) {
+    for (uint64_t i = 0; i < n; ++i) out[i] = op.transform(words[i]);
+    return true;
+  };
+  switch (static_cast<Kind>(kind)) {
+    case Kind::kExponential:
+      return transform(OfWord<Kind::kExponential>(draw));
+    case Kind::kGumbel:
+      return transform(OfWord<Kind::kGumbel>(draw));
+    case Kind::kLaplace:
+      return transform(OfWord<Kind::kLaplace>(draw));
+    default:
+      return false;
+  }
+}
+
 // out[i] = threefry2x32(keys[i], counters[i]), pairs of words each.
 void cuda_host_threefry(uint64_t n, const uint32_t* keys, const uint32_t* counters, uint32_t* out) {
   for (uint64_t i = 0; i < n; ++i) {

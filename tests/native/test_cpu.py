@@ -22,6 +22,7 @@ from plans import (
     KEYED,
     KEYS,
     NORMAL,
+    OF_WORD,
     ROWS,
     SIZES,
     TRUNCATED,
@@ -32,6 +33,7 @@ from plans import (
     keys_of,
     known_answers,
     normals,
+    of_word,
     random_draws,
 )
 
@@ -68,13 +70,13 @@ def run(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, isa=None, thre
 
 
 def check(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, isas=ISAS, **kwargs):
-    """Every instruction set against the reference; normals among themselves."""
+    """Every instruction set against the reference; normals and the like among themselves."""
     blank = np.zeros(2, np.uint32)
     member = ref.member_keys(mode, size, keys, blank if members is None else members)
     results = [run(draws, size, keys, members, mode=mode, isa=isa, **kwargs) for isa in isas]
     for index, d in enumerate(draws):
         expected = results[0][index]
-        if d.kind != ref.NORMAL:
+        if d.kind not in (ref.NORMAL, *ref.SAMPLERS):
             expected = ref.sample(d, ref.row_keys(d, member))
         for isa, result in zip(isas, results, strict=True):
             np.testing.assert_array_equal(result[index], expected, f"draw {index}: {d} on {isa}")
@@ -116,6 +118,40 @@ def test_normals_are_alike_on_every_isa(name, width):
         np.testing.assert_array_equal(normal.ravel(), expected.view(word))
 
 
+@pytest.mark.parametrize("name", OF_WORD)
+@pytest.mark.parametrize("kind", ref.SAMPLERS)
+def test_samplers_of_a_word_are_alike_on_every_isa(kind, name):
+    draws = of_word(kind, OF_WORD[name])
+    check(draws, 3, keys_of(3))
+    values = np.array(OF_WORD[name], np.uint32).view(np.float32)
+    words = [Draw(ref.BITS, 32, 4, d.inner) for d in draws]
+    for made, bits in zip(run(draws, 3, keys_of(3)), run(words, 3, keys_of(3)), strict=True):
+        expected = np.zeros(bits.size, np.float32)
+        _cpu.transform(values, bits.ravel(), expected, kind=kind)
+        np.testing.assert_array_equal(made.ravel(), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_ends_of_the_samplers_of_a_word(isa):
+    """The sign of a zero, the numbers that are named in samplers.h, and one rounding at the end."""
+    words = np.array([0, 1, 1 << 22, (1 << 23) - 1], np.uint32) << np.uint32(9)
+    unit = (words >> np.uint32(9)) / 2.0**23
+    centred = np.maximum(unit * 2 - 1 + 2.0**-24, -1 + 2.0**-24)
+    expected = {
+        ref.EXPONENTIAL: -np.log1p(-unit),
+        ref.GUMBEL: -np.log(-np.log(np.maximum(unit, 2.0**-126))),
+        ref.LAPLACE: np.sign(centred) * np.log1p(-abs(centred)),
+    }
+    for kind, numbers in expected.items():
+        plain, affine = np.zeros((2, 4), np.float32)
+        _cpu.transform(np.array([1.0, -0.0], np.float32), words, plain, isa, kind)
+        np.testing.assert_allclose(plain, numbers, rtol=3e-7)
+        assert not np.signbit(plain[plain == 0]).any()
+        _cpu.transform(np.array([3.0, 0.1], np.float32), words, affine, isa, kind)
+        once = plain.astype(np.float64) * 3.0 + np.float64(np.float32(0.1))
+        np.testing.assert_array_equal(affine, once.astype(np.float32))
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("uniform")])
 def test_given_words_become_what_drawn_ones_do(name, isa):
@@ -130,7 +166,7 @@ def test_given_words_become_what_drawn_ones_do(name, isa):
         np.testing.assert_array_equal(made.view(f"u{item}"), drawn.ravel())
 
 
-@pytest.mark.parametrize("kind", [-1, 8, ref.KEY, ref.BERNOULLI, ref.RANDINT, ref.CONSTANT])
+@pytest.mark.parametrize("kind", [-1, 11, ref.KEY, ref.BERNOULLI, ref.RANDINT, ref.CONSTANT])
 def test_kinds_that_make_no_floats_are_refused(kind):
     out = np.zeros(3, np.float32)
     with pytest.raises(ValueError, match="kind"):
@@ -251,7 +287,7 @@ def test_messages_name_what_is_wrong():
     wide = [np.zeros((2, 3), np.uint64)]
     cases = {
         "magic number": (words + (np.arange(len(words)) == 0), 0, 2, keys, none, out),
-        "version 4": (words + (np.arange(len(words)) == 1), 0, 2, keys, none, out),
+        "version 5": (words + (np.arange(len(words)) == 1), 0, 2, keys, none, out),
         "mode must be .* got 4": (words, 4, 2, keys, none, out),
         "size must be >= 0, got -1": (words, 0, -1, keys, none, out),
         "keys must have 6 elements, got 4": (words, 0, 3, keys, none, out),

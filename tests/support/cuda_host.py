@@ -37,6 +37,7 @@ def library() -> ctypes.CDLL:
         flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-w", "-Icsrc"]
         subprocess.run([compiler, *flags, *SOURCES, "-o", str(path)], cwd=ROOT, check=True)
         loaded = ctypes.CDLL(str(path))
+    loaded.cuda_host_of_word.restype = ctypes.c_bool
     loaded.cuda_host_run.restype = loaded.cuda_host_launches.restype = ctypes.c_int64
     return loaded
 
@@ -122,12 +123,23 @@ def transform(params: tuple[int, ...], words: np.ndarray) -> np.ndarray:
     return out
 
 
+def of_word(kind: int, params: tuple[int, ...], words: np.ndarray) -> np.ndarray:
+    """What the kernel makes of given words, for a sampler that is made of a word alone."""
+    values, out = np.array(params, np.uint32), np.zeros(words.size, np.float32)
+    made = library().cuda_host_of_word(
+        *(ctypes.c_int64(kind), _pointer(values), ctypes.c_uint64(words.size)),
+        *(_pointer(words), _pointer(out)),
+    )
+    assert made
+    return out
+
+
 # --- what XLA computes on a GPU: a * b + c is rounded twice there ---------------------------------
 
 
 def sample(draw: Draw, keys: np.ndarray) -> np.ndarray:
     """One draw's output, as unsigned integers [rows, row_items]."""
-    if draw.kind not in (ref.UNIFORM, ref.NORMAL, ref.BERNOULLI):
+    if draw.kind not in (ref.UNIFORM, ref.NORMAL, ref.BERNOULLI, *ref.SAMPLERS):
         return ref.sample(draw, keys)
     words = ref.integers(draw, keys)
     return floats(draw, words if draw.word_bits == 64 else words.astype(np.uint32))
@@ -138,6 +150,8 @@ def floats(draw: Draw, words: np.ndarray) -> np.ndarray:
     params = np.array(draw.params, words.dtype).view(f"f{words.itemsize}")
     if draw.kind == ref.NORMAL:
         return normal(params, words).view(np.uint32)
+    if draw.kind in ref.SAMPLERS:
+        return (_OF_WORD[draw.kind](words) * params[0] + params[1]).view(np.uint32)
     made = uniform(params, words)
     if draw.kind == ref.BERNOULLI:
         return (made < params[2]).astype(np.uint8)
@@ -172,6 +186,10 @@ _LOG1P = (
     *(-0.0453486145, 0.105468884, -0.132297039, 0.144914463, -0.166415647),
     *(0.199888676, -0.250001967, 0.333335102, -0.5),
 )
+_LOG = (
+    *(-0.130188569, 0.140846103, -0.121486276, 0.139806107, -0.166842356),
+    *(0.200122997, -0.249996692, 0.333331823, -0.5),
+)
 
 
 def erf_inv(x: np.ndarray) -> np.ndarray:
@@ -200,6 +218,36 @@ def log1p(x: np.ndarray) -> np.ndarray:
     for coefficient in _LOG1P[1:]:
         p = _fused(p, m, f32(coefficient))
     return _fused(e, f32(0.693147182), _fused(m * p, m, m))
+
+
+def log(x: np.ndarray) -> np.ndarray:
+    """log(x) for positive normal x as CUDA's libdevice computes it."""
+    f32 = np.float32
+    shift = (x.view(np.uint32) - np.uint32(0x3F2AAAAB)) & np.uint32(0xFF800000)
+    m = (x.view(np.uint32) - shift).view(f32) - f32(1)
+    e = shift.view(np.int32).astype(f32) * f32(2.0**-23)
+    p = np.full_like(m, _LOG[0])
+    for coefficient in _LOG[1:]:
+        p = _fused(p, m, f32(coefficient))
+    return _fused(e, f32(0.693147182), _fused(m * p, m, m))
+
+
+def exponential(words: np.ndarray) -> np.ndarray:
+    return np.float32(0) - log1p(-uniform(_UNIT, words))
+
+
+def gumbel(words: np.ndarray) -> np.ndarray:
+    tiny = np.float32(2.0**-126)
+    return -log(-log(np.maximum(uniform(_UNIT, words), tiny)))
+
+
+def laplace(words: np.ndarray) -> np.ndarray:
+    x = uniform(np.float32([2.0, 2.0**-24 - 1]), words)
+    return np.sign(x) * log1p(-np.abs(x))
+
+
+_UNIT = np.float32([1.0, 0.0])
+_OF_WORD = {ref.EXPONENTIAL: exponential, ref.GUMBEL: gumbel, ref.LAPLACE: laplace}
 
 
 def _toward_zero(x: np.ndarray) -> np.ndarray:

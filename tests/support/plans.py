@@ -22,6 +22,10 @@ WIDE_NORMALS = {
 }
 
 
+# Of the samplers that are made of a word alone: scale and shift.
+OF_WORD = {"plain": ref.float_bits(1.0, -0.0), "affine": ref.float_bits(-0.7, 0.3)}
+
+
 def table(entries: int, itemsize: int) -> bytes:
     return np.random.default_rng(entries).bytes(entries * itemsize)
 
@@ -95,6 +99,10 @@ def normals(params: tuple[int, ...], width: int = 32) -> list[Draw]:
     return [Draw(ref.NORMAL, width, width // 8, n, params=params) for n in sizes]
 
 
+def of_word(kind: int, params: tuple[int, ...]) -> list[Draw]:
+    return [Draw(kind, 32, 4, n, params=params) for n in (*SIZES, 1023, 4099)]
+
+
 COUNTED = ["bits32", "bits64", "bits8", "randint32_7_4", "uniform32"]
 
 
@@ -149,10 +157,13 @@ def random_draws(draw):
             (draw(index), tuple(draw(st.sampled_from([0, 1, 3, 2**35])) for _ in dims))
             for _ in range(draw(st.integers(0, 3)))
         )
-        variant = draw(st.sampled_from([*names, "normal", "key"]))
+        variant = draw(st.sampled_from([*names, "normal", "sampler", "key"]))
         options = VARIANTS.get(variant, {})
         if variant == "normal":
             options = dict(kind=ref.NORMAL, word_bits=32, itemsize=4, params=TRUNCATED)
+        if variant == "sampler":
+            kind, params = draw(st.sampled_from(ref.SAMPLERS)), OF_WORD["affine"]
+            options = dict(kind=kind, word_bits=32, itemsize=4, params=params)
         if variant == "key":
             draws.append(Draw(ref.KEY, 32, 4, dims=dims, levels=levels))
             continue

@@ -24,6 +24,7 @@ FUSED = [
     ("bernoulli", ()),
     ("bernoulli", (0.3, (9,))),
     ("gumbel", ((9,), "float16")),
+    *[(name, ((2, 9),)) for name in ("exponential", "gumbel", "laplace")],
     ("choice", (10, (4,))),
     ("split", ()),
     ("split", ((2, 3),)),
@@ -31,8 +32,8 @@ FUSED = [
     ("fold_in", (np.array(-7, np.int32),)),
 ]
 WORDS = [
-    *[(name, ((2, 7),)) for name in ("exponential", "gumbel", "laplace", "logistic", "cauchy")],
-    *[(name, ((2, 7),)) for name in ("rademacher", "maxwell")],
+    *[(name, ((2, 7),)) for name in ("logistic", "cauchy", "rademacher", "maxwell")],
+    ("gumbel", ((9,), "float32", "high")),
     ("uniform", ((2, 3), "float32", THREE, 1.0)),
     ("randint", ((9,), np.int32(-5), np.array(5))),
     ("truncated_normal", (-1.5, 2.0, (9,))),

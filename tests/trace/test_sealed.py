@@ -59,7 +59,7 @@ def rounded(key):
 @jax.jit
 def waiting(key):
     """Nothing in here is recognised but in the call of a sampler."""
-    return jax.random.exponential(key, (6,)) * 2.0
+    return jax.random.rayleigh(key, 1.0, (6,)) * 2.0
 
 
 @jax.jit
@@ -133,10 +133,10 @@ def tied(key):
 
 # Those whose sealed calls hide what the plan needs have to be opened after all.
 OPENED = {
-    "residual": lambda key: [jax.random.exponential(k, (6,)) for k in split(key, 3)],
+    "residual": lambda key: [jax.random.rayleigh(k, 1.0, (6,)) for k in split(key, 3)],
     "unsteady": lambda key: [normal(k, (3,)) for k in split(key, 3)],
     "sums": lambda key: [normal(k, (6,)) * 2.0 + jnp.arange(6.0) for k in split(key, 3)],
-    "within": lambda key: (jax.random.exponential(key, (6,)), waiting(fold_in(key, 1))),
+    "within": lambda key: (jax.random.rayleigh(key, 1.0, (6,)), waiting(fold_in(key, 1))),
     "rounded": lambda key: [rounded(k) for k in split(key, 3)],
     "rows": rows,
     "swapped": swapped,

@@ -66,6 +66,9 @@ def planned(sample, x64=False):
         (11, lambda key: jax.random.bernoulli(key, 0.3, (5,)), False),
         (13, lambda key: jax.random.uniform(key, (5,), jnp.float64, -3.7, 11.3), True),
         (16, lambda key: jax.random.normal(key, (6,)), True),
+        (20, lambda key: jax.random.exponential(key, (9,)), False),
+        (24, lambda key: jax.random.gumbel(key, (9,)) * 0.17 + 0.3, False),
+        (28, lambda key: jax.random.laplace(key, (9,)), False),
     ],
 )
 def test_cases_are_what_the_planner_makes(position, sample, x64):
@@ -115,7 +118,7 @@ def test_a_known_release_compiles_nothing(fresh, monkeypatch):
     found = selfcheck.report()
     assert found.trusted == _plan.ALL_KERNELS
     assert found.source == f"golden values for jaxlib {known.versions()['jaxlib']}"
-    assert "all 7 kernels agree" in str(found)
+    assert "all 10 kernels agree" in str(found)
 
 
 @pytest.fixture

@@ -48,12 +48,15 @@ def init(key):
     }
 
 
+OF_WORD = ["exponential32", "gumbel32", "laplace32"]
+
+
 @pytest.mark.parametrize(
     ("kernel", "lost", "kinds"),
     [
         ("normal32", ["normal32"], {Kind.BITS, Kind.BERNOULLI, Kind.UNIFORM}),
         ("bernoulli32", ["bernoulli32"], {Kind.BITS, Kind.NORMAL, Kind.UNIFORM}),
-        ("uniform32", ["bernoulli32", "normal32", "uniform32"], {Kind.BITS}),
+        ("uniform32", ["bernoulli32", *OF_WORD, "normal32", "uniform32"], {Kind.BITS}),
         ("bits", sorted(_plan.ALL_KERNELS), set()),
     ],
 )

@@ -107,6 +107,19 @@ def row(shape: Sequence[Any]) -> Any:
 SHORT_ROWS = (3, 4, 5)
 
 
+# The same for logarithms of float32 uniforms.
+UNROLLED_ROWS = range(2, UNROLLED + 1)
+
+
+def flat_logs() -> bool:
+    """Whether XLA:CPU is known to round logarithms in rows of 2 to 8 as it does in any others.
+
+    The releases that do are those of `flat_rows`. Others are not asked: which rows differ depends
+    on their number and on that of the cores.
+    """
+    return compat.platform() == "cpu" and bool(known.flat_rows())
+
+
 @_once
 def flat_rows() -> bool:
     """Whether XLA:CPU rounds float32 normals in rows of 3, 4 and 5 as it does in any others.

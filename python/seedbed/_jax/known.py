@@ -98,8 +98,8 @@ def merges_factors() -> bool | None:
 
 
 def flat_rows() -> bool | None:
-    """Whether XLA rounds normals in rows of 3, 4 and 5 as in any others, or None if it has to be
-    asked."""
+    """Whether XLA rounds normals in rows of 3, 4 and 5, and logarithms in rows of 2 to 8, as in any
+    others, or None if it has to be asked."""
     if why_unknown() or why_altered():
         return None
     return bool(facts()["flat_rows"])

@@ -1,4 +1,4 @@
-"""Rules for draws: from random words to uniforms, normals, booleans and integers.
+"""Rules for draws: from random words to uniforms, what is made of them, and integers.
 
 To teach the planner another sampler, write a rule here: a function of the equation, its
 output shape and the meanings (or constants) of its operands, under ``@_rule("primitive")``.
@@ -9,16 +9,19 @@ residual and the result is right all the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from .._jax.ask_xla import divides_by_reciprocals, merges_factors
-from .._plan import Kind, Shape, float_params, make_draw
+from .._plan import RECORDS, Kind, Shape, float_params, make_draw
 from .._trace import Const, Equation
 from .meaning import (
     FINISHED,
+    SAMPLERS,
+    UNCHANGED,
+    Expression,
     Integers,
     Keys,
     KeyWords,
@@ -132,7 +135,7 @@ def _sub(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
 def _mul(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     value, constant = pair(operands)
     if constant is None:
-        return None
+        return _function(equation, shape, operands)
     if isinstance(value, Remainder) and value.part is Part.WORD:
         return value.replace(shape=shape, part=Part.PRODUCT, mult=int(constant))
     if not isinstance(value, Real) or value.shift is not None:
@@ -233,6 +236,44 @@ def _erf_inv(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> M
     if real.scale != 1.0 or real.shift is not None:
         return None
     return real.replace(shape=shape, stage=Stage.NORMAL)
+
+
+# --- functions of one uniform -------------------------------------------------------------
+
+
+def _parts(of: Expression) -> Iterator[Expression]:
+    """An expression and those inside of it."""
+    yield of
+    for operand in of[1:] if isinstance(of, tuple) else ():
+        yield from _parts(operand)
+
+
+_MADE = {(of, RECORDS[kind].over): stage for stage, (kind, of) in SAMPLERS.items()}
+_ON_THE_WAY = {(part, RECORDS[kind].over) for kind, of in SAMPLERS.values() for part in _parts(of)}
+
+
+@_rule("neg", "log", "log1p", "abs", "sign")
+def _function(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
+    """One more operation on one uniform, if it may become one of the samplers."""
+    first = operands[0]
+    if not isinstance(first, Real) or first.bits != 32:
+        return None
+    uniform = first.replace(stage=Stage.RANGED, of=UNCHANGED)
+    if uniform.scale != 1.0 or uniform.shift is not None:
+        return None
+    inside = []
+    for real in operands:
+        if not isinstance(real, Real) or real.stage not in (Stage.RANGED, Stage.PART):
+            return None
+        if real.replace(stage=Stage.RANGED, of=UNCHANGED) != uniform:
+            return None
+        inside.append(real.of)
+    made = ((equation.name, *inside), (uniform.span, uniform.low))
+    if made in _MADE:
+        return uniform.replace(shape=shape, stage=_MADE[made])
+    if made in _ON_THE_WAY:
+        return uniform.replace(shape=shape, stage=Stage.PART, of=made[0])
+    return None
 
 
 @_rule("lt")

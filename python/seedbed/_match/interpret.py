@@ -15,7 +15,7 @@ from .._plan import KeyPath, root
 from .._trace import Block, Const, Equation, Graph
 from . import draws, narrow
 from . import keys as _match_keys
-from .meaning import Keys, KeyWords, Meaning, Operand, restarted
+from .meaning import Keys, KeyWords, Meaning, Operand, Real, Stage, restarted
 
 
 def match(graph: Graph) -> dict[int, Meaning]:
@@ -44,7 +44,12 @@ def match(graph: Graph) -> dict[int, Meaning]:
         ):
             if meaning is not None:
                 meanings[result] = meaning
-    return meanings
+    # What did not become a sampler after all is nobody's: a call of it stays whole.
+    return {number: one for number, one in meanings.items() if not _on_the_way(one)}
+
+
+def _on_the_way(meaning: Meaning) -> bool:
+    return isinstance(meaning, Real) and meaning.stage is Stage.PART
 
 
 def _again(

@@ -3,7 +3,7 @@
 - `Keys`: an array of keys, each a known chain of folds away from the member key
   (`KeyWords`: the same as raw ``uint32`` words),
 - `Word`: random words of 8 to 64 bits, one for each element,
-- `Real`: a ``uniform`` or ``normal`` with constant parameters, finished or half way,
+- `Real`: a ``uniform``, ``normal`` or other float with constant parameters, finished or half way,
 - `Lookup`: any chain of elementwise operations on 8- or 16-bit words, which has so few
   values that a table holds them,
 - `Remainder`, `Integers`: the steps of ``randint``,
@@ -24,7 +24,7 @@ import numpy as np
 
 from .._base.record import Record
 from .._jax import ask_xla
-from .._plan import Draw, KeyPath, Kind, Node, Shape, float_params, make_draw, params
+from .._plan import RECORDS, Draw, KeyPath, Kind, Node, Shape, float_params, make_draw, params
 from .._trace import Const, Equation, splat
 
 
@@ -66,14 +66,32 @@ class Stage(enum.Enum):
     NORMAL = enum.auto()
     CLIP_LOW = enum.auto()  # half a clip
     CLIPPED = enum.auto()
+    PART = enum.auto()  # on the way from RANGED to one of the next
+    EXPONENTIAL = enum.auto()
+    GUMBEL = enum.auto()
+    LAPLACE = enum.auto()
 
 
-FINISHED = (Stage.RANGED, Stage.NORMAL, Stage.CLIPPED)  # what may be scaled and shifted
+# What is done to one uniform: an operation and its operands, or nothing yet.
+Expression = str | tuple[Any, ...]
+UNCHANGED = "u"
+_LOG_U = ("log", UNCHANGED)
+# The samplers that are a function of one uniform over a range of their own.
+SAMPLERS: dict[Stage, tuple[Kind, Expression]] = {
+    Stage.EXPONENTIAL: (Kind.EXPONENTIAL, ("neg", ("log1p", ("neg", UNCHANGED)))),
+    Stage.GUMBEL: (Kind.GUMBEL, ("neg", ("log", ("neg", _LOG_U)))),
+    Stage.LAPLACE: (
+        Kind.LAPLACE,
+        ("mul", ("sign", UNCHANGED), ("log1p", ("neg", ("abs", UNCHANGED)))),
+    ),
+}
+# What may be scaled and shifted.
+FINISHED = (Stage.RANGED, Stage.NORMAL, Stage.CLIPPED, *SAMPLERS)
 
 
 class Real(Record):
-    """``max(low, u*span + low)``, ``erf_inv`` of it if ``normal``, then
-    ``clip(. * factor) * scale + shift``, in the dtype's arithmetic."""
+    """``max(low, u*span + low)``, ``erf_inv`` of it if ``normal``, or ``of`` it on the way to a
+    sampler, then ``clip(. * factor) * scale + shift``, in the dtype's arithmetic."""
 
     path: KeyPath
     bits: int
@@ -85,6 +103,7 @@ class Real(Record):
     clip: tuple[float, float] = (-math.inf, math.inf)
     scale: float = 1.0
     shift: float | None = None
+    of: Expression = UNCHANGED
 
     @property
     def dtype(self) -> Any:
@@ -92,11 +111,13 @@ class Real(Record):
 
     @property
     def unsteady(self) -> bool:
-        """Whether XLA may round ``erf_inv`` by the loop that it compiles around it.
+        """Whether XLA may round ``erf_inv`` or ``log1p`` by the loop that it compiles around it.
 
         In float64 it calls the C library's log for each number, and rounds all of them alike.
         """
         row = ask_xla.row(self.shape)
+        if self.stage in SAMPLERS:
+            return row in ask_xla.UNROLLED_ROWS and not ask_xla.flat_logs()
         return self.bits == 32 and row in ask_xla.SHORT_ROWS and not ask_xla.flat_rows()
 
     @property
@@ -114,6 +135,9 @@ class Real(Record):
             kind = Kind.NORMAL
             values["clip_low"], values["clip_high"] = self.clip
             values["factor"] = self.factor
+        elif self.stage in SAMPLERS and not self.unsteady:
+            kind = SAMPLERS[self.stage][0]
+            values = {name: values[name] for name in RECORDS[kind].params}
         else:
             return None
         constants = float_params(kind, self.bits, **values)

@@ -185,6 +185,9 @@ class Kind(enum.IntEnum):
     RANDINT = 5
     TABLE = 6
     CONSTANT = 7
+    EXPONENTIAL = 8
+    GUMBEL = 9
+    LAPLACE = 10
 
     __hash__ = int.__hash__  # records are found by it
 
@@ -195,7 +198,8 @@ class KindRecord(Record):
     Attributes:
         formula: an element. In it ``word`` is the element's random word, ``high`` and ``low`` are
             two of them, and ``ranged`` is ``max(low, unit * span + low)``, ``unit`` being the word
-            as a number in [0, 1). A number is a float of the word's width, or an unsigned integer
+            as a number in [0, 1). ``positive`` and ``centred`` are ranged, too, with the span and
+            the bound in ``over``. A number is a float of the word's width, or an unsigned integer
             of that width, for which ``x % 0`` is x.
         params: names of the parameters, in order.
         forms: widths of words, each with the bytes that an element may be stored in.
@@ -203,6 +207,7 @@ class KindRecord(Record):
         built_on: the kind whose arithmetic its kernels contain. The kinds without are made of
             integers alone, by one kernel, ``bits``.
         cpu_only: widths that have no kernel on GPUs.
+        over: the span and lowest value of the uniform that it is made of, if these are fixed.
     """
 
     formula: str
@@ -211,6 +216,7 @@ class KindRecord(Record):
     asked: tuple[str, ...] = ()
     built_on: Kind | None = None
     cpu_only: tuple[int, ...] = ()
+    over: tuple[float, float] | None = None
 
 
 class Draw(Record):
@@ -273,7 +279,8 @@ def kernel_of(kind: Kind, word_bits: int) -> str:
     return "bits" if RECORDS[kind].built_on is None else f"{kind.name.lower()}{word_bits}"
 
 
-_FLOATS = ((32, (4,)), (64, (8,)))
+_FLOAT32 = ((32, (4,)),)
+_FLOATS = (*_FLOAT32, (64, (8,)))
 _BYTES = ((8, (1,)), (16, (2,)), *_FLOATS)
 
 RECORDS = {
@@ -310,6 +317,27 @@ RECORDS = {
         forms=((8, (1, 2, 4)), (16, (1, 2, 4))),
     ),
     Kind.CONSTANT: KindRecord(formula="value", params=("value",), forms=_BYTES),
+    Kind.EXPONENTIAL: KindRecord(
+        formula="-log1p(-unit) * scale + shift",
+        params=("scale", "shift"),
+        forms=_FLOAT32,
+        built_on=Kind.UNIFORM,
+        over=(1.0, 0.0),
+    ),
+    Kind.GUMBEL: KindRecord(
+        formula="-log(-log(positive)) * scale + shift",
+        params=("scale", "shift"),
+        forms=_FLOAT32,
+        built_on=Kind.UNIFORM,
+        over=(1.0, 2.0**-126),
+    ),
+    Kind.LAPLACE: KindRecord(
+        formula="sign(centred) * log1p(-abs(centred)) * scale + shift",
+        params=("scale", "shift"),
+        forms=_FLOAT32,
+        built_on=Kind.UNIFORM,
+        over=(2.0, 2.0**-24 - 1),
+    ),
 }
 
 # Parameters that change nothing.

@@ -14,7 +14,7 @@ from .._jax import ask_xla, compat
 from .._plan import MEMBER, RECORDS, Draw, KeyMode, Node
 
 # Must equal the version the extension reports: a stale build would misread plans.
-PLAN_VERSION = 4
+PLAN_VERSION = 5
 TARGET = "seedbed_fill_v1"
 CIPHER_TARGET = "seedbed_threefry_v1"
 _MAGIC = 0x5EEDBED0

@@ -8,7 +8,8 @@ import numpy as np
 
 from .._plan import Draw, KeyPath, Kind, float_params, node, params
 
-COUNT = 4096  # values of each case
+COUNT = 4096  # values of a case
+_NINES = (2048, 9)  # or their shape
 
 # Key, counter and result of threefry2x32 with 20 rounds, made with Random123's own C header.
 KNOWN_ANSWERS = (
@@ -64,6 +65,12 @@ def _cases() -> tuple[Draw, ...]:
     floats(Kind.NORMAL, 64, **truncated, scale=0.17, shift=0.3)
     # Near -1 all take the last two of the three polynomials.
     floats(Kind.NORMAL, 64, span=1e-6, low=-1.0, scale=root_two)
+    for kind in (Kind.EXPONENTIAL, Kind.GUMBEL, Kind.LAPLACE):
+        floats(kind, 32)
+        floats(kind, 32, scale=0.17, shift=0.3)
+        # Each ninth is left over by vectors, and might be rounded in its own way.
+        floats(kind, 32)
+        made[-1] = made[-1].replace(inner=math.prod(_NINES), shape=_NINES)
     return tuple(made)
 
 

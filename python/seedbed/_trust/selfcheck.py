@@ -2,8 +2,8 @@
 
 The kernels repeat XLA's float arithmetic operation by operation. Another XLA, or one told to
 use other instructions, may compute otherwise, and then a kernel must not be used. So each
-kernel makes 4,096 values of every fixed case (`_trust.cases.CASES`), and their digest is compared
-with that of XLA's values:
+kernel makes the values of every fixed case (`_trust.cases.CASES`), 4,096 or more each, and their
+digest is compared with that of XLA's values:
 
 - shipped ones (``_jax.known.json``), for the jaxlib releases and processors they were made on:
   this is the usual way, takes about a millisecond and compiles nothing;
@@ -35,7 +35,7 @@ from .._base.record import Record
 from .._jax import compat, known, lowering
 from .._plan import ALL_KERNELS, CUDA_KERNELS, RECORDS, Draw, KeyMode, Kind, kernel_of
 from .._run import native
-from .cases import CASES, COUNT, KNOWN_ANSWERS
+from .cases import CASES, KNOWN_ANSWERS
 
 Digests = dict[str, str]
 
@@ -113,7 +113,7 @@ def measure(module: Any, platform: str = "cpu") -> Digests:
     cases = _CUDA_CASES if platform == "cuda" else CASES
     floats = [draw for draw in cases if draw.needs != "bits"]
     plain = tuple(
-        Draw(Kind.BITS, draw.key, COUNT, draw.word_bits, f"uint{draw.word_bits}", draw.shape)
+        Draw(Kind.BITS, draw.key, draw.inner, draw.word_bits, f"uint{draw.word_bits}", draw.shape)
         for draw in floats
     )
     from_words = native_values(module, plain)
