@@ -82,6 +82,9 @@ int main() {
   Sampler wide_normal{Kind::kNormal, 64, 8, {}, nullptr};
   const double wide_params[] = {2.0, -1.0, std::sqrt(2.0), -INFINITY, INFINITY, 1.0, -0.0, -0.2929};
   for (int i = 0; i < 8; ++i) wide_normal.params[i] = wide_bits_of(wide_params[i]);
+  const Sampler exponential{Kind::kExponential, 32, 4, {one, none}, nullptr};
+  const Sampler gumbel{Kind::kGumbel, 32, 4, {one, none}, nullptr};
+  const Sampler laplace{Kind::kLaplace, 32, 4, {one, none}, nullptr};
   const Sampler bernoulli{Kind::kBernoulli, 32, 1, {one, zero, scale}, nullptr};
   const Sampler randint{Kind::kRandint, 32, 4, {1000, 296, 5}, nullptr};
   const Sampler small{Kind::kTable, 8, 2, {1}, entries.data()};
@@ -97,6 +100,9 @@ int main() {
   count_fill("normal, 64", wide_normal, kDraws);
   count_fill("normal, 64, rows of 4", wide_normal, 4);
   count_fill("truncated normal", truncated, kDraws);
+  count_fill("exponential", exponential, kDraws);
+  count_fill("gumbel", gumbel, kDraws);
+  count_fill("laplace", laplace, kDraws);
   count_fill("bernoulli", bernoulli, kDraws);
   count_fill("randint", randint, kDraws);
   count_fill("table", small, kDraws);
