@@ -123,7 +123,9 @@ struct Sampler {
 };
 
 // Static, so that the linker has none to choose among: see cpu/kernels.cc.
-static constexpr const KindRecord& record_of(Kind kind) { return kRecords[static_cast<int64_t>(kind)]; }
+static constexpr const KindRecord& record_of(Kind kind) {
+  return kRecords[static_cast<int64_t>(kind)];
+}
 
 // The kind's words of this width; null where it has none.
 static constexpr const Width* width_of(Kind kind, int word_bits) {
