@@ -134,7 +134,8 @@ Outputs run(const Plan& plan, const seedbed::KernelTable& table, seedbed::KeyMod
 bool is_exact(const Draw& draw) {
   using seedbed::Kind;
   const Kind kind = draw.sampler.kind;
-  return kind != Kind::kUniform && kind != Kind::kNormal && kind != Kind::kBernoulli;
+  return kind == Kind::kKey || kind == Kind::kBits || kind == Kind::kRandint ||
+         kind == Kind::kTable || kind == Kind::kConstant;
 }
 
 // The CUDA kernel on the host, in a random order.
