@@ -43,6 +43,8 @@ bool has_operation(const Sampler& sampler) { return has_any(Operations(), sample
 
 uint32_t item_bytes(const DeviceDraw& draw) { return size_at(Operations(), draw.operation); }
 
+void set_table(DeviceDraw& draw, uint32_t place) { set_word(draw, Table<uint8_t>::kPlace, place); }
+
 DeviceDraw make_device_draw(const Draw& draw) {
   DeviceDraw made = {};
   made.inner = draw.inner;

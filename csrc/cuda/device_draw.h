@@ -10,8 +10,11 @@ namespace seedbed::cuda {
 // Whether the kernel has an operation for the draws of a sampler.
 bool has_operation(const Sampler& sampler);
 
-// All but `out`, the keys and the units, for a draw that has an operation.
+// All but `out`, the table, the keys and the units, for a draw that has an operation.
 DeviceDraw make_device_draw(const Draw& draw);
+
+// Says where a draw's lookup table starts, in bytes, among those of its tile.
+void set_table(DeviceDraw& draw, uint32_t place);
 
 // Bytes of an element of the draw's output; that of keys is a pair of words.
 uint32_t item_bytes(const DeviceDraw& draw);

@@ -71,11 +71,10 @@ struct RowKeys : Operation<Kind::kKey, 32, uint64_t> {
 
 template <class T>
 struct Constant : Operation<Kind::kConstant, 8 * sizeof(T), T> {
+  static constexpr int kValue = seedbed::constant::kValue;
   T value;
-  explicit SEEDBED_HD Constant(const DeviceDraw& d) : value(static_cast<T>(d.params[0])) {}
-  static void set(DeviceDraw& d, const Sampler& s) {
-    d.params[0] = s.params[seedbed::constant::kValue];
-  }
+  explicit SEEDBED_HD Constant(const DeviceDraw& d) : value(static_cast<T>(d.params[kValue])) {}
+  static void set(DeviceDraw& d, const Sampler& s) { d.params[kValue] = s.params[kValue]; }
   SEEDBED_HD T operator()(Words) const { return value; }
 };
 
@@ -274,7 +273,7 @@ struct Randint : Operation<Kind::kRandint, 8 * sizeof(W), T> {
 // Its constructor gets the tables of the tile besides.
 template <class T>
 struct Table : Operation<Kind::kTable, 0, T> {
-  static constexpr int kPlace = 0, kMask = 1, kDrop = 2;  // kPlace is set with the segment
+  static constexpr int kPlace = 0, kMask = 1, kDrop = 2;  // kPlace is that of `set_table`
   const T* entries;
   uint32_t mask, drop;
   SEEDBED_HD Table(const DeviceDraw& d, const unsigned char* tables)

@@ -127,7 +127,7 @@ class PartMaker {
       if (table.empty()) continue;
       const auto at = static_cast<uint32_t>(part.words.size() - s.tables) * 8;
       const auto [place, is_new] = places.try_emplace(table, at);
-      part.draws[i].params[0] |= place->second;
+      set_table(part.draws[i], place->second);
       if (!is_new) continue;
       part.words.resize(part.words.size() + table.size() / 8);
       std::memcpy(part.words.data() + s.tables + at / 8, table.data(), table.size());

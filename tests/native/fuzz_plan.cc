@@ -133,17 +133,9 @@ Outputs run(const Plan& plan, const seedbed::KernelTable& table, seedbed::KeyMod
 // Whether all backends make the same of a draw: not of floats, which GPUs round otherwise.
 bool is_exact(const Draw& draw) {
   using seedbed::Kind;
-  switch (draw.sampler.kind) {
-    case Kind::kUniform:
-    case Kind::kNormal:
-    case Kind::kBernoulli:
-    case Kind::kExponential:
-    case Kind::kGumbel:
-    case Kind::kLaplace:
-      return false;
-    default:
-      return true;
-  }
+  const Kind kind = draw.sampler.kind;
+  return kind == Kind::kKey || kind == Kind::kBits || kind == Kind::kRandint ||
+         kind == Kind::kTable || kind == Kind::kConstant;
 }
 
 // The CUDA kernel on the host, in a random order.

@@ -41,6 +41,7 @@ if importlib.util.find_spec("seedbed._cpu") is None:
     if os.environ.get("SEEDBED_REQUIRE_NATIVE") != "1":
         pytest.skip("the native extension is not built", allow_module_level=True)
 from seedbed import _cpu
+from seedbed._plan import Kind
 
 ISAS = _cpu.isas()
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,7 +167,7 @@ def test_given_words_become_what_drawn_ones_do(name, isa):
         np.testing.assert_array_equal(made.view(f"u{item}"), drawn.ravel())
 
 
-@pytest.mark.parametrize("kind", [-1, 11, ref.KEY, ref.BERNOULLI, ref.RANDINT, ref.CONSTANT])
+@pytest.mark.parametrize("kind", [-1, len(Kind), ref.KEY, ref.BERNOULLI, ref.RANDINT, ref.CONSTANT])
 def test_kinds_that_make_no_floats_are_refused(kind):
     out = np.zeros(3, np.float32)
     with pytest.raises(ValueError, match="kind"):

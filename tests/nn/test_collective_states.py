@@ -288,3 +288,19 @@ def test_a_node_that_keeps_a_state_of_other_members_is_refused():
     assert picture(net) == before
     sb.nn.vmap_init_all_states(net, axis_size=5, node_to_exclude=Guarded)  # left alone on purpose
     assert net.items[0].h.shape == (2, 3) and net.items[1].x.shape == (5, 3)
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_tag_that_init_state_sets_stays_when_it_runs_again(size):
+    class Tagged(sb.nn.Module):
+        def init_state(self):
+            self.h = sb.nn.HiddenState(jnp.zeros(3))
+            self.h.tag = "mine"
+
+    net = Tagged()
+    for _ in range(2):
+        if size is None:
+            sb.nn.init_all_states(net)
+        else:
+            sb.nn.vmap_init_all_states(net, axis_size=size)
+        assert net.h.tags == {"mine"}

@@ -14,7 +14,7 @@ import pytest
 
 from seedbed import __version__
 from seedbed.__main__ import main
-from seedbed._plan import Kind
+from seedbed._plan import ALL_KERNELS, Kind
 from seedbed._run import native as _native
 from seedbed._trust import selfcheck
 from seedbed.cli import _measure, _oracle, _text, doctor, info
@@ -89,7 +89,7 @@ def test_info_shows_one_screen(extension, capsys, monkeypatch):
         "cores",
         "built, not loaded: jax computes on 'cpu'" if CUDA_BUILT else "no (CPU-only build)",
         "native (SEEDBED_BACKEND=auto, and the extension is usable)",
-        "all 10 kernels agree with XLA",
+        f"all {len(ALL_KERNELS)} kernels agree with XLA",
     ):
         assert text in out
 

@@ -76,6 +76,24 @@ class Call(Record):
         tree = jax.tree_util.tree_structure(self.key)
         return self.replace(key=jax.tree_util.tree_unflatten(tree, keys), keys=keys)
 
+    @property
+    def stacked(self) -> tuple[bool, ...]:
+        """For each key, whether it holds the members' own keys."""
+        return tuple([check.is_stack(one) for one in self.keys])
+
+    def of_members(self, read: list[Any], axes: tuple[int | None, ...]) -> tuple[Any, list[Any]]:
+        """The key and some leaves of the arguments, of the members that are wanted."""
+        if self.chosen is None:
+            return self.key, read
+        take = self.chosen.take
+        keys = [
+            take(one, 0) if each else one for one, each in zip(self.keys, self.stacked, strict=True)
+        ]
+        return self.with_keys(keys).key, [
+            leaf if axis is None else take(leaf, axis)
+            for leaf, axis in zip(read, axes, strict=True)
+        ]
+
     def member_types(self) -> tuple[Any, tuple[Any, ...]]:
         """What ``init`` takes for one member, as types: its key and its arguments."""
         keys = [check.member_key_type(one) for one in self.keys]

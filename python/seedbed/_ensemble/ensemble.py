@@ -171,24 +171,14 @@ class Ensemble:
         reused = sum(leaf.nbytes for leaf in old or ())
         size = self.size if call.chosen is None else call.chosen.count
         check.memory(plan, prepared.member_bytes, size, concrete, self._size_name, reused)
-        stacked = tuple([check.is_stack(one) for one in call.keys])
-        if call.chosen is not None:
-            take = call.chosen.take
-            read = [
-                leaf if axis is None else take(leaf, axis)
-                for leaf, axis in zip(read, program.axes, strict=True)
-            ]
-            call = call.with_keys(
-                [
-                    take(one, 0) if each else one
-                    for one, each in zip(call.keys, stacked, strict=True)
-                ]
-            )
         types = prepared.types if call.chosen is None and old is None else None
-        wanted = Wanted(self.size, call.chosen, stacked, call.single, types, old is not None)
+        donated = old is not None
+        wanted = Wanted(self.size, call.chosen, call.stacked, call.single, types, donated)
         bound = program.bind(wanted)
-        out = bound.run(bound.given, old, call.key, *read)
-        if types is not None and not tracing and len(read) == len(call.leaves):
+        key, read = call.of_members(read, program.axes)
+        out = bound.run(bound.given, old, key, *read)
+        repeatable = types is not None and not (call.single or tracing)
+        if repeatable and len(read) == len(call.leaves):
             if self._direct is None:
                 from .direct import Direct
 

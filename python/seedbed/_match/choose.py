@@ -219,22 +219,27 @@ class _Builder:
 
     def rounded_by_loop(self) -> frozenset[int]:
         """What XLA has to make by itself, from the words on, for its loops to be jax's."""
-        units = list(self.kept.values())
-        if compat.platform() == "cuda" or not rounding.by_loop(unit.eqn for unit in units):
+        units = [unit for _, unit in sorted(self.kept.items())]
+        equations = [unit.eqn for unit in units]
+        if compat.platform() == "cuda":
+            return frozenset()
+        if not (rounding.by_loop(equations) or rounding.packed(units)):
             return frozenset()
         parts = rounding.Parts(self.graph, self.meanings)
         inside: dict[int, list[Unit]] = {}
         for unit in units:
             made = next(output for output in unit.outputs if output != _UNUSED)
             inside.setdefault(parts.of(made), []).append(unit)
-        chosen = {part for part, of in inside.items() if rounding.by_loop(u.eqn for u in of)}
+        # In rows that LLVM unrolls, or in any.
+        short = {part for part, of in inside.items() if rounding.by_loop(u.eqn for u in of)}
+        whole = {part for part, of in inside.items() if rounding.packed(of)}
         bare = {
             number
             for number, aval in enumerate(self.graph.avals)
-            if rounding.short(aval.shape) and parts.of(number) in chosen
+            if (part := parts.of(number)) in whole or (part in short and rounding.short(aval.shape))
         }
-        rounded = []
-        for unit in (unit for part in chosen for unit in inside[part]):
+        rounded = [unit for part in whole for unit in inside[part]]
+        for unit in (unit for part in short - whole for unit in inside[part]):
             shapes = [variable.aval.shape for variable in unit.eqn.outvars]
             if any(map(rounding.short, shapes)) or rounding.by_loop([unit.eqn]):
                 rounded.append(unit)

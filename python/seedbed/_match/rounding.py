@@ -36,6 +36,7 @@ _PRODUCTS = frozenset("mul div integer_pow square".split())
 _SUMS = frozenset("add sub add_any".split())
 # Of many terms, which no two programs of XLA need add up in one order.
 _REDUCTIONS = frozenset("reduce_sum reduce_prod dot_general cumsum cumprod cumlogsumexp".split())
+_LOGARITHMS = frozenset(["log", "log1p"])
 # What is one operation on real numbers and several on complex ones.
 _COMPLEX = frozenset("abs sign sqrt".split())
 
@@ -44,6 +45,32 @@ def short(shape: Sequence[Any]) -> bool:
     """Whether members' arrays of this shape are numbers, or have rows that LLVM unrolls."""
     length = ask_xla.row(shape)
     return isinstance(length, int) and length <= ask_xla.UNROLLED  # it may be symbolic
+
+
+def packed(units: Iterable[Any]) -> bool:
+    """Whether XLA may round some equations by where an element stands, in a row of any length.
+
+    An element that its loop makes alone (behind the last whole vector of a row) has nothing beside
+    it to be packed with but what is alike in its own body. Of two logarithms, neither of the other,
+    as in `jax.random.logistic`, LLVM then makes one vector, and from jaxlib 0.11 on it rounds one
+    of them in another way.
+
+    Args:
+        units: equations in order, each with its ``eqn``, ``inputs`` and ``outputs``.
+    """
+    count = 0
+    behind: dict[Any, frozenset[int]] = {}  # the logarithms that a value comes from
+    for unit in units:
+        names = [str(one.primitive.name) for one in jaxprs.equations(unit.eqn)]
+        logarithms = sum(name in _LOGARITHMS for name in names)
+        found = frozenset[int]().union(*(behind.get(atom, frozenset()) for atom in unit.inputs))
+        if logarithms > 1 or (logarithms and len(found) < count):
+            return True
+        if logarithms:
+            found |= {count}
+            count += 1
+        behind.update(dict.fromkeys(unit.outputs, found))
+    return False
 
 
 def reduces(eqn: Eqn) -> bool:

@@ -180,10 +180,11 @@ class Draft:
     def replace(self, state: Any, other: Any) -> None:
         """Another state takes the place of one that the call made, and its value."""
         del self._made_states[id(state)]
+        if id(state) in self._tags:
+            self._tags[id(other)] = other, self._tags.pop(id(state))[1]
         if id(state) in self._writes:
-            _, value = self._writes.pop(id(state))
+            self._writes[id(other)] = other, (value := self._writes.pop(id(state))[1])
             self._contents[id(other)] = self._contents.pop(id(state))._replace(value=value)
-            self._writes[id(other)] = other, value
         for draft in self._around:
             if draft._marks is not None:
                 draft._marks.replaced(state, other)
