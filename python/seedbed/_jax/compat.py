@@ -270,12 +270,19 @@ def free_memory(device: Any) -> int | None:
 
 
 def register_ffi_target(
-    name: str, target: Any, *, platform: str, types: Callable[[], dict[str, Any]] | None = None
+    name: str,
+    target: Any,
+    *,
+    platform: str,
+    types: Callable[[], dict[str, Any]] | None = None,
+    batched: bool = False,
 ) -> None:
     """Registers one custom-call target and the state types it needs.
 
     Args:
         platform: ``cpu`` or ``cuda``.
+        batched: whether XLA may split calls over devices along the batch dimensions that they
+            say they have (`lowering.lower_batched_call`).
     """
     # A client that starts later would register the waiting targets before their state types,
     # and fail to start at all.
@@ -286,6 +293,8 @@ def register_ffi_target(
         for type_name, type_info in types().items():
             jax.ffi.register_ffi_type(type_name, type_info, platform=name_of_platform)
     jax.ffi.register_ffi_target(name, target, platform=name_of_platform)
+    if batched:
+        jax.ffi.register_ffi_target_as_batch_partitionable(name)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,8 @@ def new_primitive(
 
 def set_rules(primitive: Primitive, batch: Any, lowerings: dict[str | None, Any]) -> None:
     """Sets how a primitive is vmapped, and lowered on each platform (None: on all others)."""
-    _batching.primitive_batchers[primitive] = batch
+    if batch is not None:
+        _batching.primitive_batchers[primitive] = batch
     for platform, rule in lowerings.items():
         _mlir.register_lowering(primitive, rule, platform=platform)
 
@@ -92,6 +93,51 @@ def lower_call(
 ) -> Any:
     """Lowers a custom call in place of the equation of ``context``."""
     return jax.ffi.ffi_lowering(target)(context, *operands, **attributes)
+
+
+def lower_batched_call(
+    target: str, context: Any, operands: Sequence[Any], attributes: dict[str, Any], batch: int
+) -> Any:
+    """Lowers a custom call that XLA may split over devices along its first ``batch`` dimensions,
+    which all operands and all results have: each device then makes its part alone.
+
+    The target has to be registered by `jax.ffi.register_ffi_target_as_batch_partitionable`.
+    """
+    counts = {"num_batch_dims": _mlir.ir.StringAttr.get(str(batch))}
+    shapes = [[value.shape for value in values] for values in (context.avals_in, context.avals_out)]
+    extra = {
+        "mhlo.frontend_attributes": _mlir.ir.DictAttr.get(counts),
+        "sdy.sharding_rule": _mlir.ir.Attribute.parse(batched_rule(*shapes, batch)),
+    }
+    rule: Any = jax.ffi.ffi_lowering(target, extra_attributes=extra)
+    return rule(context, *operands, **attributes)
+
+
+def batched_rule(
+    operands: Sequence[Sequence[int]], results: Sequence[Sequence[int]], batch: int
+) -> str:
+    """What Shardy, XLA's propagation of shardings, is told of a call whose operands and results,
+    given by their shapes, share the first ``batch`` dimensions and nothing else."""
+    sizes = list((operands or results)[0][:batch])
+
+    def named(factor: int) -> str:
+        letters = "ijklmnopqrstuvwxyz"
+        return letters[factor] if factor < len(letters) else f"z_{factor - len(letters) + 1}"
+
+    def mapping(shapes: Sequence[Sequence[int]]) -> str:
+        found = []
+        for shape in shapes:
+            first = len(sizes)
+            sizes.extend(shape[batch:])
+            factors = [*range(batch), *range(first, len(sizes))]
+            found.append("[" + ", ".join(map(named, factors)) + "]")
+        return "(" + ", ".join(found) + ")"
+
+    text = mapping(operands) + "->" + mapping(results)
+    factors = ", ".join(f"{named(factor)}={size}" for factor, size in enumerate(sizes))
+    whole = ", ".join(named(factor) for factor in range(batch, len(sizes)))
+    replicated = f" need_replication={{{whole}}}" if whole else ""
+    return f"#sdy.op_sharding_rule<{text} {{{factors}}}{replicated}, custom>"
 
 
 def physical(context: Any) -> Any:

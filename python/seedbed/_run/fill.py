@@ -57,6 +57,9 @@ def _batch(operands: Any, axes: Any, **params: Any) -> Any:
 def _lower(context: Any, *operands: Any, draws: tuple[Draw, ...], mode: KeyMode, size: int) -> Any:
     if lowering.for_export(context):
         return _lower_portable(context, *operands, draws=draws, mode=mode, size=size)
+    if not lowering.runs_whole(context):
+        params = {"draws": draws, "mode": mode, "size": size}
+        return lowering.lower(_by_member, context, operands, params, multiple_results=True)
     attributes = {"mode": np.int64(mode), "size": np.int64(size), "plan": native.encode(draws)}
     return lowering.lower_call(native.TARGET, context, operands, attributes)
 
@@ -67,4 +70,40 @@ def _lower_portable(context: Any, *operands: Any, **params: Any) -> Any:
     return lowering.lower(portable.fill, context, operands, params, multiple_results=True)
 
 
+# --- where XLA splits programs over devices ------------------------------------------------
+
+
+def _by_member(
+    keys: Any, members: Any, *, draws: tuple[Draw, ...], mode: KeyMode, size: int
+) -> list[jax.Array]:
+    """The draws with two operands that have members in front, as the results do: XLA then splits
+    the call over devices along members, without a copy of the rest."""
+    from . import portable
+
+    if mode == KeyMode.MEMBER_KEYS:
+        keys = members = keys[..., None, :]
+    else:
+        own = portable.member_words(members, mode, size)
+        keys = jnp.broadcast_to(keys[..., None, :], (*keys.shape[:-1], size, 2))
+        members = jnp.broadcast_to(own, keys.shape)
+        mode = KeyMode.RANGE
+    made = _batched_fill_p.bind(keys, members, draws=draws, mode=mode, size=1)
+    return [
+        jnp.squeeze(one, len(keys.shape) - (2 if mode == KeyMode.MEMBER_KEYS else 1))
+        for one in made
+    ]
+
+
+_batched_fill_p = lowering.new_primitive("seedbed_fill_batched", _results, multiple_results=True)
+
+
+def _lower_batched(
+    context: Any, *operands: Any, draws: tuple[Draw, ...], mode: KeyMode, size: int
+) -> Any:
+    attributes = {"mode": np.int64(mode), "size": np.int64(size), "plan": native.encode(draws)}
+    batch = len(context.avals_in[0].shape) - (2 if mode == KeyMode.MEMBER_KEYS else 1)
+    return lowering.lower_batched_call(native.TARGET, context, operands, attributes, batch)
+
+
+lowering.set_rules(_batched_fill_p, None, dict.fromkeys(("cpu", "cuda"), _lower_batched))
 lowering.set_rules(_fill_p, _batch, {"cpu": _lower, "cuda": _lower, None: _lower_portable})

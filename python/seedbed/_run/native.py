@@ -30,9 +30,8 @@ def load() -> tuple[ModuleType | None, str]:
     if problem := _stale(module):
         return None, problem
     handlers = module.registrations()
-    compat.register_ffi_target(
-        TARGET, handlers[TARGET], platform="cpu", types=getattr(module, "type_registrations", None)
-    )
+    types = getattr(module, "type_registrations", None)
+    compat.register_ffi_target(TARGET, handlers[TARGET], platform="cpu", types=types, batched=True)
     compat.register_ffi_target(CIPHER_TARGET, handlers[CIPHER_TARGET], platform="cpu")
     return module, ""
 
@@ -53,7 +52,11 @@ def load_cuda() -> tuple[ModuleType | None, str]:
     if problem := _stale(cuda):
         return None, problem
     compat.register_ffi_target(
-        TARGET, cuda.registrations()[TARGET], platform="cuda", types=cuda.type_registrations
+        TARGET,
+        cuda.registrations()[TARGET],
+        platform="cuda",
+        types=cuda.type_registrations,
+        batched=True,
     )
     return cuda, ""
 

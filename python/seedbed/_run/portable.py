@@ -44,15 +44,22 @@ def _member_keys(keys: Any, members: Any, mode: KeyMode, size: int) -> Any:
     """``uint32[..., size, 2]``."""
     if mode == KeyMode.MEMBER_KEYS:
         return keys
+    words = member_words(members, mode, size)
+    return _fold(keys[..., None, :], words[..., 0], words[..., 1])
+
+
+def member_words(members: Any, mode: KeyMode, size: int) -> Any:
+    """The members' numbers, ``uint32[..., size, 2]``, high word first, in any mode but that of
+    given keys."""
     if mode == KeyMode.INDICES:
-        return _fold(keys[..., None, :], members[..., 0], members[..., 1])
+        return members
     first = members if mode == KeyMode.RANGE else jnp.zeros((2,), np.uint32)
     # Counted in two words: 64-bit integers may be switched off.
     count = np.arange(size, dtype=np.uint64) if size >> 32 else lax.iota(np.uint32, size)
     high, low = _words(count) if size >> 32 else (np.uint32(0), count)
     low = first[..., 1:] + low
     carry = (low < first[..., 1:]).astype(np.uint32)
-    return _fold(keys[..., None, :], first[..., :1] + high + carry, low)
+    return jnp.stack([first[..., :1] + high + carry, low], axis=-1)
 
 
 def _row_keys(path: KeyPath, own: Any, known: dict[Node, Any]) -> Any:
