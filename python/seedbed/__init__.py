@@ -15,17 +15,25 @@ if _typing.TYPE_CHECKING:
     from . import filters as filters
     from . import nn as nn
     from . import random as random
+    from ._ensemble.single import Single as Single
+    from ._ensemble.single import single as single
     from ._random.accelerate import accelerate as accelerate
     from ._trust.selfcheck import SelfCheckWarning as SelfCheckWarning
 
 # Imported when they are first used: most programs need few of them.
 _MODULES = ("adapters", "filters", "nn", "random")
-_ELSEWHERE = {"accelerate": "_random.accelerate", "SelfCheckWarning": "_trust.selfcheck"}
+_ELSEWHERE = {
+    "accelerate": "_random.accelerate",
+    "SelfCheckWarning": "_trust.selfcheck",
+    "Single": "_ensemble.single",
+    "single": "_ensemble.single",
+}
 
 __all__ = [
     "Ensemble",
     "Plan",
     "SelfCheckWarning",
+    "Single",
     "accelerate",
     "adapters",
     "ensemble",
@@ -33,6 +41,7 @@ __all__ = [
     "nn",
     "prng",
     "random",
+    "single",
 ]
 
 

@@ -4,4 +4,4 @@
 or frameworks.
 """
 
-__all__ = ["check", "donate", "ensemble"]
+__all__ = ["check", "donate", "ensemble", "shardings", "single"]

@@ -17,8 +17,9 @@ from . import check
 if TYPE_CHECKING:
     from .._jax.types import Tree
 
-# Says which arrays a call may overwrite, once it is known what it makes.
-GiveUp = Callable[[Plan], list[Any]]
+# Says which arrays a call may overwrite, once it is known what it makes: a plan, and the dimensions
+# in front of a member's.
+GiveUp = Callable[[Plan, tuple[int, ...]], list[Any]]
 
 
 class Signature(Record):
@@ -31,8 +32,9 @@ class Signature(Record):
         backend: the backend asked for.
         context: jax's settings.
         places: where keys and arguments lie, as far as it is part of their types.
-        elsewhere: the platform of a device that keys or arguments are bound to, if it is not the
-            one that jax computes on.
+        elsewhere: the platform of a device that keys or arguments are bound to, or that results
+            are laid out on, if it is not the one that jax computes on.
+        mesh: that `PartitionSpec`s of the results are of, if they are laid out over devices.
     """
 
     key_tree: Any
@@ -44,6 +46,7 @@ class Signature(Record):
     context: Hashable
     places: Hashable
     elsewhere: str | None
+    mesh: Hashable = None
 
 
 class Call(Record):
@@ -103,7 +106,8 @@ class Call(Record):
             jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(self.args), args),
         )
 
-    def signature(self) -> Signature:
+    def signature(self, laid_out: bool = False) -> Signature:
+        """What decides what the call compiles to; ``laid_out``: over devices."""
         keys = map(check.member_key_type, self.keys)
         args = map(check.member_type, self.leaves, self.axes)
         given = (*self.keys, *self.leaves)
@@ -117,6 +121,7 @@ class Call(Record):
             compat.trace_context(),
             (places.of(given), places.mapped_over()),
             compat.elsewhere(given),
+            places.ambient_mesh() if laid_out else None,
         )
 
 

@@ -55,7 +55,7 @@ def free(arrays: Iterable[Any], kept: Iterable[Any]) -> list[Any]:
     return found
 
 
-def checked(old: Any, plan: Plan, count: int, others: Any) -> list[Any]:
+def checked(old: Any, plan: Plan, leading: tuple[int, ...], others: Any) -> list[Any]:
     """The arrays of a result that is given back to be overwritten.
 
     Only paths and types are compared: nothing else of the old result is made use of.
@@ -63,7 +63,7 @@ def checked(old: Any, plan: Plan, count: int, others: Any) -> list[Any]:
     Args:
         old: what the user passed.
         plan: of the new result.
-        count: number of members.
+        leading: the dimensions in front of a member's: one, for the members.
         others: the key and the arguments, which are read while ``old`` is overwritten.
 
     Raises:
@@ -82,7 +82,7 @@ def checked(old: Any, plan: Plan, count: int, others: Any) -> list[Any]:
     read = frozenset().union(*map(memory, jax.tree_util.tree_leaves(others)))
     seen: frozenset[Any] = frozenset()
     for path, (_, leaf), output in zip(paths, leaves, plan.outputs, strict=True):
-        name, shape = f"`old{path}`", (count, *output.shape)
+        name, shape = f"`old{path}`", (*leading, *output.shape)
         if not isinstance(leaf, jax.Array):
             raise TypeError(
                 f"{name} must be a jax.Array, whose memory can be reused; got a value of type "

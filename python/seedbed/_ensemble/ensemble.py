@@ -15,6 +15,7 @@ from . import check
 from .call import Call, checked, unused
 
 if TYPE_CHECKING:
+    from .._run.layout import Layout
     from .call import Signature
     from .direct import Direct
     from .prepare import Prepared
@@ -25,9 +26,18 @@ class Ensemble:
 
     # What the caller knows the number of members as.
     _size_name = "size"
+    # Whether it is a single model, of size 1, whose leaves have no dimension for members.
+    _alone = False
 
     def __init__(
-        self, init: Callable[..., Any], size: int, *, in_axes: Any = None, donate: bool = False
+        self,
+        init: Callable[..., Any],
+        size: int,
+        *,
+        in_axes: Any = None,
+        donate: bool = False,
+        out_shardings: Any = None,
+        pad: bool = False,
     ) -> None:
         if not callable(init):
             raise TypeError(
@@ -38,18 +48,37 @@ class Ensemble:
         self.size = check.size(size)
         self.in_axes = in_axes
         self.donate = check.flag(donate, "donate")
+        self.out_shardings = out_shardings
+        self.pad = check.flag(pad, "pad")
+        if out_shardings is not None:
+            from . import shardings
+
+            shardings.checked(out_shardings)
+        elif self.pad:
+            raise ValueError("`pad` is for `out_shardings`, which is not given")
         self._prepared: dict[Signature, Prepared] = {}
         self._direct: Direct | None = None
 
     def __repr__(self) -> str:
         name = getattr(self.init, "__qualname__", None) or repr(self.init)
-        axes = "" if self.in_axes is None else f", in_axes={self.in_axes!r}"
-        donate = ", donate=True" if self.donate else ""
-        return f"ensemble({name}, {self.size}{axes}{donate})"
+        given = {
+            "in_axes": self.in_axes,
+            "donate": self.donate or None,
+            "out_shardings": self.out_shardings,
+            "pad": self.pad or None,
+        }
+        options = [f", {name}={value!r}" for name, value in given.items() if value is not None]
+        return f"ensemble({name}, {self.size}{''.join(options)})"
 
     def __reduce__(self) -> Any:
         # Copies start without compiled programs, which cannot be copied.
-        return _restored, (pickling.Packed(self.init), self.size, self.in_axes, self.donate)
+        options = {
+            "in_axes": self.in_axes,
+            "donate": self.donate,
+            "out_shardings": self.out_shardings,
+            "pad": self.pad,
+        }
+        return _restored, (pickling.Packed(self.init), self.size, options)
 
     def __call__(self, key: Any, *args: Any) -> Any:
         """All members: equal to ``jax.vmap(init)(jax.random.split(key, size))``.
@@ -92,8 +121,8 @@ class Ensemble:
 
         old, args = check.finite(args[0], "old"), args[1:]
 
-        def give_up(plan: Plan) -> list[Any]:
-            return donate.checked(old, plan, self.size, (key, args))
+        def give_up(plan: Plan, shape: tuple[int, ...]) -> list[Any]:
+            return donate.checked(old, plan, shape, (key, args))
 
         return self._run(self._call(key, args, give_up=give_up))
 
@@ -142,12 +171,13 @@ class Ensemble:
 
     def _prepare(self, call: Call) -> Prepared:
         """Traces and plans, once for each signature of calls."""
-        signature = call.signature()
+        signature = call.signature(laid_out=self.out_shardings is not None)
         prepared = self._prepared.get(signature)
         if prepared is None:
             from . import prepare  # all that plans is of no use before
 
-            prepared = prepare.prepare(self.init, call, signature)
+            size = None if self._alone else self.size
+            prepared = prepare.prepare(self.init, call, signature, self.out_shardings, size)
             if prepared.lasting:
                 self._prepared[signature] = prepared
         return prepared
@@ -158,22 +188,29 @@ class Ensemble:
             # A member may be made again, also beside the whole: its key is neither used up nor has
             # to be unused, as for `jax.random.fold_in`, which making one comes down to.
             call = unused(call)
+        layout = prepared.layout
         if call.chosen is not None and not prepared.drawing.alone:
             # A member is what it is among all, where keys may draw for the batch as a whole.
-            return call.chosen.pick(self._run(call.whole()), call.single)
+            picked = call.chosen.pick(self._run(call.whole()), call.single)
+            if layout is None:
+                return picked
+            return layout.placed(picked, call.single, self._padded(layout, call))
         program, plan = prepared.program, prepared.plan
+        padded = 0 if layout is None else self._padded(layout, call)
         read = [call.leaves[position] for position in program.reads]
         taken = [*call.keys, *read, *program.captures]
         tracing = compat.under_trace(taken)
-        old = self._given_up(call, plan, taken, tracing)
+        shape = () if call.single else (padded or self.size,)
+        old = self._given_up(call, plan, shape, taken, tracing)
         # What memory another platform's device has left is not known here.
         concrete = not tracing and compat.elsewhere((*call.keys, *call.leaves)) is None
         reused = sum(leaf.nbytes for leaf in old or ())
-        size = self.size if call.chosen is None else call.chosen.count
-        check.memory(plan, prepared.member_bytes, size, concrete, self._size_name, reused)
-        types = prepared.types if call.chosen is None and old is None else None
+        lasting = call.chosen is None and old is None and layout is None
+        types = prepared.types if lasting else None
         donated = old is not None
-        wanted = Wanted(self.size, call.chosen, call.stacked, call.single, types, donated)
+        rest = (call.stacked, call.single, types, donated, layout, padded)
+        wanted = Wanted(self.size, call.chosen, *rest)
+        check.memory(plan, prepared.member_bytes, wanted.size, concrete, self._size_name, reused)
         bound = program.bind(wanted)
         key, read = call.of_members(read, program.axes)
         out = bound.run(bound.given, old, key, *read)
@@ -186,11 +223,22 @@ class Ensemble:
             self._direct.keep(bound, call.key, prepared, self.size, self._size_name)
         return jax.tree_util.tree_unflatten(plan.out_tree, out)
 
+    def _padded(self, layout: Layout, call: Call) -> int:
+        """How many members a call makes whose results are laid out over devices."""
+        from . import shardings
+
+        shardings.committed(call, layout.mesh)
+        if call.single:
+            return 1
+        count = self.size if call.chosen is None else call.chosen.count
+        name = self._size_name if call.chosen is None else "index"
+        return shardings.padded(layout, count, self.pad, name)
+
     def _given_up(
-        self, call: Call, plan: Plan, taken: list[Any], tracing: bool
+        self, call: Call, plan: Plan, shape: tuple[int, ...], taken: list[Any], tracing: bool
     ) -> list[Any] | None:
         """The arrays that a call overwrites; None if it has memory of its own."""
-        old = None if call.give_up is None else call.give_up(plan)
+        old = None if call.give_up is None else call.give_up(plan, shape)
         # Within a trace there is no memory yet, or what runs now is only noted down.
         if old is None or tracing or compat.under_trace(old) or not compat.at_top():
             return None
@@ -199,8 +247,8 @@ class Ensemble:
         return donate.free(old, taken)
 
 
-def _restored(init: pickling.Packed, size: int, in_axes: Any, donate: bool) -> Ensemble:
-    return Ensemble(init.value, size, in_axes=in_axes, donate=donate)
+def _restored(init: pickling.Packed, size: int, options: dict[str, Any]) -> Ensemble:
+    return Ensemble(init.value, size, **options)
 
 
 # --- for callers within the package -----------------------------------------------------
@@ -220,7 +268,7 @@ def single(make: Ensemble, key: Any, *args: Any) -> Any:
 
 def into(make: Ensemble, old: list[Any], key: Any, *args: Any) -> Any:
     """What ``make(key, *args)`` is, in the memory of arrays that are given up."""
-    return make._run(make._call(key, args, give_up=lambda plan: old))
+    return make._run(make._call(key, args, give_up=lambda plan, shape: old))
 
 
 def reads(make: Ensemble, key: Any, *args: Any) -> tuple[int, ...]:
@@ -229,7 +277,13 @@ def reads(make: Ensemble, key: Any, *args: Any) -> tuple[int, ...]:
 
 
 def ensemble(
-    init: Callable[..., Any], size: int, *, in_axes: Any = None, donate: bool = False
+    init: Callable[..., Any],
+    size: int,
+    *,
+    in_axes: Any = None,
+    donate: bool = False,
+    out_shardings: Any = None,
+    pad: bool = False,
 ) -> Ensemble:
     """Initialises ``size`` independent members of a model at once, bit for bit as `jax.vmap`.
 
@@ -246,6 +300,14 @@ def ensemble(
         donate: initialise anew into the memory of an old ensemble: the result is called as
             ``make(key, old, *args)``. No second copy exists at any time, and no memory has to
             be fetched, which costs more than half of a fresh ensemble.
+        out_shardings: how the results are laid out over devices, as for `jax.jit`: a
+            `NamedSharding`, a `PartitionSpec` of the mesh that is set (`jax.set_mesh`), or a
+            pytree of these and None (whole on every device) that is a prefix of the result's
+            structure. Dimension 0 is that of the members. Each device makes its own part, with
+            the bits that it has on one device, and nothing is sent between them.
+        pad: make more members, up to a number that ``out_shardings`` divides; the first ``size``
+            of them are the same, the rest are those of a larger ensemble. Mapped arguments and
+            given keys are padded with their last one.
 
     Returns:
         An `Ensemble`: call it, or use its methods ``plan``, ``member``, ``members`` and
@@ -253,9 +315,10 @@ def ensemble(
         ``jax.eval_shape``.
 
     Raises:
-        TypeError: ``init`` is not callable, ``size`` is not an integer, or ``donate`` is not a
-            bool.
-        ValueError: ``size`` is not positive or is beyond any memory.
+        TypeError: ``init`` is not callable, ``size`` is not an integer, ``donate`` or ``pad`` is
+            not a bool, or ``out_shardings`` does not consist of shardings.
+        ValueError: ``size`` is not positive or is beyond any memory, or ``pad`` is given without
+            ``out_shardings``.
 
     Example:
         >>> import jax, seedbed as sb
@@ -271,4 +334,6 @@ def ensemble(
         >>> again = sb.ensemble(init, 1000, donate=True)
         >>> params = again(jax.random.key(1), params)
     """
-    return Ensemble(init, size, in_axes=in_axes, donate=donate)
+    return Ensemble(
+        init, size, in_axes=in_axes, donate=donate, out_shardings=out_shardings, pad=pad
+    )

@@ -20,6 +20,7 @@ from .call import Call, Signature
 
 if TYPE_CHECKING:
     from .._jax.types import Tree
+    from .._run.layout import Layout
 
 
 class Prepared(Record):
@@ -33,6 +34,7 @@ class Prepared(Record):
         types: what the program takes of key and arguments, as a dictionary key.
         drawing: how the function draws.
         lasting: whether it serves other calls too.
+        layout: where the results lie, None if that is left to jax.
     """
 
     plan: Plan
@@ -42,10 +44,21 @@ class Prepared(Record):
     types: Any
     drawing: generators.Drawing
     lasting: bool
+    layout: Layout | None = None
 
 
-def prepare(init: Callable[..., Any], call: Call, signature: Signature) -> Prepared:
+def prepare(
+    init: Callable[..., Any],
+    call: Call,
+    signature: Signature,
+    out_shardings: Any = None,
+    size: int | None = None,
+) -> Prepared:
     """Traces and plans an init function for a call and others like it.
+
+    Args:
+        out_shardings: where the results are to lie, None if that is left to jax.
+        size: see `shardings.resolve`.
 
     Raises:
         TypeError: ``init`` cannot be called this way, or its result is not one of arrays.
@@ -55,7 +68,20 @@ def prepare(init: Callable[..., Any], call: Call, signature: Signature) -> Prepa
     key, args = call.member_types()
     recorded = _trace.record(init, key, args)
     reason = places.why_jaxs((*call.keys, *call.leaves), recorded.closed)
-    return _planned(recorded, [generators.of(one) for one in call.keys], signature, reason)
+    impls = [generators.of(one) for one in call.keys]
+    if out_shardings is None:
+        return _planned(recorded, impls, signature, reason)
+    from . import shardings  # of no use to most
+
+    prepared = _planned(recorded, impls, signature, reason)
+    layout = shardings.resolve(out_shardings, prepared.plan, size)
+    if (platform := compat.elsewhere_on(layout.mesh)) is not None:
+        moved = signature.replace(elsewhere=platform)
+        prepared = _planned(recorded, impls, moved, reason)
+    plan = shardings.explained(prepared.plan, layout)
+    if isinstance(prepared.program, NativeProgram):
+        prepared.program.plan = plan
+    return prepared.replace(plan=plan, layout=layout)
 
 
 @garbage.collections_paused()

@@ -187,6 +187,15 @@ def at_top() -> bool:
     return bool(trace_state() == top_trace_state())
 
 
+def mesh_as_context() -> Any | None:
+    """The mesh that is entered as a context manager, if jax still knows of such."""
+    try:
+        from jax._src.mesh import thread_resources
+    except ImportError:  # pragma: no cover - only a future jax without it
+        return None
+    return thread_resources.env.physical_mesh
+
+
 def under_trace(values: Sequence[Any]) -> bool:
     """Whether any of ``values`` is being traced, so that no data is there to act on."""
     return any(is_tracer(value) for value in values)
@@ -259,6 +268,14 @@ def elsewhere(values: Sequence[Any]) -> str | None:
                 if there != here:
                     return there
     return None
+
+
+def elsewhere_on(mesh: Any) -> str | None:
+    """The platform of a mesh's devices, if it is not the one that plans are made for."""
+    if isinstance(mesh, jax.sharding.AbstractMesh):
+        return None
+    there = _platform_of(mesh.devices.flat[0])
+    return None if there == platform() else there
 
 
 def free_memory(device: Any) -> int | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+import jax
 
 from .compat import core
 
@@ -33,7 +36,11 @@ def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     # Jax's functions see to this before they bind, and here it may be another context than theirs.
     if len(values) > 1 and eqn.primitive.name not in _TYPED:
         values = alike_in_shard_map(*values)
-    with eqn.ctx.manager:
+    # What is mapped over the devices of a mesh has that in its type, whatever it was traced under.
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    mapped = getattr(mesh, "manual_axes", ())
+    use: Any = jax.sharding.use_abstract_mesh
+    with eqn.ctx.manager, use(mesh) if mapped else contextlib.nullcontext():
         out = eqn.primitive.bind(*values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
 

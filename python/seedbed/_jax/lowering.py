@@ -104,13 +104,14 @@ def lower_batched_call(
     The target has to be registered by `jax.ffi.register_ffi_target_as_batch_partitionable`.
     """
     counts = {"num_batch_dims": _mlir.ir.StringAttr.get(str(batch))}
-    shapes = [[value.shape for value in values] for values in (context.avals_in, context.avals_out)]
+    taken, made = context.avals_in, context.avals_out
+    rule = batched_rule([one.shape for one in taken], [one.shape for one in made], batch)
     extra = {
         "mhlo.frontend_attributes": _mlir.ir.DictAttr.get(counts),
-        "sdy.sharding_rule": _mlir.ir.Attribute.parse(batched_rule(*shapes, batch)),
+        "sdy.sharding_rule": _mlir.ir.Attribute.parse(rule),
     }
-    rule: Any = jax.ffi.ffi_lowering(target, extra_attributes=extra)
-    return rule(context, *operands, **attributes)
+    lowered: Any = jax.ffi.ffi_lowering(target, extra_attributes=extra)
+    return lowered(context, *operands, **attributes)
 
 
 def batched_rule(

@@ -26,8 +26,7 @@ def sharding_of(value: Any) -> Any | None:
     mesh = getattr(sharding, "mesh", None)
     if mesh is None or mesh.empty:
         return None
-    explicit = any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types or ())
-    return sharding if explicit else None
+    return sharding if is_explicit(mesh) else None
 
 
 def laid_out(value: Any) -> Any | None:
@@ -94,6 +93,41 @@ def _moved(key: Any, value: Any) -> Any:
     reshard: Any = jax.sharding.reshard
     with jax.sharding.use_abstract_mesh(mesh):
         return reshard(key, jax.typeof(value).sharding.update(spec=()))
+
+
+def ambient_mesh() -> Any | None:
+    """The mesh that was set for the program (`jax.set_mesh`, or a mesh as a context), or None.
+
+    Its devices are not known yet in what is being traced.
+    """
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        mesh = compat.mesh_as_context()
+        return None if mesh is None or mesh.empty else mesh
+    if compat.at_top():
+        concrete: Any = jax.sharding.get_mesh()
+        return mesh if concrete.empty else concrete
+    return mesh
+
+
+def put(value: Any, mesh: Any, spec: Any) -> Any:
+    """A value, in a program that is being traced, laid out over a mesh's devices."""
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    reshard: Any = jax.sharding.reshard
+    return (reshard if is_explicit(mesh) else jax.lax.with_sharding_constraint)(value, sharding)
+
+
+def is_explicit(mesh: Any) -> bool:
+    """Whether shardings over some axis of a mesh are part of types."""
+    return any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types or ())
+
+
+def mesh_to_map(mesh: Any) -> tuple[Any, set[str]]:
+    """What `jax.shard_map` is told, here, of a mesh: the mesh, and its axes that are not being
+    mapped over already."""
+    ambient: Any = jax.sharding.get_abstract_mesh()
+    manual = set(getattr(ambient, "manual_axes", ()))
+    return (ambient if manual else mesh), set(mesh.axis_names) - manual
 
 
 def of(values: Iterable[Any]) -> Hashable:

@@ -41,3 +41,4 @@ from .residual import Source as Source
 from .residual import Splat as Splat
 from .residual import Step as Step
 from .residual import constant as constant
+from .tile import can_tile as can_tile

@@ -8,7 +8,7 @@ ensembles with equal plans share one, and a function that is traced anew finds i
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ import numpy as np
 from .._jax import compat, jaxprs, places
 from .._plan import (
     Computed,
+    Draw,
     Drawn,
     FromArgument,
     FromCapture,
@@ -27,12 +28,16 @@ from .._plan import (
     FromWords,
     KeyMode,
     Literal,
+    Output,
     Plan,
+    Shape,
     Source,
     Splat,
+    Step,
 )
 from .._trace import Trimmed
 from . import fill as _fill
+from .layout import Layout, padded
 
 
 class Unplanned(Exception):
@@ -68,7 +73,7 @@ def program(
         draws, filled = _draws(plan, modes, size, keys, members)
         return _outputs(plan, size, draws, filled, captures, args, axes)
 
-    return _jitted("seedbed_fill", fill, single, types, donate)
+    return jitted("seedbed_fill", fill, single, types, donate)
 
 
 @functools.lru_cache(maxsize=256)
@@ -83,6 +88,7 @@ def reference_program(
     single: bool,
     types: Hashable = None,
     donate: bool = False,
+    layout: Layout | None = None,
 ) -> Any:
     """The jitted reference ``((captures, members), old, key, *leaves) -> output leaves``.
 
@@ -95,6 +101,7 @@ def reference_program(
         fold: for each, see `_run.reference.member_keys`; ``members`` has the operand for each.
         axes: mapped axis, or None, of every argument leaf that is read.
         single, types, donate: see `program`.
+        layout: where the results lie, None if that is left to jax.
     """
     from . import reference
 
@@ -103,17 +110,27 @@ def reference_program(
             reference.member_keys(key, total, None if whole else chosen, by_fold) if parted else key
             for key, chosen, parted, by_fold in zip(keys, members, split, fold, strict=True)
         ]
-        return reference.evaluate(trimmed, size, given, captures, args, axes)
+        args = [
+            arg if axis is None else padded(arg, axis, size)
+            for arg, axis in zip(args, axes, strict=True)
+        ]
+        given = [padded(key, 0, size) for key in given]
+        out = reference.evaluate(trimmed, size, given, captures, args, axes)
+        if layout is None or single or not layout.abstract:
+            return out
+        return [layout.place(leaf, i) for i, leaf in enumerate(out)]
 
-    return _jitted("seedbed_reference", fill, single, types, donate)
+    shardings = None if layout is None else layout.shardings(single)
+    return jitted("seedbed_reference", fill, single, types, donate, shardings)
 
 
-def _jitted(
+def jitted(
     name: str,
     fill: Callable[..., Any],
     single: bool,
     types: Hashable,
     donate: bool,
+    shardings: list[Any] | None = None,
 ) -> Any:
     """A function of the leaves of what a call takes, jitted.
 
@@ -135,7 +152,8 @@ def _jitted(
 
     called.__name__ = name
     # Of `old` only the memory is of use, and jax would drop arguments that are not read.
-    return jax.jit(called, donate_argnums=1, keep_unused=donate)
+    places: Any = {} if shardings is None else {"out_shardings": shardings}
+    return jax.jit(called, donate_argnums=1, keep_unused=donate, **places)
 
 
 def _types(*values: Any) -> Hashable:
@@ -149,23 +167,48 @@ def _types(*values: Any) -> Hashable:
 def _draws(
     plan: Plan, modes: Sequence[KeyMode], size: int, keys: Sequence[Any], members: Any
 ) -> tuple[list[Any], dict[int, Any]]:
-    """Every draw, and the constant outputs by position: one custom call for all that start from
-    the same key of a member."""
+    """Every draw, and the constant outputs by position."""
     fills = plan.fills
-    draws = (*plan.draws, *fills.values())
-    made: dict[int, Any] = {}
-    by_stream = plan.by_stream
-    for stream, (key, mode) in enumerate(zip(keys, modes, strict=True)):
-        chosen = by_stream.get(stream)
-        if not chosen:
-            continue
-        words = compat.key_words(key)
-        read = members if mode in (KeyMode.RANGE, KeyMode.INDICES) else None
-        wanted = tuple(draws[i] for i in chosen)
-        made.update(zip(chosen, _fill.call(wanted, mode, size, words, read), strict=True))
-    results = [made[i] for i in range(len(draws))]
+    wanted = (*plan.draws, *fills.values())
+    results = made(wanted, modes, size, keys, [members] * len(keys))
     count = len(plan.draws)
     return results[:count], dict(zip(fills, results[count:], strict=True))
+
+
+def made(
+    draws: Sequence[Draw],
+    modes: Sequence[KeyMode],
+    size: int,
+    keys: Sequence[Any],
+    members: Sequence[Any],
+    tiles: Sequence[Shape | None] = (),
+    blocks: Sequence[Sequence[Any]] = (),
+) -> list[Any]:
+    """Draws of ``size`` members: one custom call for all that start from the same key of a member.
+
+    Args:
+        draws: what to make.
+        modes, keys, members: see `fill.call`; one for each key of a member.
+        tiles: see `fill.call`, or () for whole draws.
+        blocks: for each draw that has a tile its block's number along each dimension, as scalars
+            of ``uint32``; for others ().
+    """
+    results: list[Any] = [None] * len(draws)
+    for stream, (key, mode, own) in enumerate(zip(keys, modes, members, strict=True)):
+        chosen = [i for i, draw in enumerate(draws) if draw.key.stream == stream]
+        if not chosen:
+            continue
+        read = own if mode in (KeyMode.RANGE, KeyMode.INDICES) else None
+        wanted = tuple([draws[i] for i in chosen])
+        parts = tuple([tiles[i] for i in chosen]) if tiles else ()
+        if all(part is None for part in parts):
+            rest: tuple[Any, ...] = ()
+        else:
+            rest = (parts, jnp.stack([number for i in chosen for number in blocks[i]]))
+        filled = _fill.call(wanted, mode, size, compat.key_words(key), read, *rest)
+        for i, one in zip(chosen, filled, strict=True):
+            results[i] = one
+    return results
 
 
 def _outputs(
@@ -177,9 +220,44 @@ def _outputs(
     args: Sequence[Any],
     axes: tuple[int | None, ...],
 ) -> list[Any]:
-    residual = [output.source for output in plan.outputs if isinstance(output.source, Computed)]
+    residual = computed(
+        plan.steps, plan.outputs, size, dict(enumerate(draws)), captures, args, axes
+    )
+    leaves = []
+    for position, output in enumerate(plan.outputs):
+        source = output.source
+        if position in filled:
+            leaf: Any = filled[position]
+        elif isinstance(source, (Splat, Literal)):
+            leaf = jnp.broadcast_to(source.value(), (size, *output.shape))
+        elif isinstance(source, Drawn):
+            leaf = drawn(source, draws)
+        else:
+            leaf = next(residual)
+        leaves.append(compat.with_weak_type(leaf, output.weak))
+    return leaves
 
-    def member(draws: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+
+def computed(
+    steps: Sequence[Step],
+    outputs: Sequence[Output],
+    size: int,
+    draws: Mapping[int, Any],
+    captures: Sequence[Any],
+    args: Sequence[Any],
+    axes: tuple[int | None, ...],
+) -> Iterator[Any]:
+    """Those of the outputs that are left to XLA, for all members.
+
+    Args:
+        steps: the residual equations that they need.
+        outputs: of a plan.
+        draws: the draws that are read, by number.
+        captures, args, axes: see `program`.
+    """
+    residual = [output.source for output in outputs if isinstance(output.source, Computed)]
+
+    def member(draws: Mapping[int, Any], args: Sequence[Any]) -> list[Any]:
         values: dict[int, Any] = {}
 
         def read(source: Source) -> Any:
@@ -191,34 +269,20 @@ def _outputs(
                 return args[source.index]
             if isinstance(source, FromCapture):
                 return captures[source.index]
-            return _words(source, draws) if isinstance(source, FromWords) else _drawn(source, draws)
+            return _words(source, draws) if isinstance(source, FromWords) else drawn(source, draws)
 
-        for step in plan.steps:
+        for step in steps:
             results = jaxprs.bind_equation(step.eqn, [read(source) for source in step.inputs])
             values.update(zip(step.outputs, results, strict=True))
         return [read(source) for source in residual]
 
-    computed = iter(())
-    if residual:
-        in_axes = ([0] * len(draws), list(axes))
-        mapped: Any = jax.vmap(member, in_axes=in_axes, out_axes=0, axis_size=size)
-        computed = iter(mapped(list(draws), list(args)))
-    leaves = []
-    for position, output in enumerate(plan.outputs):
-        source = output.source
-        if position in filled:
-            leaf: Any = filled[position]
-        elif isinstance(source, (Splat, Literal)):
-            leaf = jnp.broadcast_to(source.value(), (size, *output.shape))
-        elif isinstance(source, Drawn):
-            leaf = _drawn(source, draws)
-        else:
-            leaf = next(computed)
-        leaves.append(compat.with_weak_type(leaf, output.weak))
-    return leaves
+    if not residual:
+        return iter(())
+    mapped: Any = jax.vmap(member, in_axes=(0, list(axes)), out_axes=0, axis_size=size)
+    return iter(mapped(dict(draws), list(args)))
 
 
-def _words(source: FromWords, draws: Sequence[Any]) -> Any:
+def _words(source: FromWords, draws: Mapping[int, Any]) -> Any:
     """Random bits as jax's loops make them, from the two words of the cipher."""
     made = draws[source.index]
     if source.zeros >= 0:
@@ -230,7 +294,8 @@ def _words(source: FromWords, draws: Sequence[Any]) -> Any:
     return (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
 
 
-def _drawn(source: FromDraw | FromKeys, draws: Sequence[Any]) -> Any:
+def drawn(source: FromDraw | FromKeys, draws: Mapping[int, Any] | Sequence[Any]) -> Any:
+    """A draw as the value that it is."""
     array = draws[source.index]
     if isinstance(source, FromKeys):
         return jax.random.wrap_key_data(array, impl=source.impl)

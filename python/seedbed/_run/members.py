@@ -11,6 +11,7 @@ import numpy as np
 
 from .._base.record import Record
 from .._jax import compat, places
+from .layout import Layout
 
 
 class Chosen(Record):
@@ -58,6 +59,8 @@ class Wanted(Record):
         chosen: the members wanted, None for all in order.
         stacked: for each key, whether it holds the members' own keys.
         single, types, donate: see `execute.program`.
+        layout: where the results lie, None if that is left to jax.
+        padded: how many members are made, where `layout` splits more than are wanted.
     """
 
     total: int
@@ -66,10 +69,12 @@ class Wanted(Record):
     single: bool
     types: Hashable
     donate: bool
+    layout: Layout | None = None
+    padded: int = 0
 
     @property
     def size(self) -> int:
-        return self.total if self.chosen is None else self.chosen.count
+        return self.padded or (self.total if self.chosen is None else self.chosen.count)
 
 
 def words(indices: Any) -> Any:

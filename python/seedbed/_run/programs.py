@@ -48,11 +48,17 @@ class NativeProgram:
         """The compiled program for what is wanted."""
         modes, members = _modes(wanted.chosen, wanted.stacked)
         # Found by a small key: the plan itself takes time to hash when it has many draws.
-        key = (wanted.size, modes, wanted.single, wanted.types is None, wanted.donate)
+        size, single, donate, layout = wanted.size, wanted.single, wanted.donate, wanted.layout
+        key = (size, modes, single, wanted.types is None, donate, layout)
         run = self._compiled.get(key)
         if run is None:
-            rest = (wanted.single, wanted.types, wanted.donate)
-            run = execute.program(self.plan, wanted.size, modes, self.axes, *rest)
+            rest = (self.plan, size, modes, self.axes, single)
+            if layout is None:
+                run = execute.program(*rest, wanted.types, donate)
+            else:
+                from . import sharded  # of no use before
+
+                run = sharded.program(*rest, layout, donate)
             self._compiled[key] = run
         return Bound(run, (self.captures, members))
 
@@ -87,8 +93,9 @@ class ReferenceProgram:
     def bind(self, wanted: Wanted) -> Bound:
         """The compiled program for what is wanted."""
         chosen, split = wanted.chosen, tuple(not each for each in wanted.stacked)
-        rest = (self.folds, self.axes, wanted.single, wanted.types, wanted.donate)
-        key = (wanted.size, wanted.total, chosen is None, split, *rest)
+        rest = (self.folds, self.axes, wanted.single, wanted.types, wanted.donate, wanted.layout)
+        total = wanted.total if chosen is not None else wanted.size
+        key = (wanted.size, total, chosen is None, split, *rest)
         run = self._compiled.get(key)
         if run is None:
             run = self._compiled[key] = execute.reference_program(self.trimmed, *key)

@@ -1,0 +1,211 @@
+"""Shardings: what `out_shardings` says of a result's leaves, checked before any work is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+
+from .._jax import compat, places
+from .._plan import Drawn, Literal, Output, Plan, Splat, can_tile
+from .._run.layout import Axes, Layout, named
+
+if TYPE_CHECKING:
+    from .._jax.types import Tree
+    from .call import Call
+
+
+def _is_leaf(value: Any) -> bool:
+    return value is None or isinstance(value, (Sharding, PartitionSpec))
+
+
+def checked(value: Any) -> Any:
+    """What a user gave, if it consists of shardings.
+
+    Raises:
+        TypeError: it does not.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value, is_leaf=_is_leaf):
+        if not isinstance(leaf, (NamedSharding, SingleDeviceSharding, PartitionSpec, type(None))):
+            raise TypeError(
+                "`out_shardings` must consist of NamedShardings, SingleDeviceShardings, "
+                "PartitionSpecs and None (whole on every device); got "
+                f"{leaf!r} of type {type(leaf).__name__}"
+                + (f" at {jax.tree_util.keystr(path)}" if path else "")
+            )
+    return value
+
+
+def resolve(value: Any, plan: Plan, size: int | None) -> Layout:
+    """Where the leaves of a result lie.
+
+    Args:
+        value: what `checked` let pass.
+        plan: of one member.
+        size: the number of members; None for a single model, whose leaves have no dimension for
+            members.
+
+    Raises:
+        ValueError: it is not like the result, or a leaf cannot be laid out as it says.
+    """
+    shardings = _spread(value, plan.out_tree)
+    mesh = _mesh(shardings)
+    specs = tuple(
+        _spec(output, sharding, mesh, size)
+        for output, sharding in zip(plan.outputs, shardings, strict=True)
+    )
+    kinds = tuple(getattr(sharding, "memory_kind", None) for sharding in shardings)
+    return Layout(mesh, specs, kinds)
+
+
+def _spread(value: Any, tree: Tree) -> list[Any]:
+    """One entry for every leaf of the result."""
+    # A single leaf, or entries for parts of the result.
+    try:
+        lists = jax.tree_util.tree_map(
+            lambda one, part: [one] * len(jax.tree_util.tree_leaves(part)),
+            value,
+            jax.tree_util.tree_unflatten(tree, [0] * tree.num_leaves),
+            is_leaf=_is_leaf,
+        )
+    except ValueError as error:
+        raise ValueError(
+            "`out_shardings` must be a sharding, a PartitionSpec, None, or a pytree of these whose "
+            f"structure is a prefix of the result's; got {value!r}: {error}"
+        ) from None
+    return jax.tree_util.tree_leaves(lists, is_leaf=_is_leaf)
+
+
+def _mesh(shardings: Sequence[Any]) -> Any:
+    """The one mesh that all of them are of."""
+    found: Any = None
+    for sharding in shardings:
+        if sharding is None:
+            continue
+        if isinstance(sharding, PartitionSpec):
+            mesh = places.ambient_mesh()
+            if mesh is None:
+                raise ValueError(
+                    f"`out_shardings` has {sharding!r}, a PartitionSpec, and no mesh is set that "
+                    "it could be of: use jax.set_mesh, or give a NamedSharding"
+                )
+        elif isinstance(sharding, SingleDeviceSharding):
+            (device,) = sharding.device_set
+            mesh = Mesh([device], ("device",))
+        else:
+            mesh = sharding.mesh
+        if found is not None and mesh != found:
+            raise ValueError(
+                f"`out_shardings` must be of one mesh; got {_shown(found)} and {_shown(mesh)}"
+            )
+        found = mesh
+    if found is None:
+        raise ValueError("`out_shardings` consists of None alone; leave it out instead")
+    return found
+
+
+def _spec(output: Output, sharding: Any, mesh: Any, size: int | None) -> tuple[Axes, ...]:
+    """The axes of each dimension of a leaf, the one of members first."""
+    shape = output.shape if size is None else (size, *output.shape)
+    spec = getattr(sharding, "spec", sharding)
+    if spec is None or isinstance(sharding, SingleDeviceSharding):
+        spec = ()
+
+    def refuse(why: str) -> ValueError:
+        name = f"the leaf {output.path}" if output.path else "the result"
+        return ValueError(
+            f"`out_shardings` gives {spec!r} for {name} of shape {shape}, on {_shown(mesh)}: {why}"
+        )
+
+    if len(spec) > len(shape):
+        raise refuse(f"it has {len(spec)} entries for {len(shape)} dimensions")
+    if any(entry is PartitionSpec.UNCONSTRAINED for entry in spec):
+        raise refuse("a dimension that is left open has no size on a device")
+    axes = named(spec, len(shape))
+    seen: set[str] = set()
+    for name in (name for entry in axes for name in entry):
+        if name not in mesh.axis_names:
+            raise refuse(f"the mesh has no axis {name!r}")
+        if name in seen:
+            raise refuse(f"two dimensions cannot be split over the same axis {name!r}")
+        seen.add(name)
+    first = 0 if size is None else 1
+    for dimension, (entry, extent) in enumerate(zip(axes, shape, strict=True)):
+        parts = math.prod(mesh.shape[name] for name in entry)
+        if dimension >= first and extent % parts:
+            raise refuse(f"dimension {dimension} of length {extent} does not divide into {parts}")
+    return axes if first else ((), *axes)
+
+
+def padded(layout: Layout, count: int, pad: bool, name: str) -> int:
+    """How many members are made where ``count`` are asked for.
+
+    Raises:
+        ValueError: they do not divide, and are not to be padded.
+    """
+    parts = layout.member_blocks
+    if count % parts == 0:
+        return count
+    if not pad:
+        raise ValueError(
+            f"`{name}` is {count} members, which `out_shardings` splits into {parts} parts of "
+            f"{_shown(layout.mesh)}; that does not divide. Choose a multiple, or pass pad=True: "
+            f"{-(-count // parts) * parts} members are made then, the first {count} of them the "
+            "same"
+        )
+    return -(-count // parts) * parts
+
+
+def explained(plan: Plan, layout: Layout) -> Plan:
+    """The plan, with a word for each leaf that a device makes whole before it keeps its part."""
+    outputs = []
+    for position, output in enumerate(plan.outputs):
+        split = layout.specs[position][1:]
+        if any(split) and not _in_parts(plan, position, split, layout):
+            output = output.replace(why=f"{output.why}; made whole, then cut")
+        outputs.append(output)
+    return plan.replace(outputs=tuple(outputs))
+
+
+def _in_parts(plan: Plan, position: int, split: tuple[Axes, ...], layout: Layout) -> bool:
+    source = plan.outputs[position].source
+    if isinstance(source, Drawn):
+        draw = plan.draws[source.index]
+        rest = draw.shape[len(split) :]
+        return can_tile(draw, (*layout.tile(position, draw.shape[: len(split)]), *rest))
+    return isinstance(source, Splat) and not isinstance(source, Literal)
+
+
+def committed(call: Call, mesh: Any) -> None:
+    """Refuses keys and arguments that are bound to other devices than those of the mesh.
+
+    Raises:
+        ValueError: one is.
+    """
+    if not isinstance(mesh, Mesh):
+        return
+    devices = set(mesh.devices.flat)
+    for where, tree in (("key", call.key), ("args", call.args)):
+        for path, value in jax.tree_util.tree_leaves_with_path(tree):
+            array = getattr(value, "_base_array", value)
+            if not isinstance(array, jax.Array) or compat.is_tracer(array):
+                continue
+            if getattr(array, "committed", False) and array.sharding.device_set != devices:
+                raise ValueError(
+                    f"`{where}{jax.tree_util.keystr(path)}` is bound to {_devices(array)}, and "
+                    f"`out_shardings` is of {_shown(mesh)}, {mesh.size} devices: put it there "
+                    "first, by jax.device_put(value, NamedSharding(mesh, PartitionSpec()))"
+                )
+
+
+def _devices(array: Any) -> str:
+    found = sorted(map(str, array.sharding.device_set))
+    return found[0] if len(found) == 1 else f"{len(found)} devices ({found[0]}, ...)"
+
+
+def _shown(mesh: Any) -> str:
+    axes = ", ".join(f"{name}: {length}" for name, length in mesh.shape.items())
+    return f"a mesh of ({axes})"

@@ -1,0 +1,102 @@
+"""Where results lie: the axes of a mesh of devices that each of their dimensions is split over."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.record import Record
+from .._jax import places
+from .._plan import Shape
+
+# The axes of a mesh that one dimension is split over, the slowest first; () for none.
+Axes = tuple[str, ...]
+
+
+class Layout(Record):
+    """How the results of an ensemble lie on the devices of a mesh.
+
+    Attributes:
+        mesh: the devices; an abstract mesh in programs that are traced before these are known.
+        specs: for each output leaf and each of its dimensions, members first, the axes of the
+            mesh that it is split over. A single model has no members: its first dimension is of
+            length one, and stays whole.
+        memory_kinds: the kind of memory that each leaf lies in, None for the usual one.
+    """
+
+    mesh: Any
+    specs: tuple[tuple[Axes, ...], ...]
+    memory_kinds: tuple[str | None, ...]
+
+    def blocks(self, axes: Axes) -> int:
+        """Into how many parts these axes split a dimension."""
+        return math.prod(self.mesh.shape[name] for name in axes)
+
+    def spec(self, position: int, single: bool) -> Any:
+        """What jax calls this: the `PartitionSpec` of one output leaf."""
+        axes = self.specs[position][1 if single else 0 :]
+        spec: Any = jax.sharding.PartitionSpec
+        return spec(*[names or None for names in axes])
+
+    def tile(self, position: int, shape: Shape) -> Shape:
+        """The part of a member's leaf of this shape that one device has."""
+        split = self.specs[position][1:]
+        return tuple([n // self.blocks(axes) for n, axes in zip(shape, split, strict=True)])
+
+    @functools.cached_property
+    def member_blocks(self) -> int:
+        """What the number of members must be a multiple of."""
+        return math.lcm(*[self.blocks(spec[0]) for spec in self.specs])
+
+    def local_share(self, position: int) -> float:
+        """How often all of an output leaf is there in the memory of this process's devices."""
+        parts = math.prod(self.blocks(axes) for axes in self.specs[position])
+        return (self.mesh.size if self.abstract else len(self.mesh.local_devices)) / parts
+
+    @property
+    def abstract(self) -> bool:
+        """Whether the devices are not known yet."""
+        return isinstance(self.mesh, jax.sharding.AbstractMesh)
+
+    def place(self, leaf: Any, position: int) -> Any:
+        """An output leaf that jax lays out, in a program whose devices are not known yet."""
+        return places.put(leaf, self.mesh, self.spec(position, False))
+
+    def placed(self, result: Any, single: bool, size: int) -> Any:
+        """A finished result, of fewer members or of ``size``, laid out so."""
+        leaves, tree = jax.tree_util.tree_flatten(result)
+
+        def laid(leaves: list[Any]) -> list[Any]:
+            return leaves if single else [padded(leaf, 0, size) for leaf in leaves]
+
+        out = jax.jit(laid, out_shardings=self.shardings(single))(leaves)
+        return jax.tree_util.tree_unflatten(tree, out)
+
+    def shardings(self, single: bool) -> list[Any] | None:
+        """What `jax.jit` is told of the results; nothing where their devices are not known yet."""
+        if self.abstract:
+            return None
+        return [
+            jax.sharding.NamedSharding(self.mesh, self.spec(i, single), memory_kind=kind)
+            for i, kind in enumerate(self.memory_kinds)
+        ]
+
+
+def padded(array: Any, axis: int, size: int) -> Any:
+    """What ``size`` members take, of fewer: the last one again and again."""
+    count = array.shape[axis]
+    if count == size:
+        return array
+    return jnp.take(array, np.minimum(np.arange(size), count - 1), axis=axis)
+
+
+def named(spec: Sequence[Any], rank: int) -> tuple[Axes, ...]:
+    """The entries of a `PartitionSpec`, one for each dimension."""
+    axes = [() if one is None else (one,) if isinstance(one, str) else tuple(one) for one in spec]
+    return (*axes, *[()] * (rank - len(axes)))
