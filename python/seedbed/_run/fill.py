@@ -24,21 +24,51 @@ def call(
     size: int,
     keys: jax.Array,
     members: jax.Array | None = None,
+    tiles: native.Tiles = (),
+    blocks: jax.Array | None = None,
 ) -> list[jax.Array]:
-    """All draws of all members: one array of shape ``(size, *draw.shape)`` each.
+    """All draws of all members, or a block of each: one array of shape ``(size, *draw.shape)``, or
+    ``(size, *tile)``.
 
     Args:
         draws: what to make; all from the same key of a member.
         mode, size, keys, members: see `_run.native.call`.
+        tiles: for each draw the shape of its blocks, which `_plan.can_tile` accepts, or None for
+            the whole of it. ``()`` if all are made whole.
+        blocks: ``uint32[n]``: for each draw that has a tile, in order, the number of the block
+            along each dimension of ``draw.shape``, from 0. It may be traced: one program makes any.
+
+    Raises:
+        ValueError: a draw has no such blocks, or ``blocks`` has not a number for each dimension.
     """
-    # The call has two operands in every mode; one made for the purpose would have to be filled.
-    operands = jaxprs.alike_in_shard_map(keys, keys if members is None else members)
-    return list(_fill_p.bind(*operands, draws=draws, mode=mode, size=size))
+    tiles = tiles if any(tile is not None for tile in tiles) else ()
+    if tiles:
+        count = sum(len(tile) for tile in tiles if tile is not None)
+        came = None if blocks is None else f"{blocks.dtype}{list(blocks.shape)}"
+        if came != f"uint32[{count}]":
+            raise ValueError(f"blocks must be uint32[{count}], a number a dimension, got {came}")
+    # The call has three operands in every mode; one made for the purpose would have to be filled.
+    operands = jaxprs.alike_in_shard_map(
+        keys, keys if members is None else members, blocks if tiles else keys
+    )
+    return list(_fill_p.bind(*operands, draws=draws, mode=mode, size=size, tiles=tiles))
 
 
-def _results(keys: Any, members: Any, *, draws: tuple[Draw, ...], mode: KeyMode, size: int) -> Any:
+def _results(
+    keys: Any,
+    members: Any,
+    blocks: Any,
+    *,
+    draws: tuple[Draw, ...],
+    mode: KeyMode,
+    size: int,
+    tiles: native.Tiles,
+) -> Any:
     batch = keys.shape[: -2 if mode == KeyMode.MEMBER_KEYS else -1]
-    return [((*batch, size, *draw.shape), draw.dtype) for draw in draws]
+    return [
+        ((*batch, size, *(draw.shape if tile is None else tile)), draw.dtype)
+        for draw, tile in zip(draws, tiles or (None,) * len(draws), strict=True)
+    ]
 
 
 _fill_p = lowering.new_primitive("seedbed_fill", _results, multiple_results=True)
@@ -46,18 +76,33 @@ _fill_p = lowering.new_primitive("seedbed_fill", _results, multiple_results=True
 
 def _batch(operands: Any, axes: Any, **params: Any) -> Any:
     (count,) = {x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None}
+    tiled = bool(params["tiles"])
+    if tiled and axes[2] is not None:  # all members of a call are in one block
+        pairs = list(zip(operands, axes, strict=True))
+
+        def one(rows: Any) -> Any:
+            left = iter(rows)
+            given = (x if axis is None else next(left) for x, axis in pairs)
+            return _fill_p.bind(*given, **params)
+
+        made = lax.map(one, [jnp.moveaxis(x, axis, 0) for x, axis in pairs if axis is not None])
+        return made, (0,) * len(made)
     front = [
         lax.broadcast(x, (count,)) if axis is None else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip(operands, axes, strict=True)
+        for x, axis in zip(operands[: 2 if tiled else 3], axes, strict=False)
     ]
-    made = _fill_p.bind(*front, **params)
+    made = _fill_p.bind(*front, *operands[len(front) :], **params)
     return made, (0,) * len(made)
 
 
-def _lower(context: Any, *operands: Any, draws: tuple[Draw, ...], mode: KeyMode, size: int) -> Any:
+def _lower(context: Any, *operands: Any, **params: Any) -> Any:
     if lowering.for_export(context):
-        return _lower_portable(context, *operands, draws=draws, mode=mode, size=size)
-    attributes = {"mode": np.int64(mode), "size": np.int64(size), "plan": native.encode(draws)}
+        return _lower_portable(context, *operands, **params)
+    attributes = {
+        "mode": np.int64(params["mode"]),
+        "size": np.int64(params["size"]),
+        "plan": native.encode(params["draws"], params["tiles"]),
+    }
     return lowering.lower_call(native.TARGET, context, operands, attributes)
 
 
