@@ -53,12 +53,13 @@ def resolve(value: Any, plan: Plan, size: int | None) -> Layout:
     """
     shardings = _spread(value, plan.out_tree)
     mesh = _mesh(shardings)
+    given = [_given(sharding) for sharding in shardings]
     specs = tuple(
-        _spec(output, sharding, mesh, size)
-        for output, sharding in zip(plan.outputs, shardings, strict=True)
+        _spec(output, spec, mesh, size) for output, spec in zip(plan.outputs, given, strict=True)
     )
+    entries = tuple(len(spec) + (1 if size is None else 0) for spec in given)
     kinds = tuple(getattr(sharding, "memory_kind", None) for sharding in shardings)
-    return Layout(mesh, specs, kinds)
+    return Layout(mesh, specs, entries, kinds)
 
 
 def _spread(value: Any, tree: Tree) -> list[Any]:
@@ -107,15 +108,18 @@ def _mesh(shardings: Sequence[Any]) -> Any:
     return found
 
 
-def _spec(output: Output, sharding: Any, mesh: Any, size: int | None) -> tuple[Axes, ...]:
+def _given(sharding: Any) -> Any:
+    """What a sharding says of dimensions."""
+    whole = sharding is None or isinstance(sharding, SingleDeviceSharding)
+    return () if whole else getattr(sharding, "spec", sharding)
+
+
+def _spec(output: Output, spec: Any, mesh: Any, size: int | None) -> tuple[Axes, ...]:
     """The axes of each dimension of a leaf, the one of members first."""
     shape = output.shape if size is None else (size, *output.shape)
-    spec = getattr(sharding, "spec", sharding)
-    if spec is None or isinstance(sharding, SingleDeviceSharding):
-        spec = ()
 
     def refuse(why: str) -> ValueError:
-        name = f"the leaf {output.path}" if output.path else "the result"
+        name = "the result" if output.path == "result" else f"the leaf {output.path}"
         return ValueError(
             f"`out_shardings` gives {spec!r} for {name} of shape {shape}, on {_shown(mesh)}: {why}"
         )
