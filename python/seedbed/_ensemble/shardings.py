@@ -39,6 +39,16 @@ def checked(value: Any) -> Any:
     return value
 
 
+def of_mesh(value: Any, mesh: Any) -> Any:
+    """The same with all PartitionSpecs as those of a mesh, if there is one."""
+
+    def named(leaf: Any) -> Any:
+        known = mesh is None or not isinstance(leaf, PartitionSpec)
+        return leaf if known else NamedSharding(mesh, leaf)
+
+    return jax.tree_util.tree_map(named, value, is_leaf=_is_leaf)
+
+
 def resolve(value: Any, plan: Plan, size: int | None) -> Layout:
     """Where the leaves of a result lie.
 

@@ -6,4 +6,4 @@ draws for it, `fill` is the draws as one primitive of jax (`portable` in exporte
 members are wanted. Nothing here knows why one was chosen.
 """
 
-__all__ = ["execute", "formula", "layout", "members", "native", "programs"]
+__all__ = ["execute", "formula", "host", "layout", "members", "native", "programs"]
