@@ -131,7 +131,7 @@ class Single:
         return jax.tree_util.tree_unflatten(prepared.plan.out_tree, out)
 
     def _of_mesh(self) -> _One:
-        """The ensemble whose PartitionSpecs are of the mesh that is set, which is then put aside."""
+        """The ensemble whose specs are of the mesh that is set, which is then put aside."""
         mesh = places.ambient_mesh()
         made = self._made.get(mesh)
         if made is None:
