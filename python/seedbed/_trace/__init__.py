@@ -25,3 +25,5 @@ from .recorded import outlived as outlived
 from .recorded import record as record
 from .recorded import released_on_failure as released_on_failure
 from .recorded import trace as trace
+from .unlaid import moved as moved
+from .unlaid import unlaid as unlaid
