@@ -169,11 +169,10 @@ class Ensemble:
         # What memory another platform's device has left is not known here.
         concrete = not tracing and compat.elsewhere((*call.keys, *call.leaves)) is None
         reused = sum(leaf.nbytes for leaf in old or ())
-        size = self.size if call.chosen is None else call.chosen.count
-        check.memory(plan, prepared.member_bytes, size, concrete, self._size_name, reused)
         types = prepared.types if call.chosen is None and old is None else None
         donated = old is not None
         wanted = Wanted(self.size, call.chosen, call.stacked, call.single, types, donated)
+        check.memory(plan, prepared.member_bytes, wanted.size, concrete, self._size_name, reused)
         bound = program.bind(wanted)
         key, read = call.of_members(read, program.axes)
         out = bound.run(bound.given, old, key, *read)
