@@ -55,9 +55,10 @@ struct Operation {
   static constexpr int kSize = sizeof(T);
   static constexpr bool kTwoKeys = seedbed::record_of(kKind).source == seedbed::Source::kTwoWords;
   static constexpr bool kStaged = false;
-  static bool makes(const Sampler& s) {
-    return s.kind == kKind && (kBits == 0 || s.word_bits == kBits) && s.itemsize == kSize;
+  static constexpr bool has_form(Kind kind, int word_bits, int itemsize) {
+    return kind == kKind && (kBits == 0 || word_bits == kBits) && itemsize == kSize;
   }
+  static bool makes(const Sampler& s) { return has_form(s.kind, s.word_bits, s.itemsize); }
 };
 
 template <class T>
@@ -373,6 +374,19 @@ using Operations = List<
     Randint64<uint8_t>, Randint64<uint16_t>, Randint64<uint32_t>, Randint64<uint64_t>,
     Table<uint8_t>, Table<uint16_t>, Table<uint32_t>>;
 // clang-format on
+
+template <class... Ops>
+constexpr bool any_has_form(List<Ops...>, Kind kind, int word_bits, int itemsize) {
+  return (Ops::has_form(kind, word_bits, itemsize) || ...);
+}
+// A form that nothing makes would leave its output as it was.
+constexpr bool is_made(const seedbed::KindRecord& record, const seedbed::Width& width,
+                       int itemsize) {
+  const bool drawn =
+      record.source == seedbed::Source::kWord || record.source == seedbed::Source::kTwoWords;
+  return !drawn || any_has_form(Operations(), record.kind, width.word_bits, itemsize);
+}
+static_assert(seedbed::all_forms(is_made), "a form in kinds.h has no operation here");
 
 // Calls `visit` with the operation that makes the draws of a sampler.
 template <class Visit, class... Ops>
