@@ -232,25 +232,22 @@ struct NormalF64 : Normal<Doubles, kClip, kAffine> {
   }
 };
 
-// The samplers whose number depends on the word alone, with the same two parameters.
+// The samplers whose number depends on the word alone, with the same two parameters. Neutral ones,
+// 1 and -0, change nothing, and are not worth a loop of their own.
 constexpr int kScale = seedbed::exponential::kScale, kShift = seedbed::exponential::kShift;
 static_assert(kScale == seedbed::gumbel::kScale && kShift == seedbed::gumbel::kShift, "the same");
 static_assert(kScale == seedbed::laplace::kScale && kShift == seedbed::laplace::kShift, "the same");
 
-template <Kind kKind, bool kAffine>
+template <Kind kKind>
 struct OfWord : Operation<kKind, 32, float> {
   using Word = uint32_t;
   static constexpr bool kStaged = true;
   F32 mul, add;
   explicit OfWord(const Sampler& s)
       : mul(broadcast(param_f32(s, kScale))), add(broadcast(param_f32(s, kShift))) {}
-  static bool makes(const Sampler& s) {
-    return OfWord::Operation::makes(s) && kAffine != is_neutral<float>(s, kScale, kShift);
-  }
   template <class L>
   SEEDBED_INLINE typename L::F transform(typename L::U word) const {
-    const auto x = of<L>(word);
-    return kAffine ? L::fma(x, L::like(mul), L::like(add)) : x;
+    return L::fma(of<L>(word), L::like(mul), L::like(add));
   }
 
  private:
@@ -366,9 +363,7 @@ using Operations = List<
     UniformF32<false>, UniformF32<true>, UniformF64<false>, UniformF64<true>,
     NormalF32<false, false>, NormalF32<false, true>, NormalF32<true, false>, NormalF32<true, true>,
     NormalF64<false, false>, NormalF64<false, true>, NormalF64<true, false>, NormalF64<true, true>,
-    OfWord<Kind::kExponential, false>, OfWord<Kind::kExponential, true>,
-    OfWord<Kind::kGumbel, false>, OfWord<Kind::kGumbel, true>,
-    OfWord<Kind::kLaplace, false>, OfWord<Kind::kLaplace, true>,
+    OfWord<Kind::kExponential>, OfWord<Kind::kGumbel>, OfWord<Kind::kLaplace>,
     BernoulliF32, BernoulliF64,
     Randint32<uint8_t>, Randint32<uint16_t>, Randint32<uint32_t>,
     Randint64<uint8_t>, Randint64<uint16_t>, Randint64<uint32_t>, Randint64<uint64_t>,
