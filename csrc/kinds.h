@@ -37,10 +37,10 @@ enum class Source { kNothing, kKey, kWord, kTwoWords };
 
 // A width of words in which a kind comes.
 struct Width {
-  int word_bits;
-  int items[4];           // bytes that an element may be stored in; a key is two elements
-  int params;             // how many there are
-  int work;               // of an element on a CPU, in fifths of the time of a normal
+  int word_bits = 0;
+  int items[4] = {};      // bytes that an element may be stored in; a key is two elements
+  int params = 0;         // how many there are
+  int work = 0;           // of an element on a CPU, in fifths of the time of a normal
   bool cpu_only = false;  // no kernel makes it on GPUs
 };
 constexpr bool kCpuOnly = true;
