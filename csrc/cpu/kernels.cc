@@ -237,9 +237,8 @@ void transform_piece(const NormalF64<kClip, kAffine>& op, uint64_t n, Piece<uint
 }
 
 // All lanes take the same way, so there is nothing to gather.
-template <Kind kKind, bool kAffine>
-void transform_piece(const OfWord<kKind, kAffine>& op, uint64_t n, Piece<uint32_t>& piece,
-                     char* out) {
+template <Kind kKind>
+void transform_piece(const OfWord<kKind>& op, uint64_t n, Piece<uint32_t>& piece, char* out) {
   constexpr uint64_t kItem = sizeof(uint32_t), kGroup = QuadLanes::kCount;
   const uint64_t whole = n / kGroup * kGroup;
   const auto values = [&](uint64_t i) {
