@@ -2,7 +2,8 @@
 
 Here a function becomes a jaxpr of one member (`recorded`), calls in it are opened and constants
 folded (`inline`, `fold`, `graph`), two programs are compared (`fingerprint`), and a program is cut
-into what something depends on and the rest (`cut`, `tap`). Nothing here knows what a draw is.
+into what something depends on and the rest (`cut`, `tap`), or freed of what it says of places
+(`unlaid`). Nothing here knows what a draw is.
 """
 
 from . import cut as cut
