@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from .compat import core
+from jax import make_jaxpr
+from jax.interpreters import partial_eval
+
+from .compat import abstract, core
 
 JaxprEqn = Any
 
@@ -73,6 +76,43 @@ def equations(program: Any) -> Iterator[JaxprEqn]:
         inside = [*core.jaxprs_in_params(program.params)]
     for body in bodies(*inside):
         yield from body.eqns
+
+
+class Scan(NamedTuple):
+    """What a scan consists of: its operands are constants, what it carries, and what it reads."""
+
+    consts: int
+    carried: int
+    body: Any
+    length: int
+    reverse: bool
+    unroll: Any
+
+
+def scan_of(eqn: JaxprEqn) -> Scan:
+    """The parts of a scan."""
+    params = eqn.params
+    if "num_carry" in params:
+        consts, carried = params["num_consts"], params["num_carry"]
+    else:  # newer releases: the operands' places in a tree
+        consts, carried = (len(part) for part in params["ft_in"].unpack()[:2])
+    rest = (params["jaxpr"], params["length"], params["reverse"], params["unroll"])
+    return Scan(consts, carried, *rest)
+
+
+def with_unused_input(closed: Any, eqn: JaxprEqn) -> Any:
+    """A branch as a function of all operands of its equation, the first of which chose it."""
+    jaxpr, consts = opened(closed)
+    types = [abstract(v.aval.shape, v.aval.dtype, v.aval.weak_type) for v in eqn.invars]
+    with eqn.ctx.manager:
+        return make_jaxpr(lambda _, *operands: core.eval_jaxpr(jaxpr, consts, *operands))(*types)
+
+
+def without_dead_code(closed: Any) -> Any:
+    """A closed jaxpr without what its results do not depend on, also through loops and calls."""
+    live = [True] * len(closed.jaxpr.outvars)
+    jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, live, instantiate=True)
+    return ClosedJaxpr(jaxpr, closed.consts)
 
 
 # The types of jaxprs, open and closed (one type in newer releases).

@@ -29,13 +29,14 @@ from .._plan import (
     Plan,
     Shape,
     Source,
+    Stacked,
     Step,
     can_fill,
     constant,
 )
-from .._trace import Atom, Const, Graph
+from .._trace import Atom, Const, Graph, Loop, hoisted
 from . import rounding
-from .meaning import Keys, KeyWords, Lookup, Meaning, Real, Word
+from .meaning import Keys, KeyWords, Lookup, Meaning, Real, Stack, Word
 
 if TYPE_CHECKING:
     from .._jax.types import Aval, Eqn
@@ -52,7 +53,7 @@ def reference_plan(graph: Graph, reason: str) -> Plan:
 
 def build(
     graph: Graph, meanings: Mapping[int, Meaning], kernels: frozenset[str] = ALL_KERNELS
-) -> Plan | frozenset[int]:
+) -> Plan | frozenset[int] | dict[Loop, frozenset[int]]:
     """Chooses draws and residual equations, starting from the outputs.
 
     Args:
@@ -61,7 +62,8 @@ def build(
         kernels: names of the kernels that the backend may use (`Draw.needs`).
 
     Returns:
-        the plan; or the positions of sealed calls whose equations it needs.
+        the plan; or the positions of sealed calls whose equations it needs; or what of some loops
+        may be hoisted, where results of that part would have to be computed.
     """
     builder = _Builder(graph, meanings, kernels)
     found = builder.plan()
@@ -135,18 +137,24 @@ class _Builder:
         self.random: dict[int, bool] = {}
         # Sealed calls whose results have to be computed: they have to be opened first.
         self.sealed: set[int] = set()
+        # The hoisted parts of loops, by call, and the loops of which more was hoisted than draws.
+        self.hoisted: dict[int, Loop] = {}
+        if graph.loops:
+            calls = enumerate(graph.calls)
+            self.hoisted = {n: c.eqn.params["loop"] for n, c in calls if c.eqn.primitive is hoisted}
+        self.computed: set[Loop] = set()
         # Numbers of the values in the plan.
         self.values: dict[int, int] = {}
 
-    def plan(self) -> Plan | frozenset[int]:
+    def plan(self) -> Plan | frozenset[int] | dict[Loop, frozenset[int]]:
         for atom in self.graph.outputs:
             source = None if isinstance(atom, Const) else self.given(atom, result=True)
             if source is not None:
                 self.written[atom] = source  # type: ignore[index]
             else:
                 self.require(atom)
-        if self.sealed:
-            return frozenset(self.sealed)
+        if self.sealed or self.computed:
+            return frozenset(self.sealed) if self.sealed else self.kept_of_loops()
         steps = tuple(self.step(unit) for _, unit in sorted(self.kept.items()))
         outputs = tuple(
             Output(path, *_type(aval), self.result(atom), self.reason(atom), aval.weak_type)
@@ -271,8 +279,8 @@ class _Builder:
 
     def found(self, position: int) -> tuple[int, Unit]:
         equation = self.graph.equations[position]
-        if equation.block is not None:
-            self.sealed.add(position)
+        if equation.block is not None or self.hoisted:
+            self.noted(position)
         outer = next((call for call in equation.calls if call in self.whole), None)
         if outer is None:
             return position, Unit(equation.eqn, equation.inputs, equation.outputs)
@@ -284,6 +292,34 @@ class _Builder:
             for output in call.outputs
         )
         return position, Unit(call.eqn, call.inputs, inside)
+
+    def noted(self, position: int) -> None:
+        """Takes note of what may not be computed where it is."""
+        equation = self.graph.equations[position]
+        if equation.block is not None:
+            self.sealed.add(position)
+        self.computed.update(self.hoisted[call] for call in equation.calls if call in self.hoisted)
+
+    def kept_of_loops(self) -> dict[Loop, frozenset[int]]:
+        """What of the loops in `computed` is drawn, in all their places."""
+        found: dict[Loop, frozenset[int]] = {}
+        for call, loop in self.hoisted.items():
+            if loop in self.computed:
+                drawn = self.drawn_of(self.graph.calls[call].outputs, len(loop.results))
+                known = found.get(loop, self.graph.kept.get(loop, drawn))
+                found[loop] = known & drawn
+        return found
+
+    def drawn_of(self, atoms: Sequence[Atom], results: int) -> frozenset[int]:
+        """Which results of a hoisted part are given; those behind the first few inside of a loop."""
+        found = []
+        for place, atom in enumerate(atoms):
+            if isinstance(atom, Const):
+                found.append(place)
+            elif place < results or (self.closed(atom) and atom not in self.bare):
+                if self.given(atom, result=place < results) is not None:
+                    found.append(place)
+        return frozenset(found)
 
     def within(self, number: int, call: int) -> bool:
         position = self.producer.get(number)
@@ -304,6 +340,8 @@ class _Builder:
             rounded = isinstance(meaning, Real) and rounding.short(meaning.shape)
             if rounded or not result:
                 return self.words(meaning) if isinstance(meaning, Word) else None
+        if isinstance(meaning, Stack):
+            return self.stacked(meaning)
         draw = meaning.draw() if meaning is not None else None
         if draw is None or draw.needs not in self.kernels or draw.dtype not in NATIVE_DTYPES:
             return None
@@ -312,9 +350,32 @@ class _Builder:
             return FromKeys(index, compat.key_impl(self.graph.avals[number].dtype))
         return FromDraw(index)
 
+    def stacked(self, meaning: Stack) -> Stacked | None:
+        """The draws of a loop's steps, if all of them can be made."""
+        pending: list[Meaning] = [meaning]
+        while pending:
+            one = pending.pop()
+            if isinstance(one, Stack):
+                pending.extend(one.pieces)
+                continue
+            draw = one.draw()
+            if draw is None or draw.needs not in self.kernels or draw.dtype not in NATIVE_DTYPES:
+                return None
+        return self.rows(meaning)
+
+    def rows(self, meaning: Stack) -> Stacked:
+        made: list[FromDraw | Stacked] = []
+        for piece in meaning.pieces:
+            draw = piece.draw()
+            if isinstance(piece, Stack):
+                made.append(self.rows(piece))
+            elif draw is not None:
+                made.append(FromDraw(self.drawn(draw)))
+        return Stacked(tuple(made), meaning.axis)
+
     def closed(self, number: int) -> bool:
         meaning = self.meanings.get(number)
-        return not isinstance(meaning, (Real, Lookup)) or meaning.closed
+        return not isinstance(meaning, (Real, Lookup, Stack)) or meaning.closed
 
     def result(self, atom: Atom) -> Source:
         if isinstance(atom, int) and atom in self.written:
@@ -336,8 +397,8 @@ class _Builder:
         source = self.result(atom)
         if isinstance(atom, Const):
             return "native: constant" if self.draws and can_fill(source) else "XLA: constant"
-        if isinstance(source, Drawn):
-            return "native"
+        if isinstance(source, (*Drawn, Stacked)):
+            return "native" if isinstance(source, Drawn) else "native, stacked by XLA"
         if not isinstance(source, FromStep):
             what = "an argument" if isinstance(source, FromArgument) else "a captured array"
             return f"XLA: {what}"
@@ -358,8 +419,8 @@ class _Builder:
         while pending:
             number = pending.pop()
             source = self.sources[number]
-            if isinstance(source, (FromDraw, FromKeys, FromWords)):
-                feeds.add(source.index)
+            if isinstance(source, (FromDraw, FromKeys, FromWords, Stacked)):
+                feeds.update(source.draws if isinstance(source, Stacked) else [source.index])
             if not isinstance(source, FromStep):
                 continue
             position, unit = self.unit(number)

@@ -30,6 +30,7 @@ from .._plan import (
     Plan,
     Source,
     Splat,
+    Stacked,
 )
 from .._trace import Trimmed
 from . import fill as _fill
@@ -191,7 +192,9 @@ def _outputs(
                 return args[source.index]
             if isinstance(source, FromCapture):
                 return captures[source.index]
-            return _words(source, draws) if isinstance(source, FromWords) else _drawn(source, draws)
+            if isinstance(source, FromWords):
+                return _words(source, draws)
+            return _drawn(source, draws, 0)
 
         for step in plan.steps:
             results = jaxprs.bind_equation(step.eqn, [read(source) for source in step.inputs])
@@ -210,8 +213,8 @@ def _outputs(
             leaf: Any = filled[position]
         elif isinstance(source, (Splat, Literal)):
             leaf = jnp.broadcast_to(source.value(), (size, *output.shape))
-        elif isinstance(source, Drawn):
-            leaf = _drawn(source, draws)
+        elif isinstance(source, (*Drawn, Stacked)):
+            leaf = _drawn(source, draws, 1)
         else:
             leaf = next(computed)
         leaves.append(compat.with_weak_type(leaf, output.weak))
@@ -230,7 +233,11 @@ def _words(source: FromWords, draws: Sequence[Any]) -> Any:
     return (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
 
 
-def _drawn(source: FromDraw | FromKeys, draws: Sequence[Any]) -> Any:
+def _drawn(source: FromDraw | FromKeys | Stacked, draws: Sequence[Any], axes: int) -> Any:
+    """A draw, or several; ``axes`` leading ones are of members."""
+    if isinstance(source, Stacked):
+        rows = [_drawn(row, draws, axes) for row in source.rows]
+        return jnp.stack(rows, axis=source.axis + axes)
     array = draws[source.index]
     if isinstance(source, FromKeys):
         return jax.random.wrap_key_data(array, impl=source.impl)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._jax import jaxprs
-from . import cut
+from . import cut, loops
 from .fold import ROUNDED_BY_PLACE, Atom, Const, Unsettled, fold
 from .graph import Equation, Graph, OpenedCall
 
 if TYPE_CHECKING:
-    from .._jax.types import Aval, Eqn, Jaxpr
+    from .._jax.types import Aval, ClosedJaxpr, Eqn
 
 # Constants of at most this many elements are told apart by value.
 _SMALL = 64
@@ -26,7 +26,22 @@ def flatten(graph: Graph, sealed: bool = False) -> None:
         graph: what was traced, empty.
         sealed: leave a call that draws as one equation where it was opened before.
     """
+    try:
+        _Flattening(graph, sealed).run()
+    except _Loops:
+        # What a loop carries is mostly of no use to what is asked for.
+        graph.program = jaxprs.without_dead_code(graph.closed)
+        again(graph, sealed)
+
+
+def again(graph: Graph, sealed: bool = False) -> None:
+    """Flattens once more, with other parts of the loops hoisted (`Graph.kept`)."""
+    graph.clear()
     _Flattening(graph, sealed).run()
+
+
+class _Loops(Exception):
+    """The function has loops that draw."""
 
 
 class _Frame:
@@ -98,13 +113,15 @@ class _Flattening:
         # Calls that were opened; None for one that has to stay whole.
         self.blocks: dict[Any, Block | None] = {}
         self.folds: dict[Any, Const | None] = {}
-        self.kept: list[Any] = []  # what `blocks` and `folds` know by its id
+        self.kept: list[Any] = []  # what these know by its id
+        self.branches: dict[Any, Any] = {}
+        self.openers: dict[str, Any] = {"scan": self.loop, "cond": self.branch}
 
     def run(self) -> None:
         graph = self.graph
-        jaxpr = graph.closed.jaxpr
+        jaxpr = graph.program.jaxpr
         env: dict[Any, Atom] = {}
-        self.bind_consts(env, jaxpr.constvars, graph.closed.consts)
+        self.bind_consts(env, jaxpr.constvars, graph.program.consts)
         inputs = [self.new(variable.aval) for variable in jaxpr.invars]
         env.update(zip(jaxpr.invars, inputs, strict=True))
         keys = len(graph.streams)
@@ -122,8 +139,8 @@ class _Flattening:
                 continue
             eqn = frame.body.eqns[frame.position]
             operands = tuple([self.read(frame.scope, variable) for variable in eqn.invars])
-            inner = jaxprs.inner_jaxpr(eqn)
-            if inner is not None and (not jaxprs.is_remat(eqn) or _draws(inner.jaxpr)):
+            inner = self.openers.get(eqn.primitive.name, _called)(eqn, operands)
+            if inner is not None and (not jaxprs.is_remat(eqn) or loops.draws(inner.jaxpr)):
                 key = self.key(inner, operands)
                 block = self.blocks.get(key)
                 if block is not None:
@@ -222,6 +239,35 @@ class _Flattening:
             else:
                 marks.append(seen.setdefault(operand, (len(seen), operand in self.fixed)))
         return (id(inner.jaxpr), *map(id, inner.consts), None, *marks)
+
+    def loop(self, eqn: Eqn, operands: tuple[Atom, ...]) -> ClosedJaxpr | None:
+        """A loop that draws, as a call (`loops`)."""
+        if eqn.effects or not loops.draws(eqn):
+            return None
+        graph = self.graph
+        if graph.program is graph.closed:
+            raise _Loops
+        scan = jaxprs.scan_of(eqn)
+        types = tuple(variable.aval for variable in eqn.invars)
+        body, consts = jaxprs.opened(scan.body)
+        key = (id(body), *map(id, consts), *scan[:2], *scan[3:], types)
+        found = graph.loops.get(key)
+        if found is None:
+            found = graph.loops[key] = loops.Loop(eqn)
+        return found.program(graph.kept.get(found))
+
+    def branch(self, eqn: Eqn, operands: tuple[Atom, ...]) -> ClosedJaxpr | None:
+        """The branch that a constant chooses, as a call."""
+        chosen = operands[0]
+        if eqn.effects or not isinstance(chosen, Const):
+            return None
+        branches = eqn.params["branches"]
+        index = min(max(int(chosen.value), 0), len(branches) - 1)
+        key = id(branches[index])
+        if key not in self.branches:
+            self.kept.append(branches)
+            self.branches[key] = jaxprs.with_unused_input(branches[index], eqn)
+        return self.branches[key]
 
     def open(
         self, inner: Any, eqn: Eqn, operands: tuple[Atom, ...], key: Any, calls: tuple[int, ...]
@@ -346,15 +392,5 @@ def _again(
     return made
 
 
-def _draws(jaxpr: Jaxpr) -> bool:
-    """Whether random numbers are made anywhere inside."""
-    open_bodies = [jaxpr]
-    while open_bodies:
-        body = open_bodies.pop()
-        for eqn in body.eqns:
-            if str(eqn.primitive.name).startswith("random_"):
-                return True
-            inner = jaxprs.inner_jaxpr(eqn)
-            if inner is not None:
-                open_bodies.append(inner.jaxpr)
-    return False
+def _called(eqn: Eqn, operands: tuple[Atom, ...]) -> ClosedJaxpr | None:
+    return jaxprs.inner_jaxpr(eqn)

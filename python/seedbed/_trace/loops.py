@@ -1,0 +1,386 @@
+"""Loops: a scan as a call of two parts, what its steps make each by itself, and what stays a loop.
+
+A step that draws from a key of its own needs no other step: of all steps together that is the
+body under `jax.vmap`. Where a key is carried along and split in each step, the steps are written
+out one after the other. Both are called *hoisted* here. XLA may round what is computed in a
+hoisted body in another way than in its loop, so only draws may be taken from there; what else the
+loop results in stays in a loop, which reads those draws where that saves making them twice.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._jax import compat, jaxprs
+from . import cut
+
+if TYPE_CHECKING:
+    from .._jax.types import Aval, ClosedJaxpr, Eqn
+
+# Steps that a key may be carried through; more stay a loop of XLA's.
+LONGEST_CHAIN = 256
+
+# The hoisted part of a loop; it is opened like any call, and never run.
+hoisted: Any = compat.core.Primitive("seedbed_hoisted")
+hoisted.multiple_results = True
+hoisted.def_abstract_eval(lambda *operands, jaxpr, loop: jaxpr.out_avals)
+jaxprs.register_call("seedbed_hoisted")
+
+# A result of a loop: one array of all steps, or the arrays of the steps one by one. It is
+# ``final`` where it leaves the loop: XLA merges nothing across.
+rows: Any = compat.core.Primitive("seedbed_rows")
+
+
+def _rows_type(*steps: Any, whole: bool, final: bool) -> Any:
+    first = steps[0]
+    return first if whole else first.update(shape=(len(steps), *first.shape))
+
+
+rows.def_abstract_eval(_rows_type)
+
+
+class _Of(enum.IntEnum):
+    """What a value in a step depends on besides constants."""
+
+    STEP = 0  # on what is read in this step
+    CHAIN = 1  # also on a key that is carried
+    OTHERS = 2  # on what other steps compute
+
+
+class Loop:
+    """One scan that draws.
+
+    Attributes:
+        scan: its parts.
+        reason: why draws in it stay there, if some have to.
+    """
+
+    def __init__(self, eqn: Eqn) -> None:
+        self.eqn = eqn
+        self.scan = scan = jaxprs.scan_of(eqn)
+        self.body, self.body_consts = jaxprs.opened(scan.body)
+        split = scan.consts + scan.carried
+        self.consts = list(self.body.invars[: scan.consts])
+        self.carried = list(self.body.invars[scan.consts : split])
+        self.xs = list(self.body.invars[split:])
+        self.reason = ""
+        self.of = self._levels()
+        self.random = self._reached(_random_sources)
+        self.given = self._reached(lambda eqn: False, self.body.invars)
+        # What is taken from the hoisted part: results of the loop, by position, and values
+        # inside, which a loop that stays may read.
+        self.results = [i for i in range(len(eqn.outvars)) if self._takes(i)]
+        self.variables = [self.body.outvars[i] for i in self.results]
+        self.variables += self._drawn()
+        self._programs: dict[Any, Any] = {}
+
+    def program(self, kept: frozenset[int] | None) -> ClosedJaxpr | None:
+        """The loop as a jaxpr of a hoisted part and a loop.
+
+        Args:
+            kept: positions among the results of the hoisted part that may be taken from it; of a
+                loop that is met for the first time that is not known.
+        """
+        if kept in self._programs:
+            return self._programs[kept]
+        closed, count = self.hoisted, len(self.results)
+        usable: Collection[int] = range(len(self.variables)) if kept is None else kept
+        results = {self.results[i]: i for i in usable if i < count}
+        stops = {self.variables[i]: i for i in usable if i >= count}
+        rest = [i for i in range(len(self.eqn.outvars)) if i not in results]
+        def program(*operands: Any) -> list[Any]:
+            made = hoisted.bind(*operands, jaxpr=closed, loop=self)
+            out = {i: made[place] for i, place in results.items()}
+            if rest:
+                out.update(zip(rest, self._loop(operands, rest, stops, made, results), strict=True))
+            return [out[i] for i in range(len(self.eqn.outvars))]
+
+        made = self._traced(program) if self.random and usable else None
+        return self._programs.setdefault(kept, made)
+
+    @functools.cached_property
+    def hoisted(self) -> ClosedJaxpr:
+        """The hoisted part: results of the loop, then values inside that may be draws."""
+        return self._traced(self._together)
+
+    # --- what depends on what ---
+
+    def _levels(self) -> dict[Any, _Of]:
+        """What each variable of the body depends on."""
+        outs = self.body.outvars[: self.scan.carried]
+        carried = {}
+        for variable, out in zip(self.carried, outs, strict=True):
+            same = variable is out
+            keys = _is_key(variable.aval)
+            carried[variable] = _Of.STEP if same else _Of.CHAIN if keys else _Of.OTHERS
+        if _Of.CHAIN in carried.values() and self.scan.length > LONGEST_CHAIN:
+            self.reason = (
+                f"a key carried through {self.scan.length:,} steps, of at most {LONGEST_CHAIN}"
+            )
+            carried = {v: of and _Of.OTHERS for v, of in carried.items()}
+        while True:
+            of: dict[Any, _Of] = {**dict.fromkeys((*self.consts, *self.xs), _Of.STEP), **carried}
+            for eqn in self.body.eqns:
+                level = _level(of, eqn.invars)
+                of.update(dict.fromkeys(eqn.outvars, level))
+            lost = [
+                variable
+                for variable, out in zip(self.carried, outs, strict=True)
+                if carried[variable] is _Of.CHAIN and _level(of, [out]) is _Of.OTHERS
+            ]
+            if not lost:
+                return of
+            carried.update(dict.fromkeys(lost, _Of.OTHERS))
+
+    def _reached(self, starts: Callable[[Any], bool], first: Iterable[Any] = ()) -> set[Any]:
+        """The variables that depend on one of ``first`` or on an equation that starts."""
+        reached = set(first)
+        for eqn in self.body.eqns:
+            if any(not jaxprs.is_literal(v) and v in reached for v in eqn.invars) or starts(eqn):
+                reached.update(eqn.outvars)
+        return reached
+
+    def _takes(self, position: int) -> bool:
+        """Whether a result of the loop may come from its hoisted part: it is drawn, or constant."""
+        variable = self.body.outvars[position]
+        if position < self.scan.carried:
+            own = self.carried[position]
+            return self.of[own] is _Of.CHAIN or own is variable
+        if jaxprs.is_literal(variable):
+            return True
+        if self.of.get(variable, _Of.STEP) is _Of.OTHERS:
+            return False
+        return variable in self.random or variable not in self.given
+
+    def _drawn(self) -> list[Any]:
+        """The values inside that draws may be."""
+        return [
+            variable
+            for eqn in self.body.eqns
+            for variable in eqn.outvars
+            if variable in self.random and self.of[variable] is not _Of.OTHERS
+            if hasattr(variable.aval, "shape") and not _is_key(variable.aval)
+        ]
+
+    # --- the hoisted part ---
+
+    def _together(self, *operands: Any) -> list[Any]:
+        """Values of the body, in all steps."""
+        consts, carried, xs = self._parts(operands)
+        variables, count = self.variables, len(self.results)
+        values: list[Any] = [None] * len(variables)
+        stepwise, chained = [], []
+        for place, variable in enumerate(variables):
+            position = self.results[place] if place < count else self.scan.carried
+            if position < self.scan.carried:
+                own = self.carried[position]
+                if self.of[own] is _Of.STEP:
+                    values[place] = carried[position]
+                else:
+                    chained.append(place)
+            elif self._level(variable) is _Of.STEP:
+                stepwise.append(place)
+            else:
+                chained.append(place)
+        if stepwise:
+            made = self._mapped([variables[place] for place in stepwise], consts, carried, xs)
+            for place, value in zip(stepwise, made, strict=True):
+                final = place < count
+                values[place] = rows.bind(value, whole=True, final=True) if final else value
+        if chained:
+            last, steps = self._chained([variables[i] for i in chained], consts, carried, xs)
+            for place, made in zip(chained, steps, strict=True):
+                position = self.results[place] if place < count else self.scan.carried
+                if position < self.scan.carried:
+                    values[place] = last[position]
+                else:
+                    values[place] = rows.bind(*made, whole=False, final=place < count)
+        return values
+
+    def _mapped(
+        self, variables: Sequence[Any], consts: Sequence[Any], carried: Sequence[Any], xs: Any
+    ) -> list[Any]:
+        """Values of the body in all steps at once."""
+        length = self.scan.length
+        fixed = dict(zip(self.consts, consts, strict=True))
+        fixed.update(
+            (own, value)
+            for own, value in zip(self.carried, carried, strict=True)
+            if self.of[own] is _Of.STEP
+        )
+        # A draw is one of all steps also where each of them draws from the same key.
+        keys = {own: value for own, value in fixed.items() if _is_key(own.aval)}
+        spread = [jnp.broadcast_to(value[None], (length, *value.shape)) for value in keys.values()]
+
+        def step(_: Any, spread: Any, xs: Any) -> list[Any]:
+            known = {**fixed, **dict(zip(keys, spread, strict=True))}
+            known.update(zip(self.xs, xs, strict=True))
+            return self._evaluate(known, variables)
+
+        return list(jax.vmap(step)(np.zeros(length, bool), spread, list(xs)))
+
+    def _chained(
+        self, variables: Sequence[Any], consts: Sequence[Any], carried: Sequence[Any], xs: Any
+    ) -> tuple[list[Any], list[list[Any]]]:
+        """What is carried out of the last step, and values of the body step by step."""
+        kept = [i for i, own in enumerate(self.carried) if self.of[own] is not _Of.OTHERS]
+        known = [*self.consts, *(self.carried[i] for i in kept), *self.xs]
+        outs = [*(self.body.outvars[i] for i in kept), *variables]
+        # Opened once, and added again for each further step.
+        step: Any = jax.jit(
+            lambda *values: self._evaluate(dict(zip(known, values, strict=True)), outs)
+        )
+        order = range(self.scan.length)
+        made: list[list[Any]] = [[None] * self.scan.length for _ in variables]
+        last = list(carried)
+        for t in reversed(order) if self.scan.reverse else order:
+            read = [jax.lax.index_in_dim(x, t, keepdims=False) for x in xs]
+            results = step(*consts, *(last[i] for i in kept), *read)
+            for i, value in zip(kept, results[: len(kept)], strict=True):
+                last[i] = value
+            for steps, value in zip(made, results[len(kept) :], strict=True):
+                steps[t] = value
+        return last, made
+
+    # --- what stays a loop ---
+
+    def _loop(
+        self,
+        operands: Sequence[Any],
+        wanted: Sequence[int],
+        stops: dict[Any, int],
+        made: Sequence[Any],
+        results: Collection[int],
+    ) -> list[Any]:
+        """Results of the loop, by a loop in which draws are read."""
+        consts, carried, xs = self._parts(operands)
+        free = {self.body.outvars[i] for i in results}
+        for stop in (stops, {v: i for v, i in stops.items() if v in free}):
+            needed, own, read = self._needed(wanted, stop)
+            # The memory of a loop's draws is not paid for a loop that sums them up.
+            drawn = [v for v in read if v not in free]
+            if sum(map(_nbytes, drawn)) * self.scan.length <= self._result_bytes():
+                break
+        fixed = dict(zip(self.consts, consts, strict=True))
+        fixed.update((self.carried[i], carried[i]) for i in range(len(carried)) if i not in own)
+        own_xs = [v for v in self.xs if v in needed]
+        values = dict(zip(self.xs, xs, strict=True))
+        outs = [self.body.outvars[i] for i in wanted if i >= self.scan.carried]
+
+        def step(carry: Any, x: Any) -> Any:
+            known = {**fixed, **dict(zip([self.carried[i] for i in own], carry, strict=True))}
+            known.update(zip((*own_xs, *read), x, strict=True))
+            ends = [self.body.outvars[i] for i in own]
+            found = self._evaluate(known, [*ends, *outs])
+            return found[: len(own)], found[len(own) :]
+
+        scanned = ([values[v] for v in own_xs], [made[stop[v]] for v in read])
+        last, ys = jax.lax.scan(
+            step,
+            [carried[i] for i in own],
+            [*scanned[0], *scanned[1]],
+            self.scan.length,
+            self.scan.reverse,
+            self.scan.unroll,
+        )
+        found = {**dict(zip(own, last, strict=True))}
+        found.update(zip([i for i in wanted if i >= self.scan.carried], ys, strict=True))
+        return [found[i] for i in wanted]
+
+    def _needed(
+        self, wanted: Sequence[int], stops: Collection[Any]
+    ) -> tuple[set[Any], list[int], list[Any]]:
+        """What a loop of some of the results reads: variables, carried ones by position, and those
+        where it may stop."""
+        own = {i for i in wanted if i < self.scan.carried}
+        while True:
+            targets = [self.body.outvars[i] for i in sorted({*wanted, *own})]
+            _, used = cut.live(_stopped(self.body.eqns, stops), targets, effects=False)
+            more = {
+                i
+                for i, variable in enumerate(self.carried)
+                if variable in used and variable is not self.body.outvars[i]
+            }
+            if more <= own:
+                return used, sorted(own), [v for v in stops if v in used]
+            own |= more
+
+    def _result_bytes(self) -> int:
+        return sum(_nbytes(variable) for variable in self.eqn.outvars)
+
+    # --- tools ---
+
+    def _traced(self, function: Callable[..., Any]) -> Any:
+        types = [_abstract(variable.aval) for variable in self.eqn.invars]
+        with self.eqn.ctx.manager:
+            return jax.make_jaxpr(function)(*types)
+
+    def _parts(self, operands: Sequence[Any]) -> tuple[Any, Any, Any]:
+        first, second = self.scan.consts, self.scan.consts + self.scan.carried
+        return operands[:first], operands[first:second], operands[second:]
+
+    def _level(self, variable: Any) -> _Of:
+        return _level(self.of, [variable])
+
+    def _evaluate(self, known: dict[Any, Any], variables: Sequence[Any]) -> list[Any]:
+        """Values of the body, of others that are known."""
+        values = dict(zip(self.body.constvars, self.body_consts, strict=True))
+        values.update(known)
+        eqns, _ = cut.live(_stopped(self.body.eqns, known), variables, effects=False)
+
+        def read(variable: Any) -> Any:
+            if not jaxprs.is_literal(variable):
+                return values[variable]
+            return np.asarray(variable.val, variable.aval.dtype)
+
+        for eqn in eqns:
+            found = jaxprs.bind_equation(eqn, [read(variable) for variable in eqn.invars])
+            values.update(
+                (v, value) for v, value in zip(eqn.outvars, found, strict=True) if v not in known
+            )
+        return [read(variable) for variable in variables]
+
+
+def _stopped(eqns: Sequence[Any], known: Collection[Any]) -> list[Any]:
+    """Equations without those all of whose results are known."""
+    return [eqn for eqn in eqns if not all(v in known for v in eqn.outvars)]
+
+
+def _level(of: dict[Any, _Of], variables: Iterable[Any]) -> _Of:
+    found = [of.get(v, _Of.STEP) for v in variables if not jaxprs.is_literal(v)]
+    return max(found, default=_Of.STEP)
+
+
+def _random_sources(eqn: Any) -> bool:
+    return draws(eqn)
+
+
+def draws(program: Any) -> bool:
+    """Whether random numbers are made anywhere inside of an equation or a jaxpr."""
+    return any(str(eqn.primitive.name).startswith("random_") for eqn in jaxprs.equations(program))
+
+
+def _is_key(aval: Aval) -> bool:
+    """Whether a value is keys, or may be the words of some."""
+    dtype = getattr(aval, "dtype", None)
+    if dtype is None or compat.is_key(dtype):
+        return dtype is not None
+    return bool(dtype == np.uint32 and aval.shape[-1:] == (2,))
+
+
+def _nbytes(variable: Any) -> int:
+    aval = variable.aval
+    itemsize = 8 if compat.is_key(aval.dtype) else np.dtype(aval.dtype).itemsize
+    return math.prod(aval.shape) * itemsize
+
+
+def _abstract(aval: Any) -> Any:
+    return compat.abstract(aval.shape, aval.dtype, aval.weak_type)
