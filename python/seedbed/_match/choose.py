@@ -63,7 +63,7 @@ def build(
 
     Returns:
         the plan; or the positions of sealed calls whose equations it needs; or what of some loops
-        may be hoisted, where results of that part would have to be computed.
+        would have to be computed in their hoisted part.
     """
     builder = _Builder(graph, meanings, kernels)
     found = builder.plan()
@@ -154,7 +154,7 @@ class _Builder:
             else:
                 self.require(atom)
         if self.sealed or self.computed:
-            return frozenset(self.sealed) if self.sealed else self.kept_of_loops()
+            return frozenset(self.sealed) if self.sealed else self.computed_of_loops()
         steps = tuple(self.step(unit) for _, unit in sorted(self.kept.items()))
         outputs = tuple(
             Output(path, *_type(aval), self.result(atom), self.reason(atom), aval.weak_type)
@@ -300,14 +300,14 @@ class _Builder:
             self.sealed.add(position)
         self.computed.update(self.hoisted[call] for call in equation.calls if call in self.hoisted)
 
-    def kept_of_loops(self) -> dict[Loop, frozenset[int]]:
-        """What of the loops in `computed` is drawn, in all their places."""
+    def computed_of_loops(self) -> dict[Loop, frozenset[int]]:
+        """What of the loops in `computed` is not drawn, in any of their places."""
         found: dict[Loop, frozenset[int]] = {}
         for call, loop in self.hoisted.items():
             if loop in self.computed:
                 drawn = self.drawn_of(self.graph.calls[call].outputs, len(loop.results))
-                known = found.get(loop, self.graph.kept.get(loop, drawn))
-                found[loop] = known & drawn
+                dropped = frozenset(range(len(self.graph.calls[call].outputs))) - drawn
+                found[loop] = dropped | found.get(loop, self.graph.computed.get(loop, frozenset()))
         return found
 
     def drawn_of(self, atoms: Sequence[Atom], results: int) -> frozenset[int]:
@@ -316,6 +316,8 @@ class _Builder:
         for place, atom in enumerate(atoms):
             if isinstance(atom, Const):
                 found.append(place)
+            elif isinstance(self.sources.get(atom), FromStep):
+                continue  # computed, although some other part of the program might not
             elif place < results or (self.closed(atom) and atom not in self.bare):
                 if self.given(atom, result=place < results) is not None:
                     found.append(place)

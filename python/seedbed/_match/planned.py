@@ -19,7 +19,7 @@ def planned(graph: Graph, kernels: frozenset[str] = ALL_KERNELS) -> Plan:
         if isinstance(found, Plan):
             return found
         if isinstance(found, dict):
-            graph.kept.update(found)
+            graph.computed.update(found)
             again(graph, sealed=True)
         else:
             unseal(graph, found)

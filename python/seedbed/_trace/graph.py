@@ -68,7 +68,8 @@ class Graph:
         avals: abstract value of every value number.
         program: what is flattened: ``closed``, or where loops draw, that without dead code.
         loops: those loops, by what they consist of.
-        kept: of loops that are not met for the first time, what may be hoisted (`loops.Loop`).
+        computed: what of them is no draw after all, and stays in the loop (`loops.Loop`).
+        left: loops that stay as they are, by the ids of their bodies, and why.
         effects: whether the function has side effects (printing, callbacks).
     """
 
@@ -82,7 +83,8 @@ class Graph:
         self.clear()
         self.program = closed
         self.loops: dict[Any, Loop] = {}
-        self.kept: dict[Loop, frozenset[int]] = {}
+        self.left: dict[int, str] = {}
+        self.computed: dict[Loop, frozenset[int]] = {}
         self.effects = bool(closed.jaxpr.effects)
 
     def clear(self) -> None:

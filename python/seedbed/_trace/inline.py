@@ -35,7 +35,7 @@ def flatten(graph: Graph, sealed: bool = False) -> None:
 
 
 def again(graph: Graph, sealed: bool = False) -> None:
-    """Flattens once more, with other parts of the loops hoisted (`Graph.kept`)."""
+    """Flattens once more, with less of its loops hoisted (`Graph.computed`)."""
     graph.clear()
     _Flattening(graph, sealed).run()
 
@@ -250,11 +250,18 @@ class _Flattening:
         scan = jaxprs.scan_of(eqn)
         types = tuple(variable.aval for variable in eqn.invars)
         body, consts = jaxprs.opened(scan.body)
+        if id(body) in graph.left:
+            return None
         key = (id(body), *map(id, consts), *scan[:2], *scan[3:], types)
         found = graph.loops.get(key)
         if found is None:
             found = graph.loops[key] = loops.Loop(eqn)
-        return found.program(graph.kept.get(found))
+        program = found.program(graph.computed.get(found, frozenset()))
+        # What became of it has loops of its own.
+        for rest in [eqn] if program is None else program.jaxpr.eqns:
+            if rest.primitive.name == "scan":
+                graph.left[id(jaxprs.opened(jaxprs.scan_of(rest).body)[0])] = found.reason
+        return program
 
     def branch(self, eqn: Eqn, operands: tuple[Atom, ...]) -> ClosedJaxpr | None:
         """The branch that a constant chooses, as a call."""

@@ -66,7 +66,8 @@ class Loop:
     def __init__(self, eqn: Eqn) -> None:
         self.eqn = eqn
         self.scan = scan = jaxprs.scan_of(eqn)
-        self.body, self.body_consts = jaxprs.opened(scan.body)
+        with eqn.ctx.manager:
+            self.body, self.body_consts = jaxprs.opened(_opened(scan.body))
         split = scan.consts + scan.carried
         self.consts = list(self.body.invars[: scan.consts])
         self.carried = list(self.body.invars[scan.consts : split])
@@ -79,20 +80,26 @@ class Loop:
         # inside, which a loop that stays may read.
         self.results = [i for i in range(len(eqn.outvars)) if self._takes(i)]
         self.variables = [self.body.outvars[i] for i in self.results]
-        self.variables += self._drawn()
+        self._whole = len(self.results) == len(eqn.outvars)
+        self._inside = self._drawn()
         self._programs: dict[Any, Any] = {}
 
-    def program(self, kept: frozenset[int] | None) -> ClosedJaxpr | None:
+    def program(self, computed: frozenset[int]) -> ClosedJaxpr | None:
         """The loop as a jaxpr of a hoisted part and a loop.
 
         Args:
-            kept: positions among the results of the hoisted part that may be taken from it; of a
-                loop that is met for the first time that is not known.
+            computed: positions among the results of the hoisted part that may not be taken from it.
         """
-        if kept in self._programs:
-            return self._programs[kept]
-        closed, count = self.hoisted, len(self.results)
-        usable: Collection[int] = range(len(self.variables)) if kept is None else kept
+        if computed in self._programs:
+            return self._programs[computed]
+        count = len(self.results)
+        chained = any(self._level(variable) is _Of.CHAIN for variable in self.variables)
+        if computed or not (self._whole and chained):
+            # Of a long chain that is costly, and mostly of no use.
+            self.variables += self._inside
+            self._inside = []
+        closed = self.hoisted(len(self.variables))
+        usable = [i for i in range(len(self.variables)) if i not in computed]
         results = {self.results[i]: i for i in usable if i < count}
         stops = {self.variables[i]: i for i in usable if i >= count}
         rest = [i for i in range(len(self.eqn.outvars)) if i not in results]
@@ -104,10 +111,10 @@ class Loop:
             return [out[i] for i in range(len(self.eqn.outvars))]
 
         made = self._traced(program) if self.random and usable else None
-        return self._programs.setdefault(kept, made)
+        return self._programs.setdefault(computed, made)
 
-    @functools.cached_property
-    def hoisted(self) -> ClosedJaxpr:
+    @functools.cache  # noqa: B019 - loops live as long as the planning of one function
+    def hoisted(self, count: int) -> ClosedJaxpr:
         """The hoisted part: results of the loop, then values inside that may be draws."""
         return self._traced(self._together)
 
@@ -269,6 +276,7 @@ class Loop:
             drawn = [v for v in read if v not in free]
             if sum(map(_nbytes, drawn)) * self.scan.length <= self._result_bytes():
                 break
+            self.reason = "its draws together take more memory than its results"
         fixed = dict(zip(self.consts, consts, strict=True))
         fixed.update((self.carried[i], carried[i]) for i in range(len(carried)) if i not in own)
         own_xs = [v for v in self.xs if v in needed]
@@ -347,6 +355,39 @@ class Loop:
                 (v, value) for v, value in zip(eqn.outvars, found, strict=True) if v not in known
             )
         return [read(variable) for variable in variables]
+
+
+def _opened(closed: ClosedJaxpr) -> Any:
+    """The body of a loop with the calls in it opened that draw."""
+    body, consts = jaxprs.opened(closed)
+    if not any(_called(eqn) for eqn in body.eqns):
+        return closed
+
+    def evaluate(jaxpr: Any, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+        values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *operands), strict=True))
+
+        def read(variable: Any) -> Any:
+            if not jaxprs.is_literal(variable):
+                return values[variable]
+            return np.asarray(variable.val, variable.aval.dtype)
+
+        for eqn in jaxpr.eqns:
+            inner, given = _called(eqn), [read(variable) for variable in eqn.invars]
+            if inner is None:
+                found = jaxprs.bind_equation(eqn, given)
+            else:
+                found = evaluate(inner.jaxpr, inner.consts, given)
+            values.update(zip(eqn.outvars, found, strict=True))
+        return [read(variable) for variable in jaxpr.outvars]
+
+    types = [_abstract(variable.aval) for variable in body.invars]
+    return jax.make_jaxpr(lambda *operands: evaluate(body, consts, operands))(*types)
+
+
+def _called(eqn: Eqn) -> Any | None:
+    """What an equation calls, if it draws there."""
+    inner = jaxprs.inner_jaxpr(eqn)
+    return inner if inner is not None and draws(inner.jaxpr) else None
 
 
 def _stopped(eqns: Sequence[Any], known: Collection[Any]) -> list[Any]:
