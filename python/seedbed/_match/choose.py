@@ -34,8 +34,8 @@ from .._plan import (
     can_fill,
     constant,
 )
-from .._trace import Atom, Const, Graph, Loop, hoisted
-from . import rounding
+from .._trace import Atom, Const, Graph, Loop
+from . import hoisted, rounding
 from .meaning import Keys, KeyWords, Lookup, Meaning, Real, Stack, Word
 
 if TYPE_CHECKING:
@@ -65,10 +65,10 @@ def build(
         the plan; or the positions of sealed calls whose equations it needs; or what of some loops
         would have to be computed in their hoisted part.
     """
-    builder = _Builder(graph, meanings, kernels)
+    builder = Builder(graph, meanings, kernels)
     found = builder.plan()
     if isinstance(found, Plan) and (bare := builder.rounded_by_loop()):
-        found = _Builder(graph, meanings, kernels, bare).plan()
+        found = Builder(graph, meanings, kernels, bare).plan()
     return found
 
 
@@ -92,7 +92,7 @@ class Unit(Record):
         return f"{name} {called}" if called else name
 
 
-class _Builder:
+class Builder:
     def __init__(
         self,
         graph: Graph,
@@ -138,10 +138,7 @@ class _Builder:
         # Sealed calls whose results have to be computed: they have to be opened first.
         self.sealed: set[int] = set()
         # The hoisted parts of loops, by call, and the loops of which more was hoisted than draws.
-        self.hoisted: dict[int, Loop] = {}
-        if graph.loops:
-            calls = enumerate(graph.calls)
-            self.hoisted = {n: c.eqn.params["loop"] for n, c in calls if c.eqn.primitive is hoisted}
+        self.hoisted = hoisted.parts(graph)
         self.computed: set[Loop] = set()
         # Numbers of the values in the plan.
         self.values: dict[int, int] = {}
@@ -154,7 +151,7 @@ class _Builder:
             else:
                 self.require(atom)
         if self.sealed or self.computed:
-            return frozenset(self.sealed) if self.sealed else self.computed_of_loops()
+            return frozenset(self.sealed) if self.sealed else hoisted.computed(self)
         steps = tuple(self.step(unit) for _, unit in sorted(self.kept.items()))
         outputs = tuple(
             Output(path, *_type(aval), self.result(atom), self.reason(atom), aval.weak_type)
@@ -222,6 +219,9 @@ class _Builder:
         zeros = wide.replace(kind=Kind.CONSTANT, params=(0,))
         return FromWords(self.drawn(wide), bits.dtype, self.drawn(zeros))
 
+    def can_make(self, draw: Draw) -> bool:
+        return draw.needs in self.kernels and draw.dtype in NATIVE_DTYPES
+
     def drawn(self, draw: Draw) -> int:
         return self.draws.setdefault(draw, len(self.draws))
 
@@ -280,7 +280,7 @@ class _Builder:
     def found(self, position: int) -> tuple[int, Unit]:
         equation = self.graph.equations[position]
         if equation.block is not None or self.hoisted:
-            self.noted(position)
+            hoisted.note(self, position)
         outer = next((call for call in equation.calls if call in self.whole), None)
         if outer is None:
             return position, Unit(equation.eqn, equation.inputs, equation.outputs)
@@ -292,36 +292,6 @@ class _Builder:
             for output in call.outputs
         )
         return position, Unit(call.eqn, call.inputs, inside)
-
-    def noted(self, position: int) -> None:
-        """Takes note of what may not be computed where it is."""
-        equation = self.graph.equations[position]
-        if equation.block is not None:
-            self.sealed.add(position)
-        self.computed.update(self.hoisted[call] for call in equation.calls if call in self.hoisted)
-
-    def computed_of_loops(self) -> dict[Loop, frozenset[int]]:
-        """What of the loops in `computed` is not drawn, in any of their places."""
-        found: dict[Loop, frozenset[int]] = {}
-        for call, loop in self.hoisted.items():
-            if loop in self.computed:
-                drawn = self.drawn_of(self.graph.calls[call].outputs, len(loop.results))
-                dropped = frozenset(range(len(self.graph.calls[call].outputs))) - drawn
-                found[loop] = dropped | found.get(loop, self.graph.computed.get(loop, frozenset()))
-        return found
-
-    def drawn_of(self, atoms: Sequence[Atom], results: int) -> frozenset[int]:
-        """Which results of a hoisted part are given; those behind the first few inside of a loop."""
-        found = []
-        for place, atom in enumerate(atoms):
-            if isinstance(atom, Const):
-                found.append(place)
-            elif isinstance(self.sources.get(atom), FromStep):
-                continue  # computed, although some other part of the program might not
-            elif place < results or (self.closed(atom) and atom not in self.bare):
-                if self.given(atom, result=place < results) is not None:
-                    found.append(place)
-        return frozenset(found)
 
     def within(self, number: int, call: int) -> bool:
         position = self.producer.get(number)
@@ -343,37 +313,14 @@ class _Builder:
             if rounded or not result:
                 return self.words(meaning) if isinstance(meaning, Word) else None
         if isinstance(meaning, Stack):
-            return self.stacked(meaning)
+            return hoisted.stacked(self, meaning)
         draw = meaning.draw() if meaning is not None else None
-        if draw is None or draw.needs not in self.kernels or draw.dtype not in NATIVE_DTYPES:
+        if draw is None or not self.can_make(draw):
             return None
         index = self.drawn(draw)
         if isinstance(meaning, Keys):
             return FromKeys(index, compat.key_impl(self.graph.avals[number].dtype))
         return FromDraw(index)
-
-    def stacked(self, meaning: Stack) -> Stacked | None:
-        """The draws of a loop's steps, if all of them can be made."""
-        pending: list[Meaning] = [meaning]
-        while pending:
-            one = pending.pop()
-            if isinstance(one, Stack):
-                pending.extend(one.pieces)
-                continue
-            draw = one.draw()
-            if draw is None or draw.needs not in self.kernels or draw.dtype not in NATIVE_DTYPES:
-                return None
-        return self.rows(meaning)
-
-    def rows(self, meaning: Stack) -> Stacked:
-        made: list[FromDraw | Stacked] = []
-        for piece in meaning.pieces:
-            draw = piece.draw()
-            if isinstance(piece, Stack):
-                made.append(self.rows(piece))
-            elif draw is not None:
-                made.append(FromDraw(self.drawn(draw)))
-        return Stacked(tuple(made), meaning.axis)
 
     def closed(self, number: int) -> bool:
         meaning = self.meanings.get(number)
@@ -430,7 +377,7 @@ class _Builder:
                 continue
             seen.add(position)
             if self.is_random(unit):
-                random.add(unit.name)
+                random.add(unit.name + hoisted.why_left(self.graph, unit.eqn))
             pending.extend(operand for operand in unit.inputs if isinstance(operand, int))
         return sorted(feeds), sorted(random)
 
@@ -442,11 +389,8 @@ class _Builder:
 
 
 def _is_random(unit: Unit) -> bool:
-    keys = any(
-        compat.is_key(getattr(variable.aval, "dtype", np.dtype(bool)))
-        for variable in unit.eqn.invars
-    )
-    return keys or unit.name.startswith(("random_", "rng_", "threefry"))
+    dtypes = [getattr(variable.aval, "dtype", np.dtype(bool)) for variable in unit.eqn.invars]
+    return any(map(compat.is_key, dtypes)) or unit.name.startswith(("random_", "rng_", "threefry"))
 
 
 def _type(aval: Aval) -> tuple[Shape, str]:

@@ -14,8 +14,8 @@ from .._jax import compat
 from .._plan import KeyPath, root
 from .._trace import Block, Const, Equation, Graph
 from . import draws, narrow
-from . import rows as rows
 from . import keys as _match_keys
+from . import rows as rows
 from .meaning import Keys, KeyWords, Meaning, Operand, Real, Stage, restarted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from .._jax import ask_xla
 from .._plan import KeyPath, Shape
@@ -72,11 +73,15 @@ def _transposed(value: Operand, order: Sequence[int], shape: Shape) -> Meaning |
 @_rule("concatenate")
 def _concatenate(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     """Draws by keys that follow one another are one draw."""
-    first = operands[0]
+    values: list[Any] = list(operands)
+    if any(isinstance(value, Sample) for value in values):  # some are from a loop, some beside it
+        values = [_settled(one) if isinstance(one, _ELEMENTS) else None for one in values]
+    first: Any = values[0]
     if equation.params["dimension"] != 0 or not isinstance(first, _ELEMENTS):
         return None
+    first = _moved(first, _path(first), first.shape)
     paths = []
-    for value in operands:
+    for value in values:
         # Numbers in one dimension are rows of another length, as are the loops XLA makes of them.
         if not isinstance(value, _ELEMENTS) or (len(shape) == 1 and not isinstance(value, _EXACT)):
             return None
@@ -94,7 +99,7 @@ def _concatenate(equation: Equation, shape: Shape, operands: Sequence[Operand]) 
 @_rule("seedbed_rows")
 def _rows(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     """What a loop results in: XLA rounds it there, whatever follows."""
-    found = [one for one in operands if isinstance(one, (*_ELEMENTS, Stack))]
+    found: list[Meaning] = [one for one in operands if isinstance(one, (*_ELEMENTS, Stack))]
     if len(found) < len(operands):
         return None
     if equation.params["final"]:

@@ -1,8 +1,9 @@
 """What jax traced, as data, and operations on it.
 
 Here a function becomes a jaxpr of one member (`recorded`), calls in it are opened and constants
-folded (`inline`, `fold`, `graph`), what loops draw is taken out of them (`loops`), two programs are compared (`fingerprint`), and a program is cut
-into what something depends on and the rest (`cut`, `tap`). Nothing here knows what a draw is.
+folded (`inline`, `openers`, `fold`, `graph`), what loops draw is taken out of them (`loops`,
+`bodies`), two programs are compared (`fingerprint`), and a program is cut into what something
+depends on and the rest (`cut`, `tap`). Nothing here knows what a draw is.
 """
 
 from . import cut as cut

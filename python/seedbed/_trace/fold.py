@@ -268,7 +268,9 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "copy_p": _plain(lambda x: x),
 }
 # Results that are views of their operand, so that their size does not matter.
-_VIEWS = ("broadcast_in_dim", "reshape", "squeeze", "slice", "stop_gradient", "copy", "copy_p", "seedbed_rows")
+_VIEWS = frozenset(
+    "broadcast_in_dim reshape squeeze slice stop_gradient copy copy_p seedbed_rows".split()
+)
 _FOLD: dict[str, Callable[..., Any]] = {
     **_ELEMENTWISE,
     "broadcast_in_dim": _broadcast_in_dim,

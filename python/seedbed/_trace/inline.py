@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._jax import jaxprs
-from . import cut, loops
+from . import bodies, cut, openers
 from .fold import ROUNDED_BY_PLACE, Atom, Const, Unsettled, fold
 from .graph import Equation, Graph, OpenedCall
 
 if TYPE_CHECKING:
-    from .._jax.types import Aval, ClosedJaxpr, Eqn
+    from .._jax.types import Aval, Eqn
 
 # Constants of at most this many elements are told apart by value.
 _SMALL = 64
@@ -28,7 +28,7 @@ def flatten(graph: Graph, sealed: bool = False) -> None:
     """
     try:
         _Flattening(graph, sealed).run()
-    except _Loops:
+    except openers.Loops:
         # What a loop carries is mostly of no use to what is asked for.
         graph.program = jaxprs.without_dead_code(graph.closed)
         again(graph, sealed)
@@ -38,10 +38,6 @@ def again(graph: Graph, sealed: bool = False) -> None:
     """Flattens once more, with less of its loops hoisted (`Graph.computed`)."""
     graph.clear()
     _Flattening(graph, sealed).run()
-
-
-class _Loops(Exception):
-    """The function has loops that draw."""
 
 
 class _Frame:
@@ -114,8 +110,7 @@ class _Flattening:
         self.blocks: dict[Any, Block | None] = {}
         self.folds: dict[Any, Const | None] = {}
         self.kept: list[Any] = []  # what these know by its id
-        self.branches: dict[Any, Any] = {}
-        self.openers: dict[str, Any] = {"scan": self.loop, "cond": self.branch}
+        self.openers = openers.of(graph)
 
     def run(self) -> None:
         graph = self.graph
@@ -139,8 +134,8 @@ class _Flattening:
                 continue
             eqn = frame.body.eqns[frame.position]
             operands = tuple([self.read(frame.scope, variable) for variable in eqn.invars])
-            inner = self.openers.get(eqn.primitive.name, _called)(eqn, operands)
-            if inner is not None and (not jaxprs.is_remat(eqn) or loops.draws(inner.jaxpr)):
+            inner = self.openers.get(eqn.primitive.name, openers.called)(eqn, operands)
+            if inner is not None and (not jaxprs.is_remat(eqn) or bodies.draws(inner.jaxpr)):
                 key = self.key(inner, operands)
                 block = self.blocks.get(key)
                 if block is not None:
@@ -239,42 +234,6 @@ class _Flattening:
             else:
                 marks.append(seen.setdefault(operand, (len(seen), operand in self.fixed)))
         return (id(inner.jaxpr), *map(id, inner.consts), None, *marks)
-
-    def loop(self, eqn: Eqn, operands: tuple[Atom, ...]) -> ClosedJaxpr | None:
-        """A loop that draws, as a call (`loops`)."""
-        if eqn.effects or not loops.draws(eqn):
-            return None
-        graph = self.graph
-        if graph.program is graph.closed:
-            raise _Loops
-        scan = jaxprs.scan_of(eqn)
-        types = tuple(variable.aval for variable in eqn.invars)
-        body, consts = jaxprs.opened(scan.body)
-        if id(body) in graph.left:
-            return None
-        key = (id(body), *map(id, consts), *scan[:2], *scan[3:], types)
-        found = graph.loops.get(key)
-        if found is None:
-            found = graph.loops[key] = loops.Loop(eqn)
-        program = found.program(graph.computed.get(found, frozenset()))
-        # What became of it has loops of its own.
-        for rest in [eqn] if program is None else program.jaxpr.eqns:
-            if rest.primitive.name == "scan":
-                graph.left[id(jaxprs.opened(jaxprs.scan_of(rest).body)[0])] = found.reason
-        return program
-
-    def branch(self, eqn: Eqn, operands: tuple[Atom, ...]) -> ClosedJaxpr | None:
-        """The branch that a constant chooses, as a call."""
-        chosen = operands[0]
-        if eqn.effects or not isinstance(chosen, Const):
-            return None
-        branches = eqn.params["branches"]
-        index = min(max(int(chosen.value), 0), len(branches) - 1)
-        key = id(branches[index])
-        if key not in self.branches:
-            self.kept.append(branches)
-            self.branches[key] = jaxprs.with_unused_input(branches[index], eqn)
-        return self.branches[key]
 
     def open(
         self, inner: Any, eqn: Eqn, operands: tuple[Atom, ...], key: Any, calls: tuple[int, ...]
@@ -397,7 +356,3 @@ def _again(
     graph.calls[first_call + call_shift].eqn = eqn
     graph.avals.extend(block.avals)
     return made
-
-
-def _called(eqn: Eqn, operands: tuple[Atom, ...]) -> ClosedJaxpr | None:
-    return jaxprs.inner_jaxpr(eqn)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._jax import compat, jaxprs
-from . import cut
+from . import bodies, cut
 
 if TYPE_CHECKING:
-    from .._jax.types import Aval, ClosedJaxpr, Eqn
+    from .._jax.types import Eqn
 
 # Steps that a key may be carried through; more stay a loop of XLA's.
 LONGEST_CHAIN = 256
@@ -67,15 +66,15 @@ class Loop:
         self.eqn = eqn
         self.scan = scan = jaxprs.scan_of(eqn)
         with eqn.ctx.manager:
-            self.body, self.body_consts = jaxprs.opened(_opened(scan.body))
+            self.body, self.body_consts = jaxprs.opened(bodies.with_calls_opened(scan.body))
         split = scan.consts + scan.carried
         self.consts = list(self.body.invars[: scan.consts])
         self.carried = list(self.body.invars[scan.consts : split])
         self.xs = list(self.body.invars[split:])
         self.reason = ""
         self.of = self._levels()
-        self.random = self._reached(_random_sources)
-        self.given = self._reached(lambda eqn: False, self.body.invars)
+        self.random = bodies.reached(self.body, (), bodies.draws)
+        self.given = bodies.reached(self.body, self.body.invars)
         # What is taken from the hoisted part: results of the loop, by position, and values
         # inside, which a loop that stays may read.
         self.results = [i for i in range(len(eqn.outvars)) if self._takes(i)]
@@ -84,8 +83,8 @@ class Loop:
         self._inside = self._drawn()
         self._programs: dict[Any, Any] = {}
 
-    def program(self, computed: frozenset[int]) -> ClosedJaxpr | None:
-        """The loop as a jaxpr of a hoisted part and a loop.
+    def program(self, computed: frozenset[int]) -> Any:
+        """The loop as a jaxpr of a hoisted part and a loop, or None if nothing is to be hoisted.
 
         Args:
             computed: positions among the results of the hoisted part that may not be taken from it.
@@ -103,6 +102,7 @@ class Loop:
         results = {self.results[i]: i for i in usable if i < count}
         stops = {self.variables[i]: i for i in usable if i >= count}
         rest = [i for i in range(len(self.eqn.outvars)) if i not in results]
+
         def program(*operands: Any) -> list[Any]:
             made = hoisted.bind(*operands, jaxpr=closed, loop=self)
             out = {i: made[place] for i, place in results.items()}
@@ -114,7 +114,7 @@ class Loop:
         return self._programs.setdefault(computed, made)
 
     @functools.cache  # noqa: B019 - loops live as long as the planning of one function
-    def hoisted(self, count: int) -> ClosedJaxpr:
+    def hoisted(self, count: int) -> Any:
         """The hoisted part: results of the loop, then values inside that may be draws."""
         return self._traced(self._together)
 
@@ -126,11 +126,12 @@ class Loop:
         carried = {}
         for variable, out in zip(self.carried, outs, strict=True):
             same = variable is out
-            keys = _is_key(variable.aval)
+            keys = bodies.may_be_key(variable.aval)
             carried[variable] = _Of.STEP if same else _Of.CHAIN if keys else _Of.OTHERS
         if _Of.CHAIN in carried.values() and self.scan.length > LONGEST_CHAIN:
             self.reason = (
-                f"a key carried through {self.scan.length:,} steps, of at most {LONGEST_CHAIN}"
+                f"whose key is carried through {self.scan.length:,} steps (of at most "
+                f"{LONGEST_CHAIN})"
             )
             carried = {v: of and _Of.OTHERS for v, of in carried.items()}
         while True:
@@ -146,14 +147,6 @@ class Loop:
             if not lost:
                 return of
             carried.update(dict.fromkeys(lost, _Of.OTHERS))
-
-    def _reached(self, starts: Callable[[Any], bool], first: Iterable[Any] = ()) -> set[Any]:
-        """The variables that depend on one of ``first`` or on an equation that starts."""
-        reached = set(first)
-        for eqn in self.body.eqns:
-            if any(not jaxprs.is_literal(v) and v in reached for v in eqn.invars) or starts(eqn):
-                reached.update(eqn.outvars)
-        return reached
 
     def _takes(self, position: int) -> bool:
         """Whether a result of the loop may come from its hoisted part: it is drawn, or constant."""
@@ -174,7 +167,7 @@ class Loop:
             for eqn in self.body.eqns
             for variable in eqn.outvars
             if variable in self.random and self.of[variable] is not _Of.OTHERS
-            if hasattr(variable.aval, "shape") and not _is_key(variable.aval)
+            if hasattr(variable.aval, "shape") and not bodies.may_be_key(variable.aval)
         ]
 
     # --- the hoisted part ---
@@ -224,7 +217,7 @@ class Loop:
             if self.of[own] is _Of.STEP
         )
         # A draw is one of all steps also where each of them draws from the same key.
-        keys = {own: value for own, value in fixed.items() if _is_key(own.aval)}
+        keys = {own: value for own, value in fixed.items() if bodies.may_be_key(own.aval)}
         spread = [jnp.broadcast_to(value[None], (length, *value.shape)) for value in keys.values()]
 
         def step(_: Any, spread: Any, xs: Any) -> list[Any]:
@@ -274,9 +267,9 @@ class Loop:
             needed, own, read = self._needed(wanted, stop)
             # The memory of a loop's draws is not paid for a loop that sums them up.
             drawn = [v for v in read if v not in free]
-            if sum(map(_nbytes, drawn)) * self.scan.length <= self._result_bytes():
+            if sum(map(bodies.nbytes, drawn)) * self.scan.length <= self._result_bytes():
                 break
-            self.reason = "its draws together take more memory than its results"
+            self.reason = "whose draws take more memory than its results"
         fixed = dict(zip(self.consts, consts, strict=True))
         fixed.update((self.carried[i], carried[i]) for i in range(len(carried)) if i not in own)
         own_xs = [v for v in self.xs if v in needed]
@@ -311,7 +304,7 @@ class Loop:
         own = {i for i in wanted if i < self.scan.carried}
         while True:
             targets = [self.body.outvars[i] for i in sorted({*wanted, *own})]
-            _, used = cut.live(_stopped(self.body.eqns, stops), targets, effects=False)
+            _, used = cut.live(bodies.without_known(self.body.eqns, stops), targets, effects=False)
             more = {
                 i
                 for i, variable in enumerate(self.carried)
@@ -322,12 +315,12 @@ class Loop:
             own |= more
 
     def _result_bytes(self) -> int:
-        return sum(_nbytes(variable) for variable in self.eqn.outvars)
+        return sum(bodies.nbytes(variable) for variable in self.eqn.outvars)
 
     # --- tools ---
 
     def _traced(self, function: Callable[..., Any]) -> Any:
-        types = [_abstract(variable.aval) for variable in self.eqn.invars]
+        types = [bodies.abstract(variable.aval) for variable in self.eqn.invars]
         with self.eqn.ctx.manager:
             return jax.make_jaxpr(function)(*types)
 
@@ -340,88 +333,9 @@ class Loop:
 
     def _evaluate(self, known: dict[Any, Any], variables: Sequence[Any]) -> list[Any]:
         """Values of the body, of others that are known."""
-        values = dict(zip(self.body.constvars, self.body_consts, strict=True))
-        values.update(known)
-        eqns, _ = cut.live(_stopped(self.body.eqns, known), variables, effects=False)
-
-        def read(variable: Any) -> Any:
-            if not jaxprs.is_literal(variable):
-                return values[variable]
-            return np.asarray(variable.val, variable.aval.dtype)
-
-        for eqn in eqns:
-            found = jaxprs.bind_equation(eqn, [read(variable) for variable in eqn.invars])
-            values.update(
-                (v, value) for v, value in zip(eqn.outvars, found, strict=True) if v not in known
-            )
-        return [read(variable) for variable in variables]
-
-
-def _opened(closed: ClosedJaxpr) -> Any:
-    """The body of a loop with the calls in it opened that draw."""
-    body, consts = jaxprs.opened(closed)
-    if not any(_called(eqn) for eqn in body.eqns):
-        return closed
-
-    def evaluate(jaxpr: Any, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
-        values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *operands), strict=True))
-
-        def read(variable: Any) -> Any:
-            if not jaxprs.is_literal(variable):
-                return values[variable]
-            return np.asarray(variable.val, variable.aval.dtype)
-
-        for eqn in jaxpr.eqns:
-            inner, given = _called(eqn), [read(variable) for variable in eqn.invars]
-            if inner is None:
-                found = jaxprs.bind_equation(eqn, given)
-            else:
-                found = evaluate(inner.jaxpr, inner.consts, given)
-            values.update(zip(eqn.outvars, found, strict=True))
-        return [read(variable) for variable in jaxpr.outvars]
-
-    types = [_abstract(variable.aval) for variable in body.invars]
-    return jax.make_jaxpr(lambda *operands: evaluate(body, consts, operands))(*types)
-
-
-def _called(eqn: Eqn) -> Any | None:
-    """What an equation calls, if it draws there."""
-    inner = jaxprs.inner_jaxpr(eqn)
-    return inner if inner is not None and draws(inner.jaxpr) else None
-
-
-def _stopped(eqns: Sequence[Any], known: Collection[Any]) -> list[Any]:
-    """Equations without those all of whose results are known."""
-    return [eqn for eqn in eqns if not all(v in known for v in eqn.outvars)]
+        return bodies.evaluate(self.body, self.body_consts, known, variables)
 
 
 def _level(of: dict[Any, _Of], variables: Iterable[Any]) -> _Of:
     found = [of.get(v, _Of.STEP) for v in variables if not jaxprs.is_literal(v)]
     return max(found, default=_Of.STEP)
-
-
-def _random_sources(eqn: Any) -> bool:
-    return draws(eqn)
-
-
-def draws(program: Any) -> bool:
-    """Whether random numbers are made anywhere inside of an equation or a jaxpr."""
-    return any(str(eqn.primitive.name).startswith("random_") for eqn in jaxprs.equations(program))
-
-
-def _is_key(aval: Aval) -> bool:
-    """Whether a value is keys, or may be the words of some."""
-    dtype = getattr(aval, "dtype", None)
-    if dtype is None or compat.is_key(dtype):
-        return dtype is not None
-    return bool(dtype == np.uint32 and aval.shape[-1:] == (2,))
-
-
-def _nbytes(variable: Any) -> int:
-    aval = variable.aval
-    itemsize = 8 if compat.is_key(aval.dtype) else np.dtype(aval.dtype).itemsize
-    return math.prod(aval.shape) * itemsize
-
-
-def _abstract(aval: Any) -> Any:
-    return compat.abstract(aval.shape, aval.dtype, aval.weak_type)
