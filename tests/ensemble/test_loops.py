@@ -10,7 +10,7 @@ import seedbed as sb
 from helpers import assert_same_bits
 
 pytestmark = pytest.mark.shared
-I = jax.nn.initializers
+lecun, orthogonal = jax.nn.initializers.lecun_normal(), jax.nn.initializers.orthogonal()
 
 
 def _chain(key, _):
@@ -27,7 +27,7 @@ def _mapped(key, step, count=3, **options):
 
 
 def _layer(key):
-    return {"w": I.lecun_normal()(key, (16, 10)), "b": jnp.zeros(10), "u": uniform(key, (5,))}
+    return {"w": lecun(key, (16, 10)), "b": jnp.zeros(10), "u": uniform(key, (5,))}
 
 
 def _alive(key):
@@ -78,7 +78,7 @@ LOOPS = {
     )[1],
     "remat": _remat,
     "alive": _alive,
-    "orthogonal": lambda key: _mapped(key, lambda key: I.orthogonal()(key, (6, 6))),
+    "orthogonal": lambda key: _mapped(key, lambda key: orthogonal(key, (6, 6))),
     "scaled outside": lambda key: 0.02 * _mapped(key, lambda key: normal(key, (16,)) * 0.3) + 1.0,
     "summed": lambda key: lax.scan(
         lambda x, key: (x + uniform(key, (16,)), None), jnp.zeros(16), split(key, 40)

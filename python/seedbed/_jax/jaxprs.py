@@ -22,6 +22,11 @@ def register_call(name: str) -> None:
     _calls.add(name)
 
 
+def calls() -> frozenset[str]:
+    """The names of these primitives."""
+    return frozenset(_calls)
+
+
 # Makes operands vary over the same devices of `jax.shard_map`.
 alike_in_shard_map: Any = getattr(core, "auto_insert_reshard", None) or getattr(
     core, "standard_insert_pvary", None

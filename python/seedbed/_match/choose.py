@@ -219,9 +219,6 @@ class Builder:
         zeros = wide.replace(kind=Kind.CONSTANT, params=(0,))
         return FromWords(self.drawn(wide), bits.dtype, self.drawn(zeros))
 
-    def can_make(self, draw: Draw) -> bool:
-        return draw.needs in self.kernels and draw.dtype in NATIVE_DTYPES
-
     def drawn(self, draw: Draw) -> int:
         return self.draws.setdefault(draw, len(self.draws))
 
@@ -312,11 +309,9 @@ class Builder:
             rounded = isinstance(meaning, Real) and rounding.short(meaning.shape)
             if rounded or not result:
                 return self.words(meaning) if isinstance(meaning, Word) else None
-        if isinstance(meaning, Stack):
-            return hoisted.stacked(self, meaning)
         draw = meaning.draw() if meaning is not None else None
-        if draw is None or not self.can_make(draw):
-            return None
+        if draw is None or draw.needs not in self.kernels or draw.dtype not in NATIVE_DTYPES:
+            return hoisted.stacked(self, meaning) if isinstance(meaning, Stack) else None
         index = self.drawn(draw)
         if isinstance(meaning, Keys):
             return FromKeys(index, compat.key_impl(self.graph.avals[number].dtype))

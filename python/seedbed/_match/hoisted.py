@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._jax import jaxprs
-from .._plan import FromDraw, FromStep, Stacked
+from .._plan import NATIVE_DTYPES, FromDraw, FromStep, Stacked
 from .._trace import Atom, Const, Graph, Loop, hoisted
 from .meaning import Meaning, Stack
 
@@ -67,7 +67,7 @@ def stacked(builder: Builder, meaning: Stack) -> Stacked | None:
             pending.extend(one.pieces)
             continue
         draw = one.draw()
-        if draw is None or not builder.can_make(draw):
+        if draw is None or draw.needs not in builder.kernels or draw.dtype not in NATIVE_DTYPES:
             return None
     return _rows(builder, meaning)
 

@@ -192,9 +192,7 @@ def _outputs(
                 return args[source.index]
             if isinstance(source, FromCapture):
                 return captures[source.index]
-            if isinstance(source, FromWords):
-                return _words(source, draws)
-            return _drawn(source, draws, 0)
+            return _MADE[type(source)](source, draws)
 
         for step in plan.steps:
             results = jaxprs.bind_equation(step.eqn, [read(source) for source in step.inputs])
@@ -213,8 +211,10 @@ def _outputs(
             leaf: Any = filled[position]
         elif isinstance(source, (Splat, Literal)):
             leaf = jnp.broadcast_to(source.value(), (size, *output.shape))
-        elif isinstance(source, (*Drawn, Stacked)):
-            leaf = _drawn(source, draws, 1)
+        elif isinstance(source, Drawn):
+            leaf = _drawn(source, draws)
+        elif isinstance(source, Stacked):
+            leaf = _stacked(source, draws, 1)
         else:
             leaf = next(computed)
         leaves.append(compat.with_weak_type(leaf, output.weak))
@@ -233,12 +233,25 @@ def _words(source: FromWords, draws: Sequence[Any]) -> Any:
     return (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
 
 
-def _drawn(source: FromDraw | FromKeys | Stacked, draws: Sequence[Any], axes: int) -> Any:
-    """A draw, or several; ``axes`` leading ones are of members."""
-    if isinstance(source, Stacked):
-        rows = [_drawn(row, draws, axes) for row in source.rows]
-        return jnp.stack(rows, axis=source.axis + axes)
+def _drawn(source: FromDraw | FromKeys, draws: Sequence[Any]) -> Any:
     array = draws[source.index]
     if isinstance(source, FromKeys):
         return jax.random.wrap_key_data(array, impl=source.impl)
     return array
+
+
+def _stacked(source: Stacked, draws: Sequence[Any], axes: int = 0) -> Any:
+    """Draws as rows; ``axes`` leading ones are of members."""
+    rows = [
+        _stacked(row, draws, axes) if isinstance(row, Stacked) else draws[row.index]
+        for row in source.rows
+    ]
+    return jnp.stack(rows, axis=source.axis + axes)
+
+
+_MADE: dict[type[Source], Any] = {
+    FromDraw: _drawn,
+    FromKeys: _drawn,
+    FromWords: _words,
+    Stacked: _stacked,
+}

@@ -134,7 +134,7 @@ class _Flattening:
                 continue
             eqn = frame.body.eqns[frame.position]
             operands = tuple([self.read(frame.scope, variable) for variable in eqn.invars])
-            inner = self.openers.get(eqn.primitive.name, openers.called)(eqn, operands)
+            inner = self.openers.get(eqn.primitive.name, openers.closed)(eqn, operands)
             if inner is not None and (not jaxprs.is_remat(eqn) or bodies.draws(inner.jaxpr)):
                 key = self.key(inner, operands)
                 block = self.blocks.get(key)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._jax import jaxprs
@@ -23,11 +23,15 @@ class Loops(Exception):
 
 def of(graph: Graph) -> dict[str, Opener]:
     """What opens the equations of some primitives, while a function is flattened once."""
-    return {"scan": functools.partial(_loop, graph), "cond": functools.partial(_branch, {})}
+    found: dict[str, Opener] = dict.fromkeys(jaxprs.calls(), _called)
+    return {**found, "scan": partial(_loop, graph), "cond": partial(_branch, {})}
 
 
-def called(eqn: Eqn, operands: tuple[Atom, ...]) -> Any:
-    """What any other equation calls."""
+def closed(eqn: Eqn, operands: tuple[Atom, ...]) -> None:
+    """What opens all others."""
+
+
+def _called(eqn: Eqn, operands: tuple[Atom, ...]) -> Any:
     return jaxprs.inner_jaxpr(eqn)
 
 
