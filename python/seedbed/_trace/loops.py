@@ -10,7 +10,6 @@ loop results in stays in a loop, which reads those draws where that saves making
 from __future__ import annotations
 
 import enum
-import functools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +80,8 @@ class Loop:
         self.variables = [self.body.outvars[i] for i in self.results]
         self._whole = len(self.results) == len(eqn.outvars)
         self._inside = self._drawn()
-        self._programs: dict[Any, Any] = {}
+        self._hoisted: dict[int, Any] = {}
+        self._programs: dict[frozenset[int], Any] = {}
 
     def program(self, computed: frozenset[int]) -> Any:
         """The loop as a jaxpr of a hoisted part and a loop, or None if nothing is to be hoisted.
@@ -97,7 +97,7 @@ class Loop:
             # Of a long chain that is costly, and mostly of no use.
             self.variables += self._inside
             self._inside = []
-        closed = self.hoisted(len(self.variables))
+        closed = self.hoisted()
         usable = [i for i in range(len(self.variables)) if i not in computed]
         results = {self.results[i]: i for i in usable if i < count}
         stops = {self.variables[i]: i for i in usable if i >= count}
@@ -113,10 +113,12 @@ class Loop:
         made = self._traced(program) if self.random and usable else None
         return self._programs.setdefault(computed, made)
 
-    @functools.cache  # noqa: B019 - loops live as long as the planning of one function
-    def hoisted(self, count: int) -> Any:
+    def hoisted(self) -> Any:
         """The hoisted part: results of the loop, then values inside that may be draws."""
-        return self._traced(self._together)
+        count = len(self.variables)
+        if count not in self._hoisted:
+            self._hoisted[count] = self._traced(self._together)
+        return self._hoisted[count]
 
     # --- what depends on what ---
 
