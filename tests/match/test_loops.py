@@ -34,15 +34,15 @@ def test_steps_are_one_draw():
 
 def test_what_is_carried_and_not_asked_for_is_dropped():
     def step(x, key):
-        w = normal(key, (9, 9))
+        w = normal(key, (16, 16))
         return jnp.tanh(x @ w), w
 
     def init(key):
-        x, w = lax.scan(step, jnp.ones((2, 9)), split(key, 3))
+        x, w = lax.scan(step, jnp.ones((2, 16)), split(key, 3))
         return w
 
     assert [output.why for output in plan_of(init).outputs] == ["native"]
-    plan = plan_of(lambda key: lax.scan(step, jnp.ones((2, 9)), split(key, 3)))
+    plan = plan_of(lambda key: lax.scan(step, jnp.ones((2, 16)), split(key, 3)))
     assert [output.why for output in plan.outputs] == ["XLA: scan of draw 0", "native"]
     (left,) = plan.steps
     assert left.eqn.primitive.name == "scan" and "random_" not in str(left.eqn)
@@ -76,7 +76,7 @@ def test_loops_that_stay_say_why():
 
 def test_an_orthogonal_matrix_is_made_in_a_loop_of_native_normals():
     orthogonal = jax.nn.initializers.orthogonal()
-    plan = plan_of(lambda key: _mapped(key, lambda key: orthogonal(key, (6, 6))))
+    plan = plan_of(lambda key: _mapped(key, lambda key: orthogonal(key, (16, 16))))
     assert [str(draw).split(" *")[0] for draw in plan.draws] == ["normal"]
     assert [output.why for output in plan.outputs] == ["XLA: scan of draw 0"]
 

@@ -54,7 +54,7 @@ def test_dead_parts_of_a_program_are_dropped_only_for_its_loops():
 
 def test_what_is_no_draw_goes_back_into_the_loop():
     def step(x, key):
-        drawn = normal(key, (9, 9))
+        drawn = normal(key, (16, 16))
         return x + 1.0, {"w": drawn, "product": drawn @ drawn, "x": x}
 
     plan = plan_of(lambda key: lax.scan(step, jnp.zeros(()), split(key, 3))[1])

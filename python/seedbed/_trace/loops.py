@@ -102,6 +102,14 @@ class Loop:
         results = {self.results[i]: i for i in usable if i < count}
         stops = {self.variables[i]: i for i in usable if i >= count}
         rest = [i for i in range(len(self.eqn.outvars)) if i not in results]
+        while rest:
+            # A normal that is a result, and read beside, XLA rounds in two ways in such rows.
+            used, _, _ = self._needed(rest, stops)
+            back = [i for i in results if bodies.narrow(v := self.body.outvars[i]) and v in used]
+            if not back:
+                break
+            rest = sorted([*rest, *back])
+            results = {i: place for i, place in results.items() if i not in back}
 
         def program(*operands: Any) -> list[Any]:
             made = hoisted.bind(*operands, jaxpr=closed, loop=self)
@@ -170,6 +178,7 @@ class Loop:
             for variable in eqn.outvars
             if variable in self.random and self.of[variable] is not _Of.OTHERS
             if hasattr(variable.aval, "shape") and not bodies.may_be_key(variable.aval)
+            if not bodies.narrow(variable)
         ]
 
     # --- the hoisted part ---
