@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jax import make_jaxpr
-from jax.interpreters import partial_eval
 
 from .compat import abstract, core
 
@@ -115,6 +114,8 @@ def with_unused_input(closed: Any, eqn: JaxprEqn) -> Any:
 
 def without_dead_code(closed: Any) -> Any:
     """A closed jaxpr without what its results do not depend on, also through loops and calls."""
+    from jax.interpreters import partial_eval  # of no use before
+
     live = [True] * len(closed.jaxpr.outvars)
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, live, instantiate=True)
     return ClosedJaxpr(jaxpr, closed.consts)
