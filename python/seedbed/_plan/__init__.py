@@ -39,6 +39,7 @@ from .residual import FromWords as FromWords
 from .residual import Literal as Literal
 from .residual import Source as Source
 from .residual import Splat as Splat
+from .residual import Stacked as Stacked
 from .residual import Step as Step
 from .residual import constant as constant
 from .tile import Layout as Layout
