@@ -271,11 +271,6 @@ def into(make: Ensemble, old: list[Any], key: Any, *args: Any) -> Any:
     return make._run(make._call(key, args, give_up=lambda plan, shape: old))
 
 
-def reads(make: Ensemble, key: Any, *args: Any) -> tuple[int, ...]:
-    """Positions of the leaves of the arguments that matter."""
-    return make._prepare(make._call(key, args)).program.reads
-
-
 def ensemble(
     init: Callable[..., Any],
     size: int,

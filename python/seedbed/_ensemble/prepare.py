@@ -69,7 +69,7 @@ def prepare(
     recorded = _trace.record(init, key, args)
     reason = places.why_jaxs((*call.keys, *call.leaves), recorded.closed)
     impls = [generators.of(one) for one in call.keys]
-    if out_shardings is None:
+    if out_shardings is None or not recorded.paths:
         return _planned(recorded, impls, signature, reason)
     from . import shardings  # of no use to most
 

@@ -84,6 +84,12 @@ class Single:
         return self._make._prepare(self._make._call(_stacked(key), args, single=True)).plan
 
 
+def reads(make: Single, key: Any, *args: Any) -> tuple[int, ...]:
+    """Positions of the leaves of the arguments that matter."""
+    one = make._make
+    return one._prepare(one._call(_stacked(key), args, single=True)).program.reads
+
+
 def _stacked(key: Any) -> Any:
     """A key as that of the one member, checked."""
     for leaf in check.keys(key, 1):

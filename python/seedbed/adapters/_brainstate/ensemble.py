@@ -20,7 +20,7 @@ from ..._base import pickling
 from ..._ensemble import check
 from ..._jax import compat, generators
 from ..._plan import Plan
-from .._shared.model import check_arguments
+from .._shared.checks import check_arguments
 from .._shared.variables import row
 from .keys import split_key
 
