@@ -254,9 +254,11 @@ def _restored(init: pickling.Packed, size: int, options: dict[str, Any]) -> Ense
 # --- for callers within the package -----------------------------------------------------
 
 
-def for_modules(init: Callable[..., Any], size: int, in_axes: Any = None) -> Ensemble:
+def for_modules(
+    init: Callable[..., Any], size: int, in_axes: Any = None, **options: Any
+) -> Ensemble:
     """An ensemble in a call on modules, where the number of members is ``axis_size``."""
-    made = Ensemble(init, size, in_axes=in_axes)
+    made = Ensemble(init, size, in_axes=in_axes, **options)
     made._size_name = "axis_size"
     return made
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -56,6 +56,19 @@ def checked(value: Any) -> Any:
                 + (f" at {jax.tree_util.keystr(path)}" if path else "")
             )
     return value
+
+
+def whole(entries: Iterable[Any]) -> Any:
+    """Whole on every device of the mesh that some entries are of; None if they are of none."""
+    spec: Any = PartitionSpec
+    for one in entries:
+        if isinstance(one, NamedSharding):
+            return NamedSharding(one.mesh, spec())
+        if isinstance(one, PartitionSpec):
+            return spec()
+        if isinstance(one, SingleDeviceSharding):
+            return one
+    return None
 
 
 def resolve(value: Any, plan: Plan, size: int | None) -> Layout:

@@ -110,8 +110,8 @@ def single(make: Callable[..., Any], *, out_shardings: Any = None) -> ModelSingl
         >>> model = eqx.filter_eval_shape(eqx.nn.Linear, 2, 8, key=jax.random.key(0))
         >>> places = jax.tree.map(lambda leaf: split if len(leaf.shape) == 2 else whole, model)
         >>> make = sb.adapters.equinox.single(eqx.nn.Linear, out_shardings=places)
-        >>> tuple(make(jax.random.key(0), 2, 8).weight.sharding.spec)
-        ('model', None)
+        >>> make(jax.random.key(0), 2, 8).weight.sharding.spec[0]
+        'model'
     """
     _callable(make, "make", "a module class or a function of a key")
     return ModelSingle(

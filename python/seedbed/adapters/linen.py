@@ -110,8 +110,8 @@ def single(model: nn.Module, *, out_shardings: Any = None) -> ModelSingle:
         >>> mesh = jax.make_mesh((1,), ("model",))
         >>> make = sb.adapters.linen.single(nn.Dense(4, kernel_init=kernel), out_shardings=mesh)
         >>> params = make(jax.random.key(0), jnp.ones((1, 3)))["params"]
-        >>> tuple(params["kernel"].value.sharding.spec), tuple(params["bias"].sharding.spec)
-        ((None, 'model'), (None,))
+        >>> tuple(params["kernel"].value.sharding.spec), params["bias"].sharding.mesh == mesh
+        ((None, 'model'), True)
     """
     _check_model(model)
     return ModelSingle(

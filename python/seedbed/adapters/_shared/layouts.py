@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import Mesh, PartitionSpec
 
 from ..._ensemble import check, shardings
 from ..._plan import Plan
@@ -61,6 +61,9 @@ class Places:
         if not (isinstance(self.given, Mesh) and self.framework.metadata is not None):
             self.framework.checked(self.given)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Places:
+        return self  # devices cannot be copied
+
     @property
     def names(self) -> Hashable:
         """What another call may read otherwise."""
@@ -95,7 +98,7 @@ class PlacesOf(shardings.Entries):
         model = self.places.together(made.rest.model(spots))
         entries = self._entries(spots, model)
         leaves = [leaf for part in self.parts for leaf in getattr(spots, part)]
-        whole = _whole([*entries.values()])
+        whole = shardings.whole(entries.values())
         return [whole if (one := entries.get(id(leaf))) is None else one for leaf in leaves]
 
     def _entries(self, spots: Parts, model: Any) -> dict[int, Any]:
@@ -111,7 +114,7 @@ class PlacesOf(shardings.Entries):
             }
         if shardings.is_leaf(given):
             # Of arrays of members; what they share has no dimension for them.
-            everywhere = _whole([given]) if self.members else given
+            everywhere = shardings.whole([given]) if self.members else given
             own = {id(spot): given for spot in spots.own}
             return {**{id(spot): everywhere for spot in spots.common}, **own}
         # Frameworks have leaves that are no arrays.
@@ -120,18 +123,6 @@ class PlacesOf(shardings.Entries):
             for one, leaf in framework.pairs(given, model)
             if isinstance(leaf, _Spot)
         }
-
-
-def _whole(entries: Sequence[Any]) -> Any:
-    """Whole on every device of the mesh that some entries are of; None if they are of none."""
-    for one in entries:
-        if isinstance(one, NamedSharding):
-            return NamedSharding(one.mesh, _spec())
-        if isinstance(one, PartitionSpec):
-            return _spec()
-        if isinstance(one, SingleDeviceSharding):
-            return one
-    return None
 
 
 def checked_pad(pad: Any, out_shardings: Any) -> bool:
