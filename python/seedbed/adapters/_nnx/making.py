@@ -254,7 +254,7 @@ class _Apart:
                 )
             plain = self._made(args, single, own)
             shared = [nnx.state(plain, self.filters[0])]
-        return TakenApart(state, shared, graphdef, used)
+        return TakenApart(state, shared, graphdef, {"rngs": used})
 
     def _made(self, args: tuple[Any, ...], rngs: Any, kwargs: dict[str, Any]) -> Any:
         if not self.laid_out or not nnx.using_eager_sharding():
@@ -267,4 +267,4 @@ class _Apart:
 
 def _merged(taken: TakenApart) -> tuple[Any, dict[str, Any]]:
     with nnx.merge_context(_TAG, inner=False) as context:
-        return context.merge(taken.rest, taken.own, *taken.common), taken.aside
+        return context.merge(taken.rest, taken.own, *taken.common), taken.aside["rngs"]
