@@ -19,6 +19,7 @@ struct Call {
   const void* keys;
   const void* members;
   std::vector<void*> outputs;
+  const void* blocks = nullptr;  // not read if the plan has none
 };
 
 // KeyMode from an attribute; InvalidPlan for an unknown value.

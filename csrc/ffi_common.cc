@@ -89,7 +89,8 @@ void DecodedCall::decode(int64_t mode, ffi::Span<const int64_t> plan, int64_t si
 }
 
 Call checked_call(const DecodedCall& decoded, const ffi::AnyBuffer& keys,
-                  const ffi::AnyBuffer& members, const ffi::RemainingRets& results) {
+                  const ffi::AnyBuffer& members, const ffi::AnyBuffer& blocks,
+                  const ffi::RemainingRets& results) {
   const bool key_each = decoded.mode == KeyMode::kMemberKeys;
   const bool index_each = decoded.mode == KeyMode::kIndices;
   const std::vector<uint64_t> each = {decoded.size, 2}, shared = {2};
@@ -102,6 +103,14 @@ Call checked_call(const DecodedCall& decoded, const ffi::AnyBuffer& keys,
                       type_of(keys) + " and " + type_of(members));
   }
   const Plan& plan = decoded.plan;
+  if (!plan.blocks.empty()) {
+    // The same for all groups: who maps over them calls again for each.
+    leading(blocks, "blocks", {plan.blocks.size()});
+    if (blocks.dimensions().size() != 1) {
+      throw InvalidPlan("operand `blocks` must have one dimension, got " + type_of(blocks));
+    }
+    call.blocks = blocks.untyped_data();
+  }
   if (results.size() != plan.draws.size()) {
     throw InvalidPlan("the plan has " + std::to_string(plan.draws.size()) + " draws, the call " +
                       std::to_string(results.size()) + " results");

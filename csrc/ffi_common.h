@@ -28,7 +28,8 @@ struct DecodedCall {
 
 // The buffers of one execution, checked against the plan; throws InvalidPlan.
 Call checked_call(const DecodedCall& decoded, const xla::ffi::AnyBuffer& keys,
-                  const xla::ffi::AnyBuffer& members, const xla::ffi::RemainingRets& results);
+                  const xla::ffi::AnyBuffer& members, const xla::ffi::AnyBuffer& blocks,
+                  const xla::ffi::RemainingRets& results);
 
 // Such as "F32[4,2]".
 std::string type_of(const xla::ffi::AnyBuffer& buffer);
@@ -91,10 +92,10 @@ class FillHandlers {
 
   // Checks the buffers against the plan and runs it.
   static xla::ffi::Error fill(typename Platform::ContextType context, State* state, Buffer keys,
-                              Buffer members, xla::ffi::RemainingRets results, int64_t, Words,
-                              int64_t) {
+                              Buffer members, Buffer blocks, xla::ffi::RemainingRets results,
+                              int64_t, Words, int64_t) {
     return error_of(kFillTarget, [&] {
-      Platform::run(context, *state, checked_call(*state, keys, members, results));
+      Platform::run(context, *state, checked_call(*state, keys, members, blocks, results));
       return xla::ffi::Error::Success();
     });
   }
@@ -118,6 +119,7 @@ class FillHandlers {
         with_attributes(xla::ffi::Ffi::Bind()
                             .template Ctx<typename Platform::Context>()
                             .template Ctx<xla::ffi::State<State>>()
+                            .template Arg<Buffer>()
                             .template Arg<Buffer>()
                             .template Arg<Buffer>()
                             .RemainingRets())

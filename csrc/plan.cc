@@ -1,5 +1,6 @@
 #include "plan.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -10,9 +11,11 @@ namespace seedbed {
 namespace {
 
 constexpr uint64_t kMax = std::numeric_limits<int64_t>::max();
-constexpr size_t kHeaderWords = 4;
+constexpr int64_t kMaxBlocks = int64_t{1} << 31;
+constexpr size_t kHeaderWords = 5;
 constexpr size_t kNodeWords = 2;
-constexpr size_t kDrawWords = 10;
+constexpr size_t kDrawWords = 11;
+constexpr size_t kPartWords = 4;
 
 // Reads words in order and never past the end.
 class Reader {
@@ -50,7 +53,7 @@ class DrawDecoder {
     return static_cast<uint64_t>(value);
   }
 
-  Draw decode(uint64_t n_nodes) {
+  Draw decode(uint64_t n_nodes, uint64_t n_blocks) {
     Draw draw{};
     const int64_t kind = reader_.next("kind");
     if (kind < 0 || kind >= kKinds) fail("unknown kind " + std::to_string(kind));
@@ -59,7 +62,6 @@ class DrawDecoder {
     draw.sampler.itemsize = small("item size");
     draw.inner = non_negative("inner");
     draw.offset = non_negative("offset");
-    if (draw.offset > kMax - draw.inner) fail("offset + inner overflows");
     const uint64_t node = non_negative("node");
     if (node >= n_nodes) fail("node out of range: " + std::to_string(node));
     draw.node = static_cast<uint32_t>(node);
@@ -67,6 +69,7 @@ class DrawDecoder {
     const uint64_t n_batch = non_negative("number of batch dims");
     n_levels_ = non_negative("number of levels");
     const uint64_t n_table = non_negative("number of table words");
+    const uint64_t n_parts = non_negative("number of parts");
 
     draw.batch = 1;
     const int64_t* dims = reader_.take(n_batch, "batch dims");
@@ -75,8 +78,16 @@ class DrawDecoder {
       draw.dims.push_back(static_cast<uint64_t>(dims[d]));
       draw.batch = checked_product(draw.batch, draw.dims.back(), "batch dims");
     }
+    for (uint64_t d = 0; d < n_batch; ++d) {
+      draw.counters.push_back(non_negative("counter stride"));
+    }
     level_words_ = n_batch + 1;  // n_batch words were just read: no overflow
     levels_ = reader_.take(checked_product(n_levels_, level_words_, "levels"), "levels");
+    read_parts(draw, n_parts, n_blocks);
+    check_counters(draw);
+    const bool one = std::all_of(draw.counters.begin(), draw.counters.end(),
+                                 [](uint64_t stride) { return stride == 0; });
+    if (one) draw.counters.clear();
     read_params(draw, n_params);
     read_table(draw, n_table);
     check_sampler(draw);
@@ -113,6 +124,46 @@ class DrawDecoder {
       if (strides[d] != 0) return false;
     }
     return true;
+  }
+
+  void read_parts(Draw& draw, uint64_t n, uint64_t n_blocks) {
+    const int64_t* words = reader_.take(checked_product(n, kPartWords, "parts"), "parts");
+    int64_t before = -1;
+    for (uint64_t i = 0; i < n; ++i, words += kPartWords) {
+      const int64_t dim = words[0], block = words[1], divisor = words[2], count = words[3];
+      if (dim <= before || static_cast<uint64_t>(dim) > draw.dims.size()) {
+        fail("the dims of parts must ascend and exist, got " + std::to_string(dim));
+      }
+      if (block < 0 || static_cast<uint64_t>(block) >= n_blocks) {
+        fail("block out of range: " + std::to_string(block));
+      }
+      for (const int64_t value : {divisor, count}) {
+        if (value >= 1 && value <= kMaxBlocks) continue;
+        fail("divisor and count of a part must be in 1 ... 2^31, got " + std::to_string(value));
+      }
+      draw.parts.push_back({static_cast<uint32_t>(dim), static_cast<uint32_t>(block),
+                            static_cast<uint32_t>(divisor), static_cast<uint32_t>(count)});
+      before = dim;
+    }
+  }
+
+  // The counters of every block must stay below 2^63.
+  void check_counters(const Draw& draw) const {
+    std::vector<uint64_t> extents = draw.dims;
+    extents.push_back(draw.inner);
+    for (const Part& part : draw.parts) {
+      extents[part.dim] = checked_product(extents[part.dim], part.count, "extent of all blocks");
+    }
+    uint64_t end = draw.offset;
+    const auto advance = [&](uint64_t by) {
+      if (by > kMax - end) fail("counters overflow");
+      end += by;
+    };
+    advance(extents.back());
+    for (size_t d = 0; d < draw.dims.size(); ++d) {
+      if (extents[d] == 0) continue;
+      advance(checked_product(draw.counters[d], extents[d] - 1, "counters"));
+    }
   }
 
   void read_params(Draw& draw, uint64_t n) {
@@ -186,7 +237,8 @@ uint64_t checked_product(uint64_t a, uint64_t b, const char* what) {
 
 Plan decode_plan(const int64_t* words, size_t count) {
   if (count < kHeaderWords) {
-    throw InvalidPlan("plan has " + std::to_string(count) + " words, the header alone needs 4");
+    throw InvalidPlan("plan has " + std::to_string(count) + " words, the header alone needs " +
+                      std::to_string(kHeaderWords));
   }
   Reader reader(words, count);
   const int64_t magic = reader.next("magic"), version = reader.next("version");
@@ -210,7 +262,21 @@ Plan decode_plan(const int64_t* words, size_t count) {
                       std::to_string(reader.left()) + " words are left");
   }
 
+  const int64_t n_blocks = reader.next("number of blocks");
+  if (n_blocks < 0 || static_cast<uint64_t>(n_blocks) > reader.left()) {
+    throw InvalidPlan("plan claims " + std::to_string(n_blocks) + " numbers of blocks, " +
+                      std::to_string(reader.left()) + " words are left");
+  }
+
   Plan plan;
+  for (int64_t i = 0; i < n_blocks; ++i) {
+    const int64_t blocks = reader.next("blocks");
+    if (blocks < 1 || blocks > kMaxBlocks) {
+      throw InvalidPlan("plan has " + std::to_string(blocks) + " blocks in place " +
+                        std::to_string(i) + ", accepted are 1 ... 2^31");
+    }
+    plan.blocks.push_back(static_cast<uint32_t>(blocks));
+  }
   plan.nodes.push_back({0, 0});
   std::map<std::pair<uint32_t, uint64_t>, uint32_t> children;
   const auto child = [&](uint32_t parent, uint64_t index) {
@@ -233,7 +299,7 @@ Plan decode_plan(const int64_t* words, size_t count) {
   plan.draws.reserve(static_cast<size_t>(n_draws));
   for (int64_t i = 0; i < n_draws; ++i) {
     DrawDecoder decoder(reader, static_cast<size_t>(i));
-    plan.draws.push_back(decoder.decode(static_cast<uint64_t>(n_nodes) + 1));
+    plan.draws.push_back(decoder.decode(static_cast<uint64_t>(n_nodes) + 1, plan.blocks.size()));
     decoder.read_levels(plan.draws.back(), child);
   }
   if (reader.left() != 0) {
@@ -241,6 +307,34 @@ Plan decode_plan(const int64_t* words, size_t count) {
   }
   for (Draw& draw : plan.draws) draw.sampler.table = draw.table.data();
   return plan;
+}
+
+Plan plan_of_blocks(const Plan& plan, const void* blocks) {
+  std::vector<uint32_t> numbers(plan.blocks.size());
+  if (!numbers.empty()) std::memcpy(numbers.data(), blocks, numbers.size() * sizeof numbers[0]);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    if (numbers[i] < plan.blocks[i]) continue;
+    throw InvalidPlan("blocks[" + std::to_string(i) + "] must be below " +
+                      std::to_string(plan.blocks[i]) + ", got " + std::to_string(numbers[i]));
+  }
+  Plan made;
+  made.nodes = plan.nodes;
+  made.draws = plan.draws;
+  for (Draw& draw : made.draws) {
+    draw.sampler.table = draw.table.data();
+    for (const Part& part : draw.parts) {
+      const uint64_t number = numbers[part.block] / part.divisor % part.count;
+      if (part.dim == draw.dims.size()) {
+        draw.offset += number * draw.inner;
+        continue;
+      }
+      const uint64_t start = number * draw.dims[part.dim];
+      if (!draw.counters.empty()) draw.offset += start * draw.counters[part.dim];
+      for (Level& level : draw.levels) level.base += start * level.strides[part.dim];
+    }
+    draw.parts.clear();
+  }
+  return made;
 }
 
 }  // namespace seedbed

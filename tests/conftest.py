@@ -3,8 +3,8 @@
 import contextlib
 import os
 
-# Four devices on one processor, for the tests of sharding.
-_DEVICES = "--xla_force_host_platform_device_count=4"
+# Eight devices on one processor, for the tests of sharding.
+_DEVICES = "--xla_force_host_platform_device_count=8"
 if "device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

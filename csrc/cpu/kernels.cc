@@ -82,7 +82,7 @@ void fill_row(const Op& op, const Fill& f, uint64_t row, char* out) {
   if constexpr (Op::kTwoKeys) {
     ciphers[1].k0 = Lanes::u(f.low_k0[row]), ciphers[1].k1 = Lanes::u(f.low_k1[row]);
   }
-  uint64_t counter = f.counter, left = f.count;
+  uint64_t counter = f.counter + (f.starts == nullptr ? 0 : f.starts[row]), left = f.count;
   while (left > 0) {  // the high counter word is constant between multiples of 2^32
     const uint64_t until_carry = (uint64_t{1} << 32) - (counter & UINT32_MAX);
     const uint64_t n = left < until_carry ? left : until_carry;
@@ -134,7 +134,8 @@ void fill_short_rows(const Op& op, const Fill& f) {
 template <class Op>
 void fill_rows(const Op& op, const Fill& f) {
   const bool carries = (f.counter & UINT32_MAX) + f.count > UINT32_MAX;
-  if (f.count < kLanes && f.rows > 1 && !carries) return fill_short_rows(op, f);
+  if (f.count < kLanes && f.rows > 1 && !carries && f.starts == nullptr)
+    return fill_short_rows(op, f);
   char* out = static_cast<char*>(f.out);
   for (uint64_t row = 0; row < f.rows; ++row) {
     fill_row(op, f, row, out);
@@ -265,8 +266,9 @@ void fill_staged(const Op& op, const Fill& f) {
     const uint64_t rows = f.rows - row < rows_at_once ? f.rows - row : rows_at_once;
     for (uint64_t done = 0; done < f.count;) {
       const uint64_t left = f.count - done, count = left < piece.kSize ? left : piece.kSize;
+      const uint64_t* const starts = f.starts == nullptr ? nullptr : f.starts + row;
       fill_rows(Bits<Word>(), Fill{f.sampler, f.k0 + row, f.k1 + row, nullptr, nullptr, rows, count,
-                                   f.counter + done, piece.words});
+                                   f.counter + done, piece.words, starts});
       transform_piece(op, rows * count, piece, out);
       out += rows * count * sizeof(Word);
       done += count;

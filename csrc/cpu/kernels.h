@@ -7,9 +7,9 @@
 namespace seedbed {
 
 // `rows` rows of `count` elements, written one after another to `out`, of any alignment. Row r has
-// the key (k0[r], k1[r]), its first element the counter `counter`. A row of two words an element
-// takes the high ones from that key and the low ones from (low_k0[r], low_k1[r]); both are null
-// otherwise.
+// the key (k0[r], k1[r]), its first element the counter `counter`, or `counter` + starts[r]. A row
+// of two words an element takes the high ones from that key and the low ones from (low_k0[r],
+// low_k1[r]); both are null otherwise.
 struct Fill {
   const Sampler* sampler;
   const uint32_t* k0;
@@ -20,6 +20,7 @@ struct Fill {
   uint64_t count;
   uint64_t counter;
   void* out;
+  const uint64_t* starts = nullptr;
 };
 
 struct KernelTable {

@@ -82,7 +82,8 @@ uint64_t groups_of(uint64_t keys, uint64_t members, KeyMode mode, uint64_t size)
 
 void run_plan(Input<int64_t> encoded, int64_t mode, int64_t size, Input<uint32_t> keys,
               Input<uint32_t> members, const std::vector<AnyOutput>& outputs,
-              std::optional<std::string> isa, int64_t threads) {
+              std::optional<std::string> isa, int64_t threads,
+              std::optional<Input<uint32_t>> blocks) {
   if (encoded.ndim() != 1) throw InvalidPlan("plan must be a one-dimensional int64 array");
   if (size < 0) throw InvalidPlan("size must be >= 0, got " + std::to_string(size));
   if (threads < 1 || threads > 1024) {
@@ -98,6 +99,8 @@ void run_plan(Input<int64_t> encoded, int64_t mode, int64_t size, Input<uint32_t
     const uint64_t each = checked_product(call.size, 2, "size");
     expect_elements("members", elements(members), checked_product(call.groups, each, "members"));
   }
+  expect_elements("blocks", blocks ? elements(*blocks) : 0, plan.blocks.size());
+  if (blocks) call.blocks = blocks->data();
   expect_elements("outputs", outputs.size(), plan.draws.size());
   for (size_t d = 0; d < outputs.size(); ++d) {
     const uint64_t expected = output_elements(plan.draws[d], call.groups, call.size);
@@ -182,7 +185,8 @@ NB_MODULE(_cpu, m) {
   m.def("isas", &isas);
   // Without conversions: an output that had to be copied first would never reach the caller.
   m.def("run_plan", &run_plan, "plan"_a.noconvert(), "mode"_a, "size"_a, "keys"_a.noconvert(),
-        "members"_a.noconvert(), "outputs"_a.noconvert(), "isa"_a = nb::none(), "threads"_a = 1);
+        "members"_a.noconvert(), "outputs"_a.noconvert(), "isa"_a = nb::none(), "threads"_a = 1,
+        "blocks"_a.noconvert() = nb::none());
   m.def("transform", &transform<float, uint32_t>, "params"_a.noconvert(), "bits"_a.noconvert(),
         "out"_a.noconvert(), "isa"_a = nb::none(), "kind"_a = kNormal);
   m.def("transform", &transform<double, uint64_t>, "params"_a.noconvert(), "bits"_a.noconvert(),

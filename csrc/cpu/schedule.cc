@@ -104,6 +104,9 @@ class PlanRunner : public TaskRunner {
 }  // namespace
 
 void run(const KernelTable& kernels, const Plan& plan, const Call& call, Pool& pool) {
+  if (!plan.blocks.empty()) {
+    return run(kernels, plan_of_blocks(plan, call.blocks), call, pool);
+  }
   const uint64_t members = call.groups * call.size;
   if (members == 0) return;
   for (size_t d = 0; d < plan.draws.size(); ++d) {

@@ -61,6 +61,7 @@ void Worker::enter(const MemberBlock& block) {
     derived_.assign(plan_.nodes.size(), 0);
     const uint64_t scratch = std::max(kRowChunk, stride_);
     rows_.resize(scratch), low_rows_.resize(scratch), index_.resize(scratch);
+    starts_.resize(scratch);
   } else if (block.first == block_.first) {
     return;
   }
@@ -129,29 +130,40 @@ Worker::KeyPointers Worker::row_keys(const Draw& draw, uint64_t row, uint64_t ro
   return {rows_.k0.data(), rows_.k1.data()};
 }
 
-void Worker::fold_level(const Draw& draw, const Level& level, uint64_t row, uint64_t rows) {
+// base + sum(stride * coordinate) for `rows` rows from `row` on: `put(i, n, first, step)` gets n of
+// them at a time, from the i-th on.
+template <class Put>
+void Worker::index_rows(const Draw& draw, uint64_t base, const std::vector<uint64_t>& strides,
+                        uint64_t row, uint64_t rows, const Put& put) {
   const size_t n_dims = draw.dims.size();
   coordinates_.resize(n_dims);
   uint64_t rest = row % draw.batch;
   for (size_t d = n_dims; d-- > 0; rest /= draw.dims[d]) coordinates_[d] = rest % draw.dims[d];
-  uint64_t index = level.base;
-  for (size_t d = 0; d < n_dims; ++d) index += level.strides[d] * coordinates_[d];
+  uint64_t index = base;
+  for (size_t d = 0; d < n_dims; ++d) index += strides[d] * coordinates_[d];
   for (uint64_t i = 0; i < rows;) {  // along the innermost dim at a time
-    const uint64_t extent = draw.dims[n_dims - 1], step = level.strides[n_dims - 1];
+    const uint64_t extent = draw.dims[n_dims - 1], step = strides[n_dims - 1];
     const uint64_t n = std::min(rows - i, extent - coordinates_[n_dims - 1]);
-    fill_range(index_, i, n, index, step);
+    put(i, n, index, step);
     i += n;
     index += step * n;
     coordinates_[n_dims - 1] += n;
     // Carry outwards; after the last row of a member comes the first of the next.
     for (size_t d = n_dims; d-- > 0 && coordinates_[d] == draw.dims[d];) {
-      index -= level.strides[d] * draw.dims[d];
+      index -= strides[d] * draw.dims[d];
       coordinates_[d] = 0;
       if (d == 0) break;
-      index += level.strides[d - 1];
+      index += strides[d - 1];
       ++coordinates_[d - 1];
     }
   }
+}
+
+void Worker::fold_level(const Draw& draw, const Level& level, uint64_t row, uint64_t rows) {
+  index_rows(draw, level.base, level.strides, row, rows,
+             [&](uint64_t i, uint64_t n, uint64_t first, uint64_t step) {
+               fill_range(index_, i, n, first, step);
+             });
   kernels_.derive(rows, rows_.k0.data(), rows_.k1.data(), index_.k0.data(), index_.k1.data(),
                   rows_.k0.data(), rows_.k1.data());
 }
@@ -184,6 +196,13 @@ void Worker::write_rows(const Draw& draw, char* out, uint64_t row, uint64_t rows
                     rows_.k1.data());
     fill.k0 = rows_.k0.data(), fill.k1 = rows_.k1.data();
     fill.low_k0 = low_rows_.k0.data(), fill.low_k1 = low_rows_.k1.data();
+  }
+  if (!draw.counters.empty()) {
+    index_rows(draw, 0, draw.counters, row, rows,
+               [&](uint64_t i, uint64_t n, uint64_t first, uint64_t step) {
+                 for (uint64_t j = 0; j < n; ++j) starts_[i + j] = first + j * step;
+               });
+    fill.starts = starts_.data();
   }
   kernels_.fill(fill);
 }

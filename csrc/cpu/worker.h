@@ -48,6 +48,9 @@ class Worker {
   KeyPointers node_keys(uint32_t node);
   void derive_members();
   KeyPointers row_keys(const Draw& draw, uint64_t row, uint64_t rows);
+  template <class Put>
+  void index_rows(const Draw& draw, uint64_t base, const std::vector<uint64_t>& strides,
+                  uint64_t row, uint64_t rows, const Put& put);
   void fold_level(const Draw& draw, const Level& level, uint64_t row, uint64_t rows);
   void write_rows(const Draw& draw, char* out, uint64_t row, uint64_t rows, uint64_t offset,
                   uint64_t count);
@@ -62,6 +65,7 @@ class Worker {
   KeyArray nodes_;
   KeyArray rows_, low_rows_, index_;
   std::vector<uint32_t> path_;
+  std::vector<uint64_t> starts_;
   std::vector<uint64_t> coordinates_;
 };
 

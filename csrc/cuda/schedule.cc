@@ -314,6 +314,7 @@ class Scheduler {
         fail(d, "its lookup table has " + std::to_string(draw.table.size()) +
                     " bytes, a block holds " + std::to_string(kTableBytes));
       }
+      if (!draw.parts.empty() || !draw.counters.empty()) fail(d, "it is a block of a draw");
       if (draw.batch > kMaxBatch) {
         fail(d, "it has " + std::to_string(draw.batch) + " rows a member, more than 2^31");
       }

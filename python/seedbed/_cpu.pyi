@@ -36,6 +36,7 @@ def run_plan(
     outputs: list[NDArray[Any]],
     isa: str | None = None,
     threads: int = 1,
+    blocks: NDArray[np.uint32] | None = None,
 ) -> None:
     """Runs an encoded plan (csrc/plan.h) without JAX, with the custom call's checks.
 
@@ -48,6 +49,7 @@ def run_plan(
         outputs: for each draw a writable C-contiguous array with items of the draw's size.
         isa: one of `isas()`; None for `isa()`.
         threads: how many threads work, at least 1.
+        blocks: which blocks to make, if the plan has blocks of draws.
 
     Raises:
         ValueError: the plan is malformed, or a buffer does not fit it.

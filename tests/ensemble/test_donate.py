@@ -217,7 +217,7 @@ def test_old_on_several_devices(keys, spec, kind):
             assert new.sharding.is_equivalent_to(want.sharding, 2)
             assert old.is_deleted() == others.is_deleted()
         else:  # where XLA lays out what is native as it likes
-            assert old.is_deleted() == alike
+            assert old.is_deleted() or not alike
 
 
 def test_memory_on_several_devices_is_given_up_once():

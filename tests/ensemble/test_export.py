@@ -255,7 +255,7 @@ def test_indices_of_more_than_32_bits():
     level = Level((1 << 32) - 1, (1, 1 << 33))
     path = key_path((3, 2), node(1 << 40), (level,))
     draw = Draw(Kind.KEY, path, 1, 32, "uint32", (3, 2, 2))
-    (got,) = portable.fill(keys, keys, draws=(draw,), mode=0, size=2)
+    (got,) = portable.fill(keys, keys, keys, draws=(draw,), mode=0, size=2, tiles=())
     for member in range(2):
         parent = _folded(keys[member], 1 << 40)
         for i, j in np.ndindex(3, 2):
@@ -273,6 +273,6 @@ def test_an_integer_of_every_value():
     # A span of 2^8 is written as 0.
     draw = Draw(Kind.RANDINT, KeyPath(), 4096, 8, "uint8", (4096,), (0, 0, 3))
     keys = jax.random.key_data(jax.random.split(jax.random.key(5), 1))
-    (got,) = portable.fill(keys, keys, draws=(draw,), mode=0, size=1)
+    (got,) = portable.fill(keys, keys, keys, draws=(draw,), mode=0, size=1, tiles=())
     low = jax.random.bits(jax.random.split(jax.random.key_data(keys)[0])[1], (4096,), jnp.uint8)
     assert_same_bits(got[0], low + jnp.uint8(3))

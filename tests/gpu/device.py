@@ -84,7 +84,7 @@ def call(draws, size, mode):
     ]
     fill = jax.ffi.ffi_call(native.TARGET, results, vmap_method="broadcast_all")
     attributes = {"mode": np.int64(mode), "size": np.int64(size), "plan": ref.encode(draws)}
-    return functools.partial(fill, **attributes)
+    return lambda keys, members: fill(keys, members, keys, **attributes)
 
 
 def poisoned(shape: tuple[int, ...], itemsize: int) -> jax.Array:

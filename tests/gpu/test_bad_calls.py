@@ -29,7 +29,7 @@ def attempt(keys=None, members=device.NONE, shapes=SHAPES, **attributes):
     call = jax.ffi.ffi_call(native.TARGET, results, vmap_method="broadcast_all")
     good = {"mode": np.int64(0), "size": np.int64(4), "plan": PLAN}
     run = jax.jit(lambda *given: call(*given, **(good | attributes)))
-    return [np.asarray(x) for x in jax.block_until_ready(run(keys, members))]
+    return [np.asarray(x) for x in jax.block_until_ready(run(keys, members, keys))]
 
 
 def spoilt(position: int, value: int) -> np.ndarray:
@@ -86,5 +86,6 @@ def test_a_table_too_large_for_a_block_is_refused():
     result = jax.ShapeDtypeStruct((4, 1, 3), jnp.uint32)
     call = jax.ffi.ffi_call(native.TARGET, [result], vmap_method="broadcast_all")
     given = {"mode": np.int64(0), "size": np.int64(4), "plan": ref.encode([draw])}
+    run = jax.jit(lambda keys: call(keys, device.NONE, keys, **given))
     with pytest.raises(jax.errors.JaxRuntimeError, match="lookup table has 262144 bytes"):
-        jax.block_until_ready(jax.jit(lambda keys: call(keys, device.NONE, **given))(keys_of(4)))
+        jax.block_until_ready(run(keys_of(4)))

@@ -228,16 +228,16 @@ def test_encoding():
         table=bytes(range(12)),
     )
     words = native.encode((draw, draw)).tolist()
-    assert words[:4] == [0x5EEDBED0, native.PLAN_VERSION, 2, 2]
+    assert words[:5] == [0x5EEDBED0, native.PLAN_VERSION, 2, 2, 0]
     # Nodes: parent and index; the member key is node 0.
-    assert words[4:8] == [0, 4, 1, 7]
-    length = (len(words) - 8) // 2
-    first = words[8 : 8 + length]
-    assert first == words[8 + length :]
-    assert first[:10] == [6, 8, 1, 5, 0, 2, 1, 2, 2, 2]
-    assert first[10:18] == [2, 3, -1, 3, -2, 1, 0, 0]
-    assert first[18:19] == [0]
-    assert np.array(first[19:], np.int64).tobytes() == bytes(range(12)) + bytes(4)
+    assert words[5:9] == [0, 4, 1, 7]
+    length = (len(words) - 9) // 2
+    first = words[9 : 9 + length]
+    assert first == words[9 + length :]
+    assert first[:11] == [6, 8, 1, 5, 0, 2, 1, 2, 2, 2, 0]
+    assert first[11:21] == [2, 3, 0, 0, -1, 3, -2, 1, 0, 0]
+    assert first[21:22] == [0]
+    assert np.array(first[22:], np.int64).tobytes() == bytes(range(12)) + bytes(4)
 
 
 def test_what_a_draw_needs():

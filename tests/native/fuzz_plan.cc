@@ -72,7 +72,7 @@ std::vector<int64_t> random_plan() {
       {7, 64, 8, {static_cast<int64_t>(below(9))}, 0},
   };
   const auto n_nodes = static_cast<int64_t>(below(5)), n_draws = static_cast<int64_t>(1 + below(4));
-  std::vector<int64_t> words = {seedbed::kPlanMagic, seedbed::kPlanVersion, n_nodes, n_draws};
+  std::vector<int64_t> words = {seedbed::kPlanMagic, seedbed::kPlanVersion, n_nodes, n_draws, 0};
   for (int64_t i = 1; i <= n_nodes; ++i) {
     words.push_back(static_cast<int64_t>(below(static_cast<uint64_t>(i))));
     words.push_back(static_cast<int64_t>(generator()));

@@ -258,13 +258,13 @@ def test_truncated_plans():
 
 def test_mutated_plans():
     words = ref.encode(GOOD)
-    for position in range(18):  # the header, the nodes, and the first draw's
+    for position in range(20):  # the header, the nodes, and the first draw's
         for value in (-(2**63), -1, 0, 1, 2, 3, 7, 8, 63, 64, 65, 2**31, 2**32, 2**40, 2**63 - 1):
             mutated = words.copy()
             mutated[position] = value
             # The counter of the first element, the nodes' indices, another node that exists.
-            harmless = position == 12 and 0 <= value <= 2**63 - 4
-            harmless |= position in (5, 7) or (position in (6, 13) and value in (0, 1, 2))
+            harmless = position == 13 and 0 <= value <= 2**63 - 4
+            harmless |= position in (6, 8) or (position in (7, 14) and value in (0, 1, 2))
             if value != words[position] and not harmless:
                 assert not attempt(mutated), (position, value)
 
@@ -278,7 +278,7 @@ def test_fuzzed_plans(data):
         position = data.draw(st.integers(0, len(words) - 1))
         words[position] = data.draw(st.one_of(extreme, st.integers(-(2**63), 2**63 - 1)))
     attempt(words)
-    prefix = [ref.MAGIC, ref.VERSION, 0, 1]
+    prefix = [ref.MAGIC, ref.VERSION, 0, 1, 0]
     attempt(np.array(prefix + data.draw(st.lists(st.integers(0, 9), max_size=20)), np.int64))
 
 
@@ -288,7 +288,7 @@ def test_messages_name_what_is_wrong():
     wide = [np.zeros((2, 3), np.uint64)]
     cases = {
         "magic number": (words + (np.arange(len(words)) == 0), 0, 2, keys, none, out),
-        "version 5": (words + (np.arange(len(words)) == 1), 0, 2, keys, none, out),
+        "version 6": (words + (np.arange(len(words)) == 1), 0, 2, keys, none, out),
         "mode must be .* got 4": (words, 4, 2, keys, none, out),
         "size must be >= 0, got -1": (words, 0, -1, keys, none, out),
         "keys must have 6 elements, got 4": (words, 0, 3, keys, none, out),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +38,10 @@ def fill(draws, dtypes, size, *, attributes=None, shapes=None, extra=()):
     results = [jax.ShapeDtypeStruct(s, t) for s, t in zip(shapes, dtypes, strict=True)]
     good = {"mode": np.int64(0), "size": np.int64(size), "plan": ref.encode(draws)}
     call = jax.ffi.ffi_call(native.TARGET, [*results, *extra], vmap_method="broadcast_all")
-    return functools.partial(call, **(good if attributes is None else good | attributes))
+    given = good if attributes is None else good | attributes
+    return lambda keys, members, blocks=None: call(
+        keys, members, keys if blocks is None else blocks, **given
+    )
 
 
 def keys_of(*shape: int) -> jax.Array:

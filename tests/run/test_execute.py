@@ -197,7 +197,7 @@ def test_a_malformed_plan_is_an_error_of_the_call(native, key):
 
     def run(plan, **changes):
         options = {"mode": np.int64(1), "size": np.int64(3), "plan": plan, **changes}
-        return jax.jit(lambda key: call(key, np.zeros(2, np.uint32), **options))(words(key))
+        return jax.jit(lambda key: call(key, np.zeros(2, np.uint32), key, **options))(words(key))
 
     for plan, changes in (
         (encoded, {}),  # a result of another size

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
-MAGIC, VERSION = 0x5EEDBED0, 5
+MAGIC, VERSION = 0x5EEDBED0, 6
 KEY, BITS, UNIFORM, NORMAL, BERNOULLI, RANDINT, TABLE, CONSTANT = range(8)
 EXPONENTIAL, GUMBEL, LAPLACE = SAMPLERS = 8, 9, 10
 MEMBER_KEYS, RANGE, INDICES, ALL = range(4)
@@ -17,7 +18,11 @@ MASK32, MASK64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
 @dataclass(frozen=True)
 class Draw:
-    """A draw as csrc/plan.h describes it; a level is ``(base, strides)``."""
+    """A draw as csrc/plan.h describes it.
+
+    A level is ``(base, strides)``, a part ``(dim, block, divisor, count)``; no counter strides mean
+    that all are 0.
+    """
 
     kind: int
     word_bits: int
@@ -29,6 +34,8 @@ class Draw:
     levels: tuple[tuple[int, tuple[int, ...]], ...] = ()
     prefix: tuple[int, ...] = ()
     table: bytes = b""
+    counters: tuple[int, ...] = ()
+    parts: tuple[tuple[int, int, int, int], ...] = ()
 
     @property
     def batch(self) -> int:
@@ -39,7 +46,8 @@ class Draw:
         return 2 if self.kind == KEY else self.inner
 
 
-def encode(draws: list[Draw]) -> np.ndarray:
+def encode(draws: list[Draw], blocks: tuple[int, ...] = ()) -> np.ndarray:
+    """The words of a plan; ``blocks`` says how many there are, by word of the operand."""
     nodes = {(): 0}
     folds = []
     for d in draws:
@@ -47,15 +55,28 @@ def encode(draws: list[Draw]) -> np.ndarray:
             if d.prefix[: n + 1] not in nodes:
                 nodes[d.prefix[: n + 1]] = len(nodes)
                 folds += [nodes[d.prefix[:n]], d.prefix[n]]
-    words = [MAGIC, VERSION, len(nodes) - 1, len(draws), *folds]
+    words = [MAGIC, VERSION, len(nodes) - 1, len(draws), len(blocks), *blocks, *folds]
     for d in draws:
         table = np.frombuffer(d.table + b"\0" * (-len(d.table) % 8), np.int64).tolist()
         words += [d.kind, d.word_bits, d.itemsize, d.inner, d.offset, nodes[d.prefix]]
-        words += [len(d.params), len(d.dims), len(d.levels), len(table), *d.dims]
+        words += [len(d.params), len(d.dims), len(d.levels), len(table), len(d.parts), *d.dims]
+        words += d.counters or (0,) * len(d.dims)
         for base, strides in d.levels:
             words += [base, *strides]
+        for part in d.parts:
+            words += part
         words += [*d.params, *table]
     return np.array([word & MASK64 for word in words], np.uint64).view(np.int64)
+
+
+def placed(draw: Draw, numbers: Sequence[int]) -> Draw:
+    """The block with these numbers as a draw without parts."""
+    strides = [*draw.counters, 1] if draw.counters else [*(0,) * len(draw.dims), 1]
+    for dim, block, divisor, count in draw.parts:
+        start = numbers[block] // divisor % count * (*draw.dims, draw.inner)[dim]
+        levels = [(base + start * (*by, 0)[dim], by) for base, by in draw.levels]
+        draw = replace(draw, offset=draw.offset + start * strides[dim], levels=tuple(levels))
+    return replace(draw, parts=())
 
 
 def float_bits(*values: float) -> tuple[int, ...]:
@@ -116,9 +137,16 @@ def row_keys(draw: Draw, keys: np.ndarray) -> np.ndarray:
 
 def words(draw: Draw, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The word pairs of all elements, uint32[rows, inner] each."""
-    counter = np.array([draw.offset + j for j in range(draw.inner)], np.uint64)
+    starts = [draw.offset]
+    if draw.counters:
+        starts = [
+            draw.offset + sum(s * c for s, c in zip(draw.counters, place, strict=True))
+            for place in np.ndindex(*draw.dims)
+        ]
+    rows = np.resize(np.array(starts, np.uint64), (len(keys), 1))  # member by member
+    counter = rows + np.arange(draw.inner, dtype=np.uint64)
     high, low = counter >> np.uint64(32), counter & np.uint64(MASK32)
-    return threefry(keys[:, :1], keys[:, 1:], high[None], low[None])
+    return threefry(keys[:, :1], keys[:, 1:], high, low)
 
 
 def integers(draw: Draw, keys: np.ndarray) -> np.ndarray:

@@ -97,10 +97,16 @@ class Call(Record):
             for leaf, axis in zip(read, axes, strict=True)
         ]
 
-    def member_types(self) -> tuple[Any, tuple[Any, ...]]:
-        """What ``init`` takes for one member, as types: its key and its arguments."""
-        keys = [check.member_key_type(one) for one in self.keys]
-        args = map(check.member_type, self.leaves, self.axes)
+    def member_types(self, placed: bool = True) -> tuple[Any, tuple[Any, ...]]:
+        """What ``init`` takes for one member, as types: its key and its arguments.
+
+        Args:
+            placed: whether where they lie is part of the types, where jax has it there.
+        """
+        keys: list[Any] = [check.member_key_type(one) for one in self.keys]
+        args: list[Any] = [*map(check.member_type, self.leaves, self.axes)]
+        if not placed:
+            keys, args = [*map(places.unplaced, keys)], [*map(places.unplaced, args)]
         return (
             jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(self.key), keys),
             jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(self.args), args),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from .._base import pickling
+from .._base.record import Record
 from .._jax import compat, generators
 from .._plan import Plan
 from .._run.members import Wanted
@@ -75,7 +76,7 @@ class Ensemble:
         options = {
             "in_axes": self.in_axes,
             "donate": self.donate,
-            "out_shardings": self.out_shardings,
+            "out_shardings": _AsItIs(self.out_shardings),
             "pad": self.pad,
         }
         return _restored, (pickling.Packed(self.init), self.size, options)
@@ -91,9 +92,8 @@ class Ensemble:
             *args: further arguments of ``init``, broadcast or mapped as ``in_axes`` says. With
                 ``donate=True`` they come after ``old``, a result of an earlier call: its arrays
                 are given up (jax calls them deleted), and the new ones take their memory; on
-                several devices, where the new ones are laid out alike, as with `jax.jit`: on a
-                mesh of ``Auto`` axes native results are whole on every device, and sharded
-                arrays in ``old`` are not reused.
+                several devices, where the new ones are laid out alike, as with `jax.jit`:
+                ``out_shardings`` says how they are.
                 Inside ``jax.jit`` and other traces they are left alone.
 
         Returns:
@@ -247,7 +247,17 @@ class Ensemble:
         return donate.free(old, taken)
 
 
+class _AsItIs(Record):
+    """A value that deep copies share: devices cannot be copied."""
+
+    value: Any
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _AsItIs:
+        return self
+
+
 def _restored(init: pickling.Packed, size: int, options: dict[str, Any]) -> Ensemble:
+    options["out_shardings"] = options["out_shardings"].value
     return Ensemble(init.value, size, **options)
 
 

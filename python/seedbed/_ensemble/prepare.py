@@ -65,9 +65,12 @@ def prepare(
         RuntimeError: ``SEEDBED_BACKEND=native`` and the extension cannot be used.
     """
     check.init_call(init, call.args)
-    key, args = call.member_types()
+    # Results that are laid out as asked for do not lie where arguments do.
+    placed = out_shardings is None
+    key, args = call.member_types(placed)
     recorded = _trace.record(init, key, args)
-    reason = places.why_jaxs((*call.keys, *call.leaves), recorded.closed)
+    given = (*call.keys, *call.leaves) if placed else ()
+    reason = places.why_jaxs(given, recorded.closed)
     impls = [generators.of(one) for one in call.keys]
     if out_shardings is None or not recorded.paths:
         return _planned(recorded, impls, signature, reason)
@@ -81,7 +84,7 @@ def prepare(
     plan = shardings.explained(prepared.plan, layout)
     if isinstance(prepared.program, NativeProgram):
         prepared.program.plan = plan
-    return prepared.replace(plan=plan, layout=layout)
+    return prepared.replace(plan=plan, layout=layout, member_bytes=layout.member_bytes(plan))
 
 
 @garbage.collections_paused()

@@ -84,16 +84,17 @@ def resolve(value: Any, plan: Plan, size: int | None) -> Layout:
         ValueError: it is not like the result, or a leaf cannot be laid out as it says.
     """
     if isinstance(value, Entries):
-        shardings, given = value.of(plan), value.mesh
+        shardings, own = value.of(plan), value.mesh
     else:
-        shardings, given = spread(value, plan.out_tree), None
-    mesh = _mesh(shardings, given)
+        shardings, own = spread(value, plan.out_tree), None
+    mesh = _mesh(shardings, own)
+    given = [_given(sharding) for sharding in shardings]
     specs = tuple(
-        _spec(output, sharding, mesh, size)
-        for output, sharding in zip(plan.outputs, shardings, strict=True)
+        _spec(output, spec, mesh, size) for output, spec in zip(plan.outputs, given, strict=True)
     )
+    entries = tuple(len(spec) + (1 if size is None else 0) for spec in given)
     kinds = tuple(getattr(sharding, "memory_kind", None) for sharding in shardings)
-    return Layout(mesh, specs, kinds)
+    return Layout(mesh, specs, entries, kinds)
 
 
 def spread(value: Any, tree: Tree) -> list[Any]:
@@ -118,14 +119,14 @@ def spread(value: Any, tree: Tree) -> list[Any]:
     return jax.tree_util.tree_leaves(lists, is_leaf=is_leaf)
 
 
-def _mesh(shardings: Sequence[Any], given: Mesh | None) -> Any:
-    """The one mesh that all of them are of; PartitionSpecs are of the one given, or set."""
+def _mesh(shardings: Sequence[Any], own: Mesh | None) -> Any:
+    """The one mesh that all of them are of; PartitionSpecs of their own, or of the one set."""
     found: Any = None
     for sharding in shardings:
         if sharding is None:
             continue
         if isinstance(sharding, PartitionSpec):
-            mesh = places.ambient_mesh() if given is None else given
+            mesh = places.ambient_mesh() if own is None else own
             if mesh is None:
                 raise ValueError(
                     f"`out_shardings` has {sharding!r}, a PartitionSpec, and no mesh is set that "
@@ -146,15 +147,18 @@ def _mesh(shardings: Sequence[Any], given: Mesh | None) -> Any:
     return found
 
 
-def _spec(output: Output, sharding: Any, mesh: Any, size: int | None) -> tuple[Axes, ...]:
+def _given(sharding: Any) -> Any:
+    """What a sharding says of dimensions."""
+    whole = sharding is None or isinstance(sharding, SingleDeviceSharding)
+    return () if whole else getattr(sharding, "spec", sharding)
+
+
+def _spec(output: Output, spec: Any, mesh: Any, size: int | None) -> tuple[Axes, ...]:
     """The axes of each dimension of a leaf, the one of members first."""
     shape = output.shape if size is None else (size, *output.shape)
-    spec = getattr(sharding, "spec", sharding)
-    if spec is None or isinstance(sharding, SingleDeviceSharding):
-        spec = ()
 
     def refuse(why: str) -> ValueError:
-        name = f"the leaf {output.path}" if output.path else "the result"
+        name = "the result" if output.path == "result" else f"the leaf {output.path}"
         return ValueError(
             f"`out_shardings` gives {spec!r} for {name} of shape {shape}, on {_shown(mesh)}: {why}"
         )

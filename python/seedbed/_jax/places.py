@@ -52,6 +52,11 @@ def member(value: Any, axis: int | None) -> Any | None:
     return sharding.update(spec=spec)
 
 
+def unplaced(aval: Any) -> Any:
+    """The type without where its values lie."""
+    return compat.abstract(aval.shape, aval.dtype, getattr(aval, "weak_type", False))
+
+
 def gathered(value: Any, axis: int) -> Any:
     """The value with all of this axis on every device, so that any of it may be picked."""
     sharding = laid_out(value)

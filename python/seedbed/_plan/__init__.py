@@ -41,4 +41,7 @@ from .residual import Source as Source
 from .residual import Splat as Splat
 from .residual import Step as Step
 from .residual import constant as constant
+from .tile import Layout as Layout
+from .tile import block_counts as block_counts
 from .tile import can_tile as can_tile
+from .tile import layout_of as layout_of

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._base.record import Record
 from .._jax import places
-from .._plan import Shape
+from .._plan import Plan, Shape
 
 # The axes of a mesh that one dimension is split over, the slowest first; () for none.
 Axes = tuple[str, ...]
@@ -27,11 +27,14 @@ class Layout(Record):
         specs: for each output leaf and each of its dimensions, members first, the axes of the
             mesh that it is split over. A single model has no members: its first dimension is of
             length one, and stays whole.
+        entries: of how many entries each `PartitionSpec` is: the rest of its leaf's dimensions are
+            whole.
         memory_kinds: the kind of memory that each leaf lies in, None for the usual one.
     """
 
     mesh: Any
     specs: tuple[tuple[Axes, ...], ...]
+    entries: tuple[int, ...]
     memory_kinds: tuple[str | None, ...]
 
     def blocks(self, axes: Axes) -> int:
@@ -40,7 +43,7 @@ class Layout(Record):
 
     def spec(self, position: int, single: bool) -> Any:
         """What jax calls this: the `PartitionSpec` of one output leaf."""
-        axes = self.specs[position][1 if single else 0 :]
+        axes = self.specs[position][1 if single else 0 : self.entries[position]]
         spec: Any = jax.sharding.PartitionSpec
         return spec(*[names or None for names in axes])
 
@@ -54,10 +57,13 @@ class Layout(Record):
         """What the number of members must be a multiple of."""
         return math.lcm(*[self.blocks(spec[0]) for spec in self.specs])
 
-    def local_share(self, position: int) -> float:
-        """How often all of an output leaf is there in the memory of this process's devices."""
-        parts = math.prod(self.blocks(axes) for axes in self.specs[position])
-        return (self.mesh.size if self.abstract else len(self.mesh.local_devices)) / parts
+    def member_bytes(self, plan: Plan) -> int:
+        """What a member takes on the devices of this process, on average over the members."""
+        devices = self.mesh.size if self.abstract else len(self.mesh.local_devices)
+        total = 0.0
+        for output, spec in zip(plan.outputs, self.specs, strict=True):
+            total += output.nbytes * devices / math.prod(map(self.blocks, spec))
+        return math.ceil(total)
 
     @property
     def abstract(self) -> bool:

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from .._jax import ask_xla, compat
-from .._plan import MEMBER, RECORDS, Draw, KeyMode, Node
+from .._plan import MEMBER, RECORDS, Draw, KeyMode, Node, Shape, block_counts, layout_of
 
 # Must equal the version the extension reports: a stale build would misread plans.
-PLAN_VERSION = 5
+PLAN_VERSION = 6
 TARGET = "seedbed_fill_v1"
 CIPHER_TARGET = "seedbed_threefry_v1"
 _MAGIC = 0x5EEDBED0
@@ -74,31 +74,52 @@ def _stale(module: ModuleType) -> str:
     )
 
 
-def encode(draws: tuple[Draw, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The draws as the words that `csrc/plan.h` describes."""
+# The shape of the blocks of each draw that are to be made, or None for the whole of it; no tuple at
+# all if all are made whole.
+Tiles = tuple[Shape | None, ...]
+
+
+def encode(draws: tuple[Draw, ...], tiles: Tiles = ()) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The draws, or blocks of them, as the words that `csrc/plan.h` describes.
+
+    Raises:
+        ValueError: a draw has no blocks of that shape that could be made (`_plan.can_tile`).
+    """
     nodes = _number_nodes(draws)
-    words: list[int] = [_MAGIC, PLAN_VERSION, len(nodes) - 1, len(draws)]
+    layouts = []
+    blocks: list[int] = []
+    for draw, tile in zip(draws, tiles or (None,) * len(draws), strict=True):
+        layout = layout_of(draw, tile)
+        if layout is None:
+            raise ValueError(f"{draw}, of shape {draw.shape}, has no blocks of shape {tile}")
+        layouts.append((layout, len(blocks)))
+        blocks += () if tile is None else block_counts(draw, tile)
+    words: list[int] = [_MAGIC, PLAN_VERSION, len(nodes) - 1, len(draws), len(blocks), *blocks]
     for node, number in nodes.items():
         if node.parent is not None:
             assert nodes[node.parent] < number
             words += [nodes[node.parent], node.index]
-    for draw in draws:
+    for draw, (layout, first) in zip(draws, layouts, strict=True):
         constants, table = params(draw), draw.table + b"\0" * (-len(draw.table) % 8)
         words += [
             draw.kind,
             draw.word_bits,
             draw.itemsize,
-            draw.inner,
+            layout.inner,
             0,  # first counter
             nodes[draw.key.node],
             len(constants),
-            len(draw.key.batch),
-            len(draw.key.levels),
+            len(layout.dims),
+            len(layout.levels),
             len(table) // 8,
-            *draw.key.batch,
+            len(layout.parts),
+            *layout.dims,
+            *layout.counters,
         ]
-        for level in draw.key.levels:
+        for level in layout.levels:
             words += [level.base, *level.strides]
+        for part in layout.parts:
+            words += [part.dim, first + part.axis, part.divisor, part.count]
         words += constants
         words += np.frombuffer(table, "<i8").tolist()
     return np.array([word & 0xFFFFFFFFFFFFFFFF for word in words], np.uint64).view(np.int64)
@@ -145,6 +166,6 @@ def call(
     """
     results = [compat.abstract((size, *draw.shape), draw.dtype) for draw in draws]
     fill = jax.ffi.ffi_call(TARGET, results, vmap_method="broadcast_all")
-    # The call has two operands in every mode; one made for the purpose would have to be filled.
-    members = keys if members is None else members
-    return list(fill(keys, members, mode=np.int64(mode), size=np.int64(size), plan=encode(draws)))
+    # The call has three operands in every mode; one made for the purpose would have to be filled.
+    operands = (keys, keys if members is None else members, keys)
+    return list(fill(*operands, mode=np.int64(mode), size=np.int64(size), plan=encode(draws)))

@@ -295,14 +295,12 @@ def _new_states_by(way: Way) -> Any:
     return rebound(_mapping1.vmap_new_states, _vmap_new_states_transform=transform)
 
 
-def _restored(
-    make: pickling.Packed, size: int, out_shardings: Any = None, pad: bool = False
-) -> Ensemble:
-    return ensemble(make.value, size, out_shardings=out_shardings, pad=pad)
+def _restored(make: pickling.Packed, size: int, way: Way) -> Ensemble:
+    return Ensemble(make.value, size, way, _new_states_by, plan_of)
 
 
-def _restored_single(make: pickling.Packed, out_shardings: Any) -> Single:
-    return single(make.value, out_shardings=out_shardings)
+def _restored_single(make: pickling.Packed, way: Way) -> Single:
+    return Single(make.value, way, _new_states_by, plan_of)
 
 
 # --- brainstate's own functions ---------------------------------------------------------

@@ -79,7 +79,7 @@ class Single(_Modules):
     def __reduce__(self) -> Any:
         from .. import brainstate
 
-        return brainstate._restored_single, (pickling.Packed(self.make), self._way.given)
+        return brainstate._restored_single, (pickling.Packed(self.make), self._way)
 
     def __repr__(self) -> str:
         name = getattr(self.make, "__qualname__", None) or repr(self.make)
@@ -134,8 +134,7 @@ class Ensemble(_Modules):
     def __reduce__(self) -> Any:
         from .. import brainstate
 
-        way = self._way
-        return brainstate._restored, (pickling.Packed(self.make), self.size, way.given, way.pad)
+        return brainstate._restored, (pickling.Packed(self.make), self.size, self._way)
 
     def __repr__(self) -> str:
         name = getattr(self.make, "__qualname__", None) or repr(self.make)

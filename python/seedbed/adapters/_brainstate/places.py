@@ -51,6 +51,12 @@ class Way:
         self.pad = checked_pad(pad, out_shardings)
         self._modules: Mapping[str, Any] = {}
 
+    def __reduce__(self) -> Any:
+        return Way, (self.given, self.pad, self.alone)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Way:
+        return self  # devices cannot be copied
+
     def among(self, modules: Mapping[str, Any]) -> Way:
         """The same for one call, which puts the module that it makes there."""
         way = copy.copy(self)

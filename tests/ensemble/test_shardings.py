@@ -1,0 +1,459 @@
+"""`out_shardings`: every device makes its part, and the whole has the bits of one device."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+
+import seedbed as sb
+from helpers import assert_same_bits
+from meshes import KINDS, mesh_of, whole
+
+pytestmark = pytest.mark.shared
+
+SIZE = 16
+KEY = jax.random.key(11)
+COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
+
+
+def init(key, scale=1.0):
+    keys = jax.random.split(key, 6)
+    layers = jax.vmap(lambda key: jax.random.uniform(key, (16, 8)))
+    return {
+        "normal": jax.random.normal(keys[0], (64, 32)),
+        "keys": jax.random.split(keys[1], 8),
+        "zeros": jnp.zeros(8),
+        "scaled": jax.random.uniform(keys[2], (6, 8)) * scale,
+        "qr": jnp.linalg.qr(jax.random.normal(keys[3], (8, 8)))[0],
+        "layers": layers(jax.random.split(keys[4], 8)),
+        "count": jnp.arange(8.0),
+        "integers": jax.random.randint(keys[5], (16,), 0, 100),
+    }
+
+
+def of_parameters(mesh, a, b):
+    """Leaves split over members, over parameters, over both and over neither."""
+
+    def place(*spec):
+        return NamedSharding(mesh, P(*spec))
+
+    return {
+        "normal": place(a, b),
+        "keys": place(None, a),
+        "zeros": place(b, a),
+        "scaled": place(a, None, b),
+        "qr": place((a, b)),
+        "layers": place(None, a, None, b),
+        "count": place(None, b),
+        "integers": None,
+    }
+
+
+MESHES = {"1": (1, 1), "2": (2, 1), "4": (2, 2), "8": (4, 2), "8 of one axis": (1, 8)}
+LAYOUTS = {
+    "members": lambda mesh: NamedSharding(mesh, P("a")),
+    "members over both": lambda mesh: NamedSharding(mesh, P(("b", "a"))),
+    "parameters": lambda mesh: of_parameters(mesh, "a", "b"),
+}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """What one device makes."""
+    return whole(jax.jit(jax.vmap(init))(jax.random.split(KEY, SIZE)))
+
+
+def assert_laid_out(got, shardings):
+    if not isinstance(shardings, dict):
+        shardings = dict.fromkeys(got, shardings)
+    for name, leaf in got.items():
+        if shardings[name] is None:
+            assert leaf.sharding.is_fully_replicated, name
+        else:
+            assert leaf.sharding.is_equivalent_to(shardings[name], leaf.ndim), name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", MESHES)
+def test_any_mesh_gives_the_bits_of_one_device(shape, kind, layout, alone):
+    mesh = mesh_of(kind, MESHES[shape], ("a", "b"))
+    shardings = LAYOUTS[layout](mesh)
+    make = sb.ensemble(init, SIZE, out_shardings=shardings)
+    for run in (make, jax.jit(make)):
+        got = run(KEY)
+        assert_laid_out(got, shardings)
+        assert_same_bits(whole(got), alone)
+        with jax.set_mesh(mesh):
+            assert_same_bits(whole(run(KEY)), alone)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_specs_are_of_the_mesh_that_is_set(kind, alone):
+    mesh = mesh_of(kind, (4, 2), ("a", "b"))
+    make = sb.ensemble(init, SIZE, out_shardings=P("a"))
+    with jax.set_mesh(mesh):
+        for run in (make, jax.jit(make)):
+            got = run(KEY)
+            assert_laid_out(got, NamedSharding(mesh, P("a")))
+            assert_same_bits(whole(got), alone)
+    other = sb.ensemble(init, SIZE, out_shardings=P("x"))
+    with warnings.catch_warnings():  # a mesh as a context: jax is about to give it up
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with mesh_of("Auto", (2,)):
+            assert other(KEY)["normal"].sharding.num_devices == 2
+    with jax.set_mesh(mesh_of(kind, (4,))):
+        assert other(KEY)["normal"].sharding.num_devices == 4
+
+
+def test_one_device():
+    device = jax.devices()[3]
+    got = sb.ensemble(init, SIZE, out_shardings=SingleDeviceSharding(device))(KEY)
+    assert {leaf.device for leaf in jax.tree.leaves(got)} == {device}
+
+
+# --- what is asked for ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_some_members(layout, kind, alone):
+    mesh = mesh_of(kind, (4, 2), ("a", "b"))
+    make = sb.ensemble(init, SIZE, out_shardings=LAYOUTS[layout](mesh))
+    listed = np.array([3, 1, 7, 15, 2, 2, 0, 9])
+    for index in (slice(4, 12), listed):
+        want = {name: leaf[index] for name, leaf in alone.items()}
+        assert_same_bits(whole(make.members(KEY, index)), want)
+    one = jax.jit(make.member)(KEY, jnp.int32(5))
+    assert_same_bits(whole(one), jax.tree.map(lambda x: x[5], alone))
+    assert one["normal"].sharding.mesh.shape == mesh.shape
+    parts = [*make.stream(KEY, chunk_size=8)]
+    assert_same_bits(whole(parts[1]), jax.tree.map(lambda x: x[8:], alone))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spec", [None, (), ("a",)], ids=["one device", "whole", "sharded"])
+def test_mapped_arguments_and_stacked_keys(spec, kind):
+    mesh = mesh_of(kind, (4, 2), ("a", "b"))
+    keys, scale = jax.random.split(KEY, SIZE), jnp.arange(1.0, SIZE + 1)
+    want = whole(jax.jit(jax.vmap(init))(keys, scale))
+    if spec is not None:
+        place = NamedSharding(mesh, P(*spec))
+        keys, scale = jax.device_put(keys, place), jax.device_put(scale, place)
+    make = sb.ensemble(init, SIZE, in_axes=0, out_shardings=LAYOUTS["parameters"](mesh))
+    assert make.plan(keys, scale).reference is None
+    assert_same_bits(whole(make(keys, scale)), want)
+    assert_same_bits(whole(make(KEY, scale)), want)
+    part = make.members(keys, slice(8, 16), scale)
+    assert_same_bits(whole(part), jax.tree.map(lambda x: x[8:], want))
+
+
+def test_several_keys_and_legacy_ones():
+    def noisy(keys):
+        return jax.random.normal(keys["a"], (8,)), jax.random.bits(keys["b"], (3,))
+
+    place = NamedSharding(mesh_of("Auto", (8,)), P("x"))
+    keys = {"a": KEY, "b": jax.random.PRNGKey(3)}
+    make = sb.ensemble(noisy, SIZE, out_shardings=place)
+    assert_same_bits(whole(make(keys)), whole(sb.ensemble(noisy, SIZE)(keys)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_donated_arrays_are_written_over(kind, alone):
+    mesh = mesh_of(kind, (4, 2), ("a", "b"))
+    shardings = LAYOUTS["parameters"](mesh)
+    old = sb.ensemble(init, SIZE, out_shardings=shardings)(jax.random.key(5))
+    places = [shard.data.unsafe_buffer_pointer() for shard in old["normal"].addressable_shards]
+    new = sb.ensemble(init, SIZE, donate=True, out_shardings=shardings)(KEY, old)
+    assert_same_bits(whole(new), alone)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
+    got = [shard.data.unsafe_buffer_pointer() for shard in new["normal"].addressable_shards]
+    assert got == places
+
+
+def test_sizes_that_do_not_divide_may_be_padded(alone):
+    place = NamedSharding(mesh_of("Auto", (8,)), P("x"))
+    make = sb.ensemble(init, 13, in_axes=0, out_shardings=place, pad=True)
+    scale = jnp.ones(13)
+    for key in (KEY, jax.random.split(KEY, 13)):
+        got = make(key, scale)
+        assert got["normal"].shape[0] == 16
+        first = jax.tree.map(lambda x: x[:13], (whole(got), alone))
+        assert_same_bits(*first)
+    # The rest are members of a larger ensemble.
+    assert_same_bits(whole(make(KEY, scale)), alone)
+    assert make.members(KEY, slice(0, 3), scale)["zeros"].shape == (8, 8)
+    listed = make.members(KEY, np.array([2, 0]), scale)
+    assert_same_bits(whole(listed["normal"][:2]), alone["normal"][jnp.array([2, 0])])
+
+
+# --- inside of other programs -----------------------------------------------------------------
+
+
+def compiled_text(run, *args):
+    compiled = jax.jit(run).lower(*args).compile()
+    return compiled.as_text(), compiled.memory_analysis()
+
+
+def large(key):
+    w, b = jax.random.split(key)
+    return {"w": jax.random.normal(w, (512, 256)), "b": jax.random.uniform(b, (512,))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spec", [("a",), (("a", "b"),), ("a", "b"), (None, "b")], ids=str)
+def test_no_device_has_more_than_its_part(spec, kind):
+    mesh = mesh_of(kind, (4, 2), ("a", "b"))
+    make = sb.ensemble(large, 8, out_shardings=NamedSharding(mesh, P(*spec)))
+    text, memory = compiled_text(make, KEY)
+    assert not [word for word in COLLECTIVES if word in text]
+    parts = np.prod([mesh.shape[name] for entry in spec if entry for name in entry])
+    total = 8 * sum(leaf.nbytes for leaf in jax.tree.leaves(large(KEY)))
+    assert memory.output_size_in_bytes <= total / parts + 4096
+    assert memory.temp_size_in_bytes < 64 << 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_users_own_program_is_split_over_members(kind):
+    mesh = mesh_of(kind, (4, 2), ("a", "b"))
+    place = NamedSharding(mesh, P(("a", "b")))
+    make = sb.ensemble(large, 8)
+    want = whole(make(KEY))
+
+    def constrained(key):
+        made = make(key)
+        put = jax.lax.with_sharding_constraint if kind == "Auto" else jax.sharding.reshard
+        return jax.tree.map(lambda leaf: put(leaf, place), made)
+
+    asked = jax.jit(make, out_shardings=place)
+    runs = [asked, jax.jit(constrained)] if kind == "Auto" else [asked]
+    for run in runs:
+        compiled = run.lower(KEY).compile()
+        assert not [word for word in COLLECTIVES if word in compiled.as_text()]
+        assert compiled.memory_analysis().temp_size_in_bytes < 64 << 10
+        got = run(KEY)
+        assert got["w"].sharding.is_equivalent_to(place, 3)
+        assert_same_bits(whole(got), want)
+    keys = jax.random.split(KEY, 8)
+    assert_same_bits(whole(asked(keys)), want)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_inside_of_shard_map(check):
+    mesh = mesh_of("Auto", (4, 2), ("a", "b"))
+    make = sb.ensemble(large, 2)
+    keys = jax.random.split(KEY, 4)
+
+    def local(keys):
+        return make(keys[0])
+
+    specs = {"mesh": mesh, "in_specs": P("a"), "out_specs": P("a"), "check_vma": check}
+    got = jax.jit(jax.shard_map(local, **specs))(keys)
+    for i, key in enumerate(keys):
+        part = jax.tree.map(lambda leaf, i=i: leaf[2 * i : 2 * i + 2], got)
+        assert_same_bits(whole(part), whole(make(key)))
+
+
+def test_inside_of_shard_map_over_another_axis():
+    mesh = mesh_of("Auto", (4, 2), ("a", "b"))
+    make = sb.ensemble(large, 2, out_shardings=NamedSharding(mesh, P("b")))
+    keys = jax.random.split(KEY, 4)
+    specs = {"mesh": mesh, "in_specs": P("a"), "out_specs": P("a"), "axis_names": {"a"}}
+    got = jax.jit(jax.shard_map(lambda keys: make(keys[0]), **specs))(keys)
+    assert_same_bits(whole(got["b"][:2]), whole(sb.ensemble(large, 2)(keys[0])["b"]))
+
+
+def test_differentiated_and_mapped():
+    place = NamedSharding(mesh_of("Auto", (8,)), P("x"))
+    make = sb.ensemble(lambda key, s: jax.random.normal(key, (8,)) * s, 8, out_shardings=place)
+    grad = jax.grad(lambda s: make(KEY, s).sum())(2.0)
+    np.testing.assert_allclose(grad, make(KEY, 1.0).sum(), rtol=1e-5)
+    keys = jax.random.split(KEY, 3)
+    got = jax.vmap(make, (0, None))(keys, 2.0)
+    assert_same_bits(np.asarray(got[1]), np.asarray(make(keys[1], 2.0)))
+
+
+# --- backends, copies, what is shown ----------------------------------------------------------
+
+
+def test_keys_of_other_generators(alone):
+    mesh = mesh_of("Auto", (4, 2), ("a", "b"))
+    key = jax.random.key(0, impl="rbg")
+    make = sb.ensemble(large, 8, out_shardings=NamedSharding(mesh, P("a", "b")))
+    want = whole(sb.ensemble(large, 8)(key))
+    got = make(key)
+    assert got["w"].sharding.is_equivalent_to(NamedSharding(mesh, P("a", "b")), 3)
+    assert_same_bits(whole(got), want)
+    part = make.members(key, slice(0, 4))
+    assert_same_bits(whole(part), jax.tree.map(lambda leaf: leaf[:4], want))
+    assert part["w"].sharding.is_equivalent_to(NamedSharding(mesh, P("a", "b")), 3)
+
+
+def test_the_reference_backend(monkeypatch, alone):
+    monkeypatch.setenv("SEEDBED_BACKEND", "reference")
+    mesh = mesh_of("Auto", (4, 2), ("a", "b"))
+    shardings = LAYOUTS["parameters"](mesh)
+    make = sb.ensemble(init, SIZE, out_shardings=shardings)
+    got = make(KEY)
+    assert_laid_out(got, shardings)
+    for name in ("keys", "integers", "layers", "zeros"):  # no sum, which a mesh may round its way
+        assert_same_bits(whole(got[name]), alone[name])
+    padded = sb.ensemble(init, 13, out_shardings=NamedSharding(mesh, P("a")), pad=True)
+    assert_same_bits(whole(padded(KEY)["layers"]), alone["layers"])
+    with jax.set_mesh(mesh):
+        again = jax.jit(sb.ensemble(init, SIZE, out_shardings=P("a")))(KEY)
+        assert again["normal"].sharding.is_equivalent_to(NamedSharding(mesh, P("a")), 3)
+
+
+def test_copies_lay_out_as_the_original():
+    place = NamedSharding(mesh_of("Auto", (8,)), P("x"))
+    make = sb.ensemble(large, 8, out_shardings=place, pad=True)
+    assert repr(make).endswith(f", 8, out_shardings={place!r}, pad=True)")
+    for again in (copy.copy(make), copy.deepcopy(make)):
+        assert again(KEY)["w"].sharding.is_equivalent_to(place, 3) and again.pad
+    # jax's meshes do not pickle; what is said of whichever mesh is set does.
+    again = pickle.loads(pickle.dumps(sb.ensemble(large, 8, out_shardings=P("x"))))
+    with jax.set_mesh(place.mesh):
+        assert again(KEY)["w"].sharding.is_equivalent_to(place, 3)
+
+
+def test_the_plan_says_what_is_made_whole():
+    mesh = mesh_of("Auto", (4, 2), ("a", "b"))
+    make = sb.ensemble(init, SIZE, out_shardings=LAYOUTS["parameters"](mesh))
+    plan = make.plan(KEY, jnp.float32(2))
+    why = {output.path: output.why for output in plan.outputs}
+    assert why["['normal']"] == "native"
+    assert why["['scaled']"].endswith("; made whole, then cut")
+    assert why["['qr']"].startswith("XLA: ") and "made whole" not in why["['qr']"]
+    assert why["['count']"] == "XLA: constant; made whole, then cut"
+    assert "made whole, then cut" in plan.explain()
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+MESH = "a mesh of (a: 4, b: 2)"
+REFUSED = {
+    "axis": (P("c"), f"gives {P('c')} for the leaf ['b'] of shape (8, 512), on {MESH}: the mesh "
+             "has no axis 'c'"),
+    "rank": (P("a", None, None), "it has 3 entries for 2 dimensions"),
+    "twice": (P("a", "a"), "two dimensions cannot be split over the same axis 'a'"),
+    "open": (P(P.UNCONSTRAINED), "a dimension that is left open has no size on a device"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_specs_that_do_not_fit(case):
+    spec, message = REFUSED[case]
+    mesh = mesh_of("Auto", (4, 2), ("a", "b"))
+    with jax.set_mesh(mesh), pytest.raises(ValueError) as error:
+        sb.ensemble(large, 8, out_shardings=spec)(KEY)
+    assert message in str(error.value)
+
+
+def test_lengths_that_do_not_divide():
+    mesh = mesh_of("Auto", (4, 2), ("a", "b"))
+    odd = sb.ensemble(lambda key: jax.random.bits(key, (6, 7)), 8, out_shardings=P(None, "a", "b"))
+    with jax.set_mesh(mesh), pytest.raises(ValueError) as error:
+        odd(KEY)
+    assert str(error.value) == (
+        f"`out_shardings` gives {P(None, 'a', 'b')} for the result of shape (8, 6, 7), on {MESH}: "
+        "dimension 1 of length 6 does not divide into 4"
+    )
+    with pytest.raises(ValueError) as error:
+        sb.ensemble(large, 6, out_shardings=NamedSharding(mesh, P("a")))(KEY)
+    assert str(error.value) == (
+        f"`size` is 6 members, which `out_shardings` splits into 4 parts of {MESH}; that does not "
+        "divide. Choose a multiple, or pass pad=True: 8 members are made then, the first 6 of "
+        "them the same"
+    )
+    with pytest.raises(ValueError, match="`index` is 3 members, which"):
+        sb.ensemble(large, 8, out_shardings=NamedSharding(mesh, P("a"))).members(KEY, slice(0, 3))
+
+
+def test_what_is_no_sharding():
+    with pytest.raises(
+        TypeError, match=r"must consist of NamedShardings.*got 3 of type int at \['w"
+    ):
+        sb.ensemble(large, 8, out_shardings={"w": 3, "b": None})
+    with pytest.raises(ValueError, match="no mesh is set that it could be of: use jax.set_mesh"):
+        sb.ensemble(large, 8, out_shardings=P("a"))(KEY)
+    one, other = (NamedSharding(mesh_of("Auto", (n,)), P("x")) for n in (2, 4))
+    with pytest.raises(ValueError, match=r"of one mesh; got a mesh of \(x: 4\) and a mesh of \(x:"):
+        sb.ensemble(large, 8, out_shardings={"b": other, "w": one})(KEY)
+    with pytest.raises(ValueError, match="prefix of the result's; got"):
+        sb.ensemble(large, 8, out_shardings={"w": one})(KEY)
+    with pytest.raises(ValueError, match="consists of None alone; leave it out"):
+        sb.ensemble(large, 8, out_shardings={"w": None, "b": None})(KEY)
+    with pytest.raises(ValueError, match="`pad` is for `out_shardings`, which is not given"):
+        sb.ensemble(large, 8, pad=True)
+    with pytest.raises(TypeError, match="`pad` must be True or False; got 1"):
+        sb.ensemble(large, 8, out_shardings=one, pad=1)
+
+
+def test_keys_and_arguments_that_are_bound_elsewhere():
+    place = NamedSharding(mesh_of("Auto", (2,)), P("x"))
+    key = jax.device_put(KEY, jax.devices()[5])
+    make = sb.ensemble(init, SIZE, out_shardings=place)
+    with pytest.raises(ValueError) as error:
+        make(key)
+    assert str(error.value).startswith(
+        "`key` is bound to " + str(jax.devices()[5]) + ", and `out_shardings` is of "
+    )
+    with pytest.raises(ValueError, match=r"`args\[0\]` is bound to 4 devices"):
+        make(KEY, jax.device_put(1.0, NamedSharding(mesh_of("Auto", (4,)), P())))
+    there = jax.device_put(KEY, NamedSharding(place.mesh, P()))
+    assert_same_bits(whole(make(there)), whole(make(KEY)))
+
+
+def test_memory_is_counted_as_often_as_it_is_taken(monkeypatch):
+    monkeypatch.setattr("seedbed._ensemble.check._available_memory", lambda: 200 << 20)
+
+    def megabytes(key):
+        return jax.random.bits(key, (16 << 18,))  # 16 MiB
+
+    mesh = mesh_of("Auto", (8,))
+    assert sb.ensemble(megabytes, 8, out_shardings=NamedSharding(mesh, P("x")))(KEY).shape[0] == 8
+    with pytest.raises(MemoryError, match="are 1,073,741,824 bytes, and 209,715,200 bytes are fre"):
+        sb.ensemble(megabytes, 8, out_shardings=NamedSharding(mesh, P()))(KEY)
+
+
+# --- caches -----------------------------------------------------------------------------------
+
+_CACHED = """
+import jax, seedbed as sb
+from jax.sharding import NamedSharding, PartitionSpec as P
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+mesh = jax.make_mesh((4, 2), ("a", "b"))
+init = lambda key: jax.random.normal(key, (64, 32))
+sb.ensemble(init, 8, out_shardings=NamedSharding(mesh, P("a", "b")))(jax.random.key(0))
+place = NamedSharding(jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,)), P("x"))
+jax.jit(sb.ensemble(init, 8), out_shardings=place)(jax.random.key(0))
+print(sum(name.endswith("cache_hits") for name in hits), sum("misses" in name for name in hits))
+"""
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    found = []
+    for _ in range(2):
+        run = subprocess.run(
+            [sys.executable, "-c", _CACHED],
+            env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.append([*map(int, run.stdout.split())])
+    (_, missed), (hit, again) = found
+    assert missed > 0 and again == 0 and hit >= 2
