@@ -59,3 +59,24 @@ def on_one(args):
 def stacked(mesh):
     """A key for each member, one on each device."""
     return put(jax.random.split(KEY, SIZE), mesh, "x")
+
+
+def specs(tree):
+    """How the arrays in a pytree are laid out: the specs, without Nones at the end."""
+    return jax.tree.map(_entries, tree)
+
+
+def _entries(leaf):
+    spec = list(leaf.sharding.spec)
+    while spec and spec[-1] is None:
+        spec.pop()
+    return P(*spec)
+
+
+def assert_lie(tree, mesh, where):
+    """Whether arrays lie as specs say, one for all or a tree of them."""
+    if isinstance(where, P):
+        where = jax.tree.map(lambda leaf: where, tree)
+    for leaf, spec in zip(jax.tree.leaves(tree), jax.tree.leaves(where), strict=True):
+        # XLA leaves out axes of length one.
+        assert leaf.sharding.is_equivalent_to(NamedSharding(mesh, spec), leaf.ndim)

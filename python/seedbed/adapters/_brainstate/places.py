@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,15 +58,16 @@ class Way:
 
     def among(self, modules: Mapping[str, Any]) -> Way:
         """The same for one call, which puts the module that it makes there."""
-        way = copy.copy(self)
-        way._modules = modules
-        return way
+        return self._with(_modules=modules)
 
     def of_one(self) -> Way:
         """The same for one of the members, whose values have no member axis."""
-        way = copy.copy(self)
-        way.alone, way.pad = True, False
-        way._rules = [(keep, _without_members(one)) for keep, one in self._rules]
+        rules = [(keep, _without_members(one)) for keep, one in self._rules]
+        return self._with(alone=True, pad=False, _rules=rules)
+
+    def _with(self, **changes: Any) -> Way:
+        way = Way.__new__(Way)
+        vars(way).update(vars(self), **changes)
         return way
 
     def make(

@@ -123,7 +123,8 @@ class ModuleSingle(ModelSingle):
 
         Args:
             rngs_or_key: an `nnx.Rngs`, left as ``make(rngs=rngs)`` leaves it; or what `nnx.Rngs`
-                takes: one key or integer, or a mapping from streams to them.
+                takes: one key or integer, or a mapping from streams to them. Inside of `nnx.jit`
+                these are better: the counts of an `nnx.Rngs` have no value there, and XLA draws.
             *args, **kwargs: of the model.
         """
         rngs = _rngs(self._apart, rngs_or_key, args, kwargs)
@@ -133,7 +134,8 @@ class ModuleSingle(ModelSingle):
         }
         counts: dict[str, Any] = {}
         try:
-            model, used = self._run(super().__call__, rngs, args, kwargs)
+            fresh = not isinstance(rngs_or_key, nnx.Rngs)
+            model, used = self._run(super().__call__, rngs, fresh, args, kwargs)
             counts = _here(used)
         finally:
             # A model that keeps the rngs has written into them what lies where the model does.
@@ -145,10 +147,13 @@ class ModuleSingle(ModelSingle):
     def plan(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Plan:
         """What would run; print ``plan(rngs).explain()``. An `nnx.Rngs` stays as it is."""
         rngs = nnx.clone(_rngs(self._apart, rngs_or_key, args, kwargs))
-        plan: Plan = self._run(super().plan, rngs, args, kwargs)
+        fresh = not isinstance(rngs_or_key, nnx.Rngs)
+        plan: Plan = self._run(super().plan, rngs, fresh, args, kwargs)
         return plan
 
-    def _run(self, method: Callable[..., Any], rngs: Any, args: Any, kwargs: Any) -> Any:
+    def _run(
+        self, method: Callable[..., Any], rngs: Any, fresh: bool, args: Any, kwargs: Any
+    ) -> Any:
         keys, counts = {}, {}
         for name, stream in streams_of(rngs).items():
             keys[name] = stream.key.get_value()
@@ -159,7 +164,8 @@ class ModuleSingle(ModelSingle):
                 )
             count = stream.count.get_value()
             # A number that is known is part of the program, which then knows every key.
-            counts[name] = None if compat.is_tracer(count) else int(jax.device_get(count))
+            known = None if compat.is_tracer(count) else int(jax.device_get(count))
+            counts[name] = 0 if fresh else known
         return _run(method, rngs, keys, counts, (), args, kwargs)
 
 
