@@ -7,11 +7,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import seedbed as sb
-from helpers import assert_same_bits
-from meshes import KINDS, assert_lie, mesh_of, whole
+from meshes import KINDS, assert_lie, assert_same, mesh_of, whole
 from seedbed import filters
 
-pytestmark = [pytest.mark.shared, pytest.mark.reference("newest")]
+pytestmark = pytest.mark.shared
 
 SIZE = 8
 WEIGHTS = filters.PathContains("weight")
@@ -47,11 +46,11 @@ def test_all_states(kind, alone):
         target = net()
         for _ in range(2):  # new, and again where there are values
             got = values(initialised(target, out_shardings=NamedSharding(mesh, spec)))
-            assert_same_bits(whole(got), alone)
+            assert_same(whole(got), alone)
             assert_lie(got, mesh, spec)
     with jax.set_mesh(mesh):
         got = values(initialised(out_shardings=P("a")))
-    assert_same_bits(whole(got), alone)
+    assert_same(whole(got), alone)
     assert_lie(got, mesh, P("a"))
 
 
@@ -64,7 +63,7 @@ def test_states_by_filter(kind, alone):
         sb.nn.HiddenState: None,
     }
     got = values(initialised(out_shardings=given))
-    assert_same_bits(whole(got), alone)
+    assert_same(whole(got), alone)
     where = {(0, "weight"): P("a", None, "b"), (1, "weight"): P("b", "a")}
     for path, value in got.items():
         assert_lie(value, mesh, where.get(path[-2:], P()))
@@ -83,7 +82,7 @@ def test_within_jit(alone):
         return values(target)
 
     got = made(jax.random.key(4), states)
-    assert_same_bits(whole(got), alone)
+    assert_same(whole(got), alone)
     assert_lie(got, mesh, P("a"))
 
 
@@ -92,7 +91,7 @@ def test_donation_takes_the_memory_of_what_lies_alike(alone):
     target = initialised(out_shardings=place)
     old = list(values(target).values())
     initialised(target, out_shardings=place, donate=True)
-    assert_same_bits(whole(values(target)), alone)
+    assert_same(whole(values(target)), alone)
     assert all(array.is_deleted() for array in old)
 
 
@@ -104,7 +103,7 @@ def test_members_along_another_axis(kind, alone):
     given = {WEIGHTS: NamedSharding(mesh, P("b", "a"))}
     got = values(initialised(target, out_states={1: [weight]}, out_shardings=given))
     assert_lie(got[path], mesh, P("b", "a"))
-    assert_same_bits(whole(jnp.moveaxis(got[path], 1, 0)), alone[path])
+    assert_same(whole(jnp.moveaxis(got[path], 1, 0)), alone[path])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,7 +111,7 @@ def test_what_members_share_is_whole(kind):
     mesh = in_mesh(kind)
     options = {"state_to_exclude": filters.PathContains(0)}
     got = values(initialised(out_shardings=NamedSharding(mesh, P("a")), **options))
-    assert_same_bits(whole(got), whole(values(initialised(**options))))
+    assert_same(whole(got), whole(values(initialised(**options))))
     for path, value in got.items():
         assert_lie(value, mesh, P() if 0 in path else P("a"))
 
@@ -141,7 +140,7 @@ def test_per_member_inputs_that_lie_on_the_mesh(kind):
         target.scale.value = given
         initialised(target, in_states=[target.scale], **options)
         results.append(target.weight.value)
-    assert_same_bits(whole(results[1]), whole(results[0]))
+    assert_same(whole(results[1]), whole(results[0]))
     assert_lie(results[1], mesh, P("a"))
 
 
@@ -179,9 +178,9 @@ def test_what_does_not_fit_changes_nothing(given, error, says):
             options = {"axis_size": SIZE, "out_shardings": given(in_mesh())}
             sb.nn.vmap_init_all_states(target, **options)
         left = sb.random.next_key()
-    assert_same_bits(values(target), before)
+    assert_same(values(target), before)
     with sb.random.stream(jax.random.key(0)):
-        assert_same_bits(left, sb.random.next_key())
+        assert_same(left, sb.random.next_key())
 
 
 def test_numbers_of_members_that_do_not_divide():
