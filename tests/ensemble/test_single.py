@@ -142,3 +142,44 @@ def test_what_is_refused():
         f"`out_shardings` gives {P('a')} for the leaf ['scaled'] of shape (6, 8), on a mesh of "
         "(a: 4, b: 2): dimension 0 of length 6 does not divide into 4"
     )
+
+
+# --- by this machine's processor --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_made_by_the_processor(kind):
+    want = whole(jax.jit(init)(KEY, jnp.float32(2)))
+    mesh = mesh_of(kind, (4, 2), ("a", "b"))
+    make = sb.single(init, out_shardings=places(mesh), host=True)
+    with jax.set_mesh(mesh):
+        got = make(KEY, 2.0)
+    assert_same_bits(whole(got), want)
+    for name, leaf in make(KEY, 2.0).items():
+        assert leaf.sharding == places(mesh)[name]
+        assert_same_bits(whole(leaf), want[name])
+    by_spec = sb.single(lambda key: jax.random.normal(key, (8, 3)), out_shardings=P("b"), host=True)
+    with jax.set_mesh(mesh):
+        assert by_spec(KEY).sharding == NamedSharding(mesh, P("b"))
+        assert by_spec.plan(KEY).reference is None
+    with pytest.raises(ValueError, match="no mesh is set that it could be of"):
+        by_spec(KEY)
+    assert repr(make).endswith(", host=True)") and copy.copy(make).host
+    assert make.plan(KEY).reference is None
+
+
+def test_parts_made_by_the_processor_without_the_extension(monkeypatch):
+    monkeypatch.setenv("SEEDBED_BACKEND", "reference")
+    mesh = mesh_of("Auto", (4, 2), ("a", "b"))
+    make = sb.single(init, out_shardings=places(mesh), host=True)
+    assert_same_bits(whole(make(KEY)), whole(jax.jit(init)(KEY)))
+
+
+def test_what_the_processor_cannot_make():
+    place = NamedSharding(mesh_of("Auto", (8,)), P("x"))
+    for options in ({}, {"out_shardings": place, "donate": True}):
+        with pytest.raises(ValueError, match="`host` is for `out_shardings`, which says where"):
+            sb.single(init, host=True, **options)
+    make = sb.single(lambda key: jax.random.bits(key, (8,)), out_shardings=place, host=True)
+    with pytest.raises(ValueError, match="`host=True` makes arrays at once and sends them to dev"):
+        jax.jit(make)(KEY)

@@ -29,6 +29,8 @@ class Ensemble:
     _size_name = "size"
     # Whether it is a single model, of size 1, whose leaves have no dimension for members.
     _alone = False
+    # Whether results are made on this machine's processor, and then moved to their devices.
+    _moved = False
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class Ensemble:
         options = {
             "in_axes": self.in_axes,
             "donate": self.donate,
-            "out_shardings": _AsItIs(self.out_shardings),
+            "out_shardings": AsItIs(self.out_shardings),
             "pad": self.pad,
         }
         return _restored, (pickling.Packed(self.init), self.size, options)
@@ -177,7 +179,8 @@ class Ensemble:
             from . import prepare  # all that plans is of no use before
 
             size = None if self._alone else self.size
-            prepared = prepare.prepare(self.init, call, signature, self.out_shardings, size)
+            rest = (self.out_shardings, size, self._moved)
+            prepared = prepare.prepare(self.init, call, signature, *rest)
             if prepared.lasting:
                 self._prepared[signature] = prepared
         return prepared
@@ -247,12 +250,12 @@ class Ensemble:
         return donate.free(old, taken)
 
 
-class _AsItIs(Record):
+class AsItIs(Record):
     """A value that deep copies share: devices cannot be copied."""
 
     value: Any
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _AsItIs:
+    def __deepcopy__(self, memo: dict[int, Any]) -> AsItIs:
         return self
 
 

@@ -53,12 +53,14 @@ def prepare(
     signature: Signature,
     out_shardings: Any = None,
     size: int | None = None,
+    moved: bool = False,
 ) -> Prepared:
     """Traces and plans an init function for a call and others like it.
 
     Args:
         out_shardings: where the results are to lie, None if that is left to jax.
         size: see `shardings.resolve`.
+        moved: whether results are made elsewhere than on the devices that they come to lie on.
 
     Raises:
         TypeError: ``init`` cannot be called this way, or its result is not one of arrays.
@@ -76,11 +78,12 @@ def prepare(
         return _planned(recorded, impls, signature, reason)
     from . import shardings  # of no use to most
 
+    if reason is None:
+        recorded = _trace.unlaid(recorded)
     prepared = _planned(recorded, impls, signature, reason)
     layout = shardings.resolve(out_shardings, prepared.plan, size)
-    if (platform := compat.elsewhere_on(layout.mesh)) is not None:
-        moved = signature.replace(elsewhere=platform)
-        prepared = _planned(recorded, impls, moved, reason)
+    if not moved and (platform := compat.elsewhere_on(layout.mesh)) is not None:
+        prepared = _planned(recorded, impls, signature.replace(elsewhere=platform), reason)
     plan = shardings.explained(prepared.plan, layout)
     if isinstance(prepared.program, NativeProgram):
         prepared.program.plan = plan

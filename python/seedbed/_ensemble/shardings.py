@@ -71,6 +71,16 @@ def whole(entries: Iterable[Any]) -> Any:
     return None
 
 
+def of_mesh(value: Any, mesh: Any) -> Any:
+    """The same with all PartitionSpecs as those of a mesh, if there is one."""
+
+    def named(leaf: Any) -> Any:
+        known = mesh is None or not isinstance(leaf, PartitionSpec)
+        return leaf if known else NamedSharding(mesh, leaf)
+
+    return jax.tree_util.tree_map(named, value, is_leaf=is_leaf)
+
+
 def resolve(value: Any, plan: Plan, size: int | None) -> Layout:
     """Where the leaves of a result lie.
 
@@ -204,6 +214,8 @@ def padded(layout: Layout, count: int, pad: bool, name: str) -> int:
 
 def explained(plan: Plan, layout: Layout) -> Plan:
     """The plan, with a word for each leaf that a device makes whole before it keeps its part."""
+    if plan.reference is not None:
+        return plan  # as jax makes it
     outputs = []
     for position, output in enumerate(plan.outputs):
         split = layout.specs[position][1:]

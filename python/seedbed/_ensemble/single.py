@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from .._base import pickling
+from .._jax import compat, places
 from .._plan import Plan
-from . import check, donate
-from .ensemble import Ensemble
+from . import check, donate, shardings
+from .ensemble import AsItIs, Ensemble
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .prepare import Prepared
 
 
 class _One(Ensemble):
@@ -23,9 +28,20 @@ class Single:
     """An init function, ready to be called for one model. Made by `single`."""
 
     def __init__(
-        self, init: Callable[..., Any], *, out_shardings: Any = None, donate: bool = False
+        self,
+        init: Callable[..., Any],
+        *,
+        out_shardings: Any = None,
+        donate: bool = False,
+        host: bool = False,
     ) -> None:
         self._make = _One(init, 1, out_shardings=out_shardings, donate=donate)
+        self._make._moved = check.flag(host, "host")
+        self._made: dict[Any, _One] = {}  # by the mesh that is set, with `host`
+        if host and (out_shardings is None or donate):
+            raise ValueError(
+                "`host` is for `out_shardings`, which says where the parts go, and without `donate`"
+            )
 
     @property
     def init(self) -> Callable[..., Any]:
@@ -39,13 +55,19 @@ class Single:
     def donate(self) -> bool:
         return self._make.donate
 
+    @property
+    def host(self) -> bool:
+        return self._make._moved
+
     def __repr__(self) -> str:
         name = getattr(self.init, "__qualname__", None) or repr(self.init)
         places = "" if self.out_shardings is None else f", out_shardings={self.out_shardings!r}"
-        return f"single({name}{places}{', donate=True' if self.donate else ''})"
+        flags = [f", {flag}=True" for flag in ("donate", "host") if getattr(self, flag)]
+        return f"single({name}{places}{''.join(flags)})"
 
     def __reduce__(self) -> Any:
-        return _restored, (pickling.Packed(self.init), self.out_shardings, self.donate)
+        options = {"donate": self.donate, "host": self.host}
+        return _restored, (pickling.Packed(self.init), AsItIs(self.out_shardings), options)
 
     def __call__(self, key: Any, *args: Any) -> Any:
         """The model: equal to ``jax.jit(init)(key, *args)``.
@@ -64,6 +86,8 @@ class Single:
             MemoryError: the result would not fit into this machine's memory.
         """
         make = self._make
+        if self.host:
+            return self._on_host(key, args)
         stacked = _stacked(key)
         if not self.donate:
             return make._run(make._call(stacked, args, single=True))
@@ -81,7 +105,48 @@ class Single:
 
     def plan(self, key: Any, *args: Any) -> Plan:
         """What would run, as inert data; print ``plan(key).explain()``."""
+        if self.host:
+            make = self._of_mesh()
+            with places.on_one(compat.first_device("cpu")):
+                return _moved(make, key, args)[1].plan
         return self._make._prepare(self._make._call(_stacked(key), args, single=True)).plan
+
+    def _on_host(self, key: Any, args: tuple[Any, ...]) -> Any:
+        """The model, each part made by this machine's processor and sent to its devices."""
+        if compat.under_trace(jax.tree_util.tree_leaves((key, args))) or not compat.at_top():
+            raise ValueError(
+                "`host=True` makes arrays at once and sends them to devices, which a program that "
+                "is being traced (jax.jit, jax.vmap) cannot"
+            )
+        from .._run import host
+
+        make = self._of_mesh()
+        with places.on_one(compat.first_device("cpu")):
+            call, prepared = _moved(make, key, args)
+            layout = prepared.layout
+            assert layout is not None
+            check.memory(prepared.plan, prepared.member_bytes, 1, True, "init")
+            read = [call.leaves[position] for position in prepared.program.reads]
+            out = host.run(prepared.program, layout, call.keys, read)
+        return jax.tree_util.tree_unflatten(prepared.plan.out_tree, out)
+
+    def _of_mesh(self) -> _One:
+        """The ensemble whose specs are of the mesh that is set, which is then put aside."""
+        mesh = places.ambient_mesh()
+        made = self._made.get(mesh)
+        if made is None:
+            named = shardings.of_mesh(self.out_shardings, mesh)
+            made = self._made[mesh] = _One(self.init, 1, out_shardings=named)
+            made._moved = True
+        return made
+
+
+def _moved(make: _One, key: Any, args: tuple[Any, ...]) -> tuple[Call, Prepared]:
+    """A call by this machine's processor, and what it runs."""
+    here = compat.first_device("cpu")
+    key, args = jax.tree_util.tree_map(lambda one: jax.device_put(one, here), (key, args))
+    call = make._call(_stacked(key), args, single=True)
+    return call, make._prepare(call)
 
 
 def reads(make: Single, key: Any, *args: Any) -> tuple[int, ...]:
@@ -101,11 +166,17 @@ def _stacked(key: Any) -> Any:
     return jax.tree_util.tree_map(lambda one: one[None], key)
 
 
-def _restored(init: pickling.Packed, out_shardings: Any, donate: bool) -> Single:
-    return Single(init.value, out_shardings=out_shardings, donate=donate)
+def _restored(init: pickling.Packed, places: AsItIs, options: dict[str, bool]) -> Single:
+    return Single(init.value, out_shardings=places.value, **options)
 
 
-def single(init: Callable[..., Any], *, out_shardings: Any = None, donate: bool = False) -> Single:
+def single(
+    init: Callable[..., Any],
+    *,
+    out_shardings: Any = None,
+    donate: bool = False,
+    host: bool = False,
+) -> Single:
     """Initialises one model, bit for bit as ``jax.jit(init, out_shardings=...)`` does.
 
     What takes minutes there, the compilation of a large model's random draws, takes a second:
@@ -120,13 +191,18 @@ def single(init: Callable[..., Any], *, out_shardings: Any = None, donate: bool 
             structure. Each device makes its own part, with the bits that it has on one device.
         donate: initialise anew into the memory of an old model: the result is called as
             ``make(key, old, *args)``.
+        host: make each part by this machine's processor, and send it to its device: for devices
+            that there is no kernel for. Nothing is compiled for these, and the numbers are those
+            of jax on a CPU, which on other devices may differ in last bits. Each process makes
+            the parts of its own devices, outside of `jax.jit`.
 
     Returns:
         A `Single`: call it with a key, which is not split.
 
     Raises:
-        TypeError: ``init`` is not callable, ``donate`` is not a bool, or ``out_shardings`` does
-            not consist of shardings.
+        TypeError: ``init`` is not callable, ``donate`` or ``host`` is not a bool, or
+            ``out_shardings`` does not consist of shardings.
+        ValueError: ``host`` is given without ``out_shardings``, or with ``donate``.
 
     Example:
         >>> import jax, seedbed as sb
@@ -139,4 +215,4 @@ def single(init: Callable[..., Any], *, out_shardings: Any = None, donate: bool 
         >>> model["w"].sharding.spec
         PartitionSpec(None, 'model')
     """
-    return Single(init, out_shardings=out_shardings, donate=donate)
+    return Single(init, out_shardings=out_shardings, donate=donate, host=host)

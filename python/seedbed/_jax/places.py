@@ -7,11 +7,13 @@ members says nothing of that. So what is laid out over several devices is left t
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from . import compat, jaxprs
 
@@ -113,6 +115,24 @@ def ambient_mesh() -> Any | None:
         concrete: Any = jax.sharding.get_mesh()
         return mesh if concrete.empty else concrete
     return mesh
+
+
+@contextlib.contextmanager
+def on_one(device: Any) -> Iterator[None]:
+    """Runs what is jitted on one device, whatever mesh is set."""
+    with contextlib.ExitStack() as stack:
+        if ambient_mesh() is not None:
+            stack.enter_context(jax.set_mesh(jax.sharding.Mesh(np.empty((), object), ())))
+        stack.enter_context(jax.default_device(device))
+        yield
+
+
+def off_mesh(value: Any) -> Any:
+    """A constant that is on a mesh's devices for no reason but that one was set, as plain data."""
+    if not isinstance(value, jax.Array) or compat.is_tracer(value) or compat.is_key(value.dtype):
+        return value
+    replicated = value.sharding.num_devices > 1 and value.is_fully_replicated
+    return np.asarray(value) if replicated else value
 
 
 def put(value: Any, mesh: Any, spec: Any) -> Any:

@@ -18,8 +18,8 @@ from .._jax.ask_xla import divides_by_reciprocals, merges_factors
 from .._plan import RECORDS, Kind, Shape, float_params, make_draw
 from .._trace import Const, Equation
 from .meaning import (
-    FINISHED,
     SAMPLERS,
+    SCALABLE,
     UNCHANGED,
     Expression,
     Integers,
@@ -32,6 +32,7 @@ from .meaning import (
     Remainder,
     Rule,
     Sample,
+    Stack,
     Stage,
     Word,
     adding_to,
@@ -45,13 +46,14 @@ _rule = adding_to(RULES)
 
 # Everything else works element by element, on operands of the result's shape.
 RESHAPES = ("reshape", "squeeze", "expand_dims", "broadcast_in_dim")
+REARRANGES = (*RESHAPES, "transpose", "concatenate", "seedbed_rows")
 
 
 @_rule(*RESHAPES)
 def _reshape(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     """A draw in another shape is the same draw, as long as the flat order stays."""
     value = operands[0]
-    if value is None or isinstance(value, (Const, Keys, KeyWords)) or len(operands) != 1:
+    if value is None or isinstance(value, (Const, Keys, KeyWords, Stack)) or len(operands) != 1:
         return None
     if equation.params.get("dimensions") and equation.name == "reshape":
         return None
@@ -142,7 +144,7 @@ def _mul(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
         return None
     if value.stage is Stage.UNIT:
         return value.replace(shape=shape, stage=Stage.SCALED, span=float(constant))
-    if value.stage in FINISHED:
+    if value.stage in SCALABLE:
         return _times(value, shape, constant)
     return None
 
@@ -152,7 +154,7 @@ def _div(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     real, constant = operands[0], number(operands[1])
     if not isinstance(real, Real) or real.shift is not None or constant is None:
         return None
-    if real.stage not in FINISHED:
+    if real.stage not in SCALABLE:
         return None
     exact = abs(math.frexp(float(constant))[0]) == 0.5  # powers of two
     if not (exact or divides_by_reciprocals()):
@@ -181,7 +183,7 @@ def _add(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
 
 
 def _shifted(real: Real, shape: Shape, constant: float) -> Meaning | None:
-    if real.stage not in FINISHED or real.shift is not None:
+    if real.stage not in SCALABLE or real.shift is not None:
         return None
     # XLA leaves out the addition of a zero, also where it would make 0.0 of -0.0.
     return real.replace(shape=shape, shift=constant if constant else None)

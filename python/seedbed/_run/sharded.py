@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ import numpy as np
 
 from .._jax import compat, places
 from .._plan import (
+    Computation,
     Computed,
     Draw,
     Drawn,
@@ -32,9 +33,11 @@ from .._plan import (
     Shape,
     Source,
     Splat,
+    Stacked,
     Step,
     can_tile,
 )
+from .._trace import moved
 from . import execute
 from .layout import Axes, Layout, padded
 
@@ -83,7 +86,7 @@ def program(
         for names, positions in groups.items():
             spec: Any = jax.sharding.PartitionSpec
             along = spec(names or None)
-            part = _Part(plan, tuple(positions), size, modes, axes, names, single, layout)
+            part = Part(plan, tuple(positions), size, modes, axes, names, single, layout)
             specs = (
                 [along if own else spec() for own in stacked],
                 [] if members is None else [along if listed else spec()],
@@ -109,7 +112,7 @@ def program(
     return execute.jitted("seedbed_sharded", fill, False, None, donate, layout.shardings(single))
 
 
-class _Part:
+class Part:
     """What one device makes of those results whose members are split over the same axes."""
 
     def __init__(
@@ -122,7 +125,15 @@ class _Part:
         names: Axes,
         single: bool,
         layout: Layout,
+        index: Callable[[Axes], Any] = jax.lax.axis_index,
     ) -> None:
+        """
+        Args:
+            plan, size, modes, axes, single, layout: see `program`.
+            positions: of the results.
+            names: the axes of the mesh that their members are split over.
+            index: the number of the device along some axes of the mesh, the slowest first.
+        """
         self.outputs = {position: plan.outputs[position] for position in positions}
         self.steps, read = needed(plan.steps, [*self.outputs.values()])
         self.size = size // layout.blocks(names)
@@ -131,6 +142,7 @@ class _Part:
         self.names = names
         self.single = single
         self.layout = layout
+        self.index = index
         # What is drawn, each with its tile or None: first what residual equations read.
         self.wanted: dict[tuple[Draw, tuple[Axes, ...] | None], int] = {}
         self.read = {index: self.number(plan.draws[index], None) for index in sorted(read)}
@@ -172,11 +184,11 @@ class _Part:
         for draw, split in self.wanted:
             draws.append(draw)
             tiles.append(None if split is None else self.tile(draw, split))
-            blocks.append([] if split is None else [_block(names) for names in split])
+            blocks.append([] if split is None else [self.number_along(names) for names in split])
         made = execute.made(draws, modes, self.size, keys, own, tiles, blocks)
         read = {index: made[number] for index, number in self.read.items()}
         rest = (self.size, read, captures, args, self.axes)
-        residual = execute.computed(self.steps, [*self.outputs.values()], *rest)
+        residual = execute.computed(_here(self.steps), [*self.outputs.values()], *rest)
         leaves = []
         for position, output in self.outputs.items():
             source = output.source
@@ -187,6 +199,8 @@ class _Part:
             elif isinstance(source, Splat):
                 shape = self.layout.tile(position, output.shape)
                 leaf = jnp.broadcast_to(source.replace(shape=()).value(), (self.size, *shape))
+            elif isinstance(source, Stacked):
+                leaf = execute.stacked(source, read, 1)
             elif isinstance(source, Literal):
                 leaf = jnp.broadcast_to(source.value(), (self.size, *output.shape))
             else:
@@ -203,7 +217,7 @@ class _Part:
             return self.modes, [given] * len(self.modes)
         first = np.arange(self.layout.blocks(self.names), dtype=np.uint64) * np.uint64(self.size)
         words = np.stack([first >> np.uint64(32), first & np.uint64(0xFFFFFFFF)], axis=-1)
-        start = jnp.asarray(words.astype(np.uint32))[jax.lax.axis_index(self.names)]
+        start = jnp.asarray(words.astype(np.uint32))[self.index(self.names)]
         modes, operands = [], []
         for mode in self.modes:
             if mode == KeyMode.RANGE:
@@ -215,25 +229,40 @@ class _Part:
             modes.append(KeyMode.RANGE if mode == KeyMode.ALL else mode)
         return tuple(modes), operands
 
+    def number_along(self, names: Axes) -> Any:
+        """Which part this device has of a dimension that is split over some axes."""
+        return self.index(names).astype(np.uint32) if names else jnp.uint32(0)
+
     def block(self, leaf: Any, position: int) -> Any:
         """This device's part of what was made whole."""
         split = self.layout.specs[position][1:]
         tile = self.layout.tile(position, leaf.shape[1:])
-        starts = [_block(names) * np.uint32(n) for names, n in zip(split, tile, strict=True)]
+        starts = [
+            self.number_along(names) * np.uint32(n) for names, n in zip(split, tile, strict=True)
+        ]
         return jax.lax.dynamic_slice(leaf, (np.uint32(0), *starts), (self.size, *tile))
+
+
+def _here(steps: tuple[Step, ...]) -> list[Step]:
+    """Residual equations as if traced where they are evaluated: mapped over a mesh."""
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return list(steps)
+    return [step.replace(computation=Computation(moved(step.eqn, mesh))) for step in steps]
 
 
 def needed(steps: Sequence[Step], outputs: Sequence[Output]) -> tuple[tuple[Step, ...], set[int]]:
     """The residual equations that some outputs depend on, and the draws that are read for them."""
-    sources: list[Source] = [
-        output.source for output in outputs if isinstance(output.source, Computed)
-    ]
+    read = (*Computed, Stacked)
+    sources: list[Source] = [output.source for output in outputs if isinstance(output.source, read)]
     values: set[int] = set()
     draws: set[int] = set()
 
     def note(source: Source) -> None:
         if isinstance(source, FromStep):
             values.add(source.number)
+        elif isinstance(source, Stacked):
+            draws.update(source.draws)
         elif isinstance(source, (FromDraw, FromKeys, FromWords)):
             draws.add(source.index)
         if isinstance(source, FromWords) and source.zeros >= 0:
@@ -248,11 +277,6 @@ def needed(steps: Sequence[Step], outputs: Sequence[Output]) -> tuple[tuple[Step
             for source in step.inputs:
                 note(source)
     return tuple(reversed(kept)), draws
-
-
-def _block(names: Axes) -> Any:
-    """Which part along some axes of the mesh this device has."""
-    return jax.lax.axis_index(names).astype(np.uint32) if names else jnp.uint32(0)
 
 
 def _sum(a: Any, b: Any) -> Any:

@@ -1,8 +1,10 @@
 """What jax traced, as data, and operations on it.
 
 Here a function becomes a jaxpr of one member (`recorded`), calls in it are opened and constants
-folded (`inline`, `fold`, `graph`), two programs are compared (`fingerprint`), and a program is cut
-into what something depends on and the rest (`cut`, `tap`). Nothing here knows what a draw is.
+folded (`inline`, `openers`, `fold`, `graph`), what loops draw is taken out of them (`loops`,
+`bodies`), two programs are compared (`fingerprint`), and a program is cut into what something
+depends on and the rest (`cut`, `tap`), or freed of what it says of places (`unlaid`). Nothing here
+knows what a draw is.
 """
 
 from . import cut as cut
@@ -17,7 +19,10 @@ from .fold import splat as splat
 from .graph import Equation as Equation
 from .graph import Graph as Graph
 from .inline import Block as Block
+from .inline import again as again
 from .inline import unseal as unseal
+from .loops import Loop as Loop
+from .loops import hoisted as hoisted
 from .recorded import Recorded as Recorded
 from .recorded import check_outputs as check_outputs
 from .recorded import flatten as flatten
@@ -25,3 +30,5 @@ from .recorded import outlived as outlived
 from .recorded import record as record
 from .recorded import released_on_failure as released_on_failure
 from .recorded import trace as trace
+from .unlaid import moved as moved
+from .unlaid import unlaid as unlaid
