@@ -37,11 +37,13 @@ enum class Source { kNothing, kKey, kWord, kTwoWords };
 
 // A width of words in which a kind comes.
 struct Width {
-  int word_bits;
-  int items[4];  // bytes that an element may be stored in; a key is two elements
-  int params;    // how many there are
-  int work;      // of an element on a CPU, in fifths of the time of a normal
+  int word_bits = 0;
+  int items[4] = {};      // bytes that an element may be stored in; a key is two elements
+  int params = 0;         // how many there are
+  int work = 0;           // of an element on a CPU, in fifths of the time of a normal
+  bool cpu_only = false;  // no kernel makes it on GPUs
 };
+constexpr bool kCpuOnly = true;
 
 struct KindRecord {
   Kind kind;
@@ -77,7 +79,7 @@ namespace normal {
 // clip(erf_inv(ranged) * factor, clip_low, clip_high) * scale + shift
 enum Param : int { kSpan, kLow, kFactor, kClipLow, kClipHigh, kScale, kShift, kNear, kCount };
 constexpr KindRecord kRecord = {Kind::kNormal, "normal", Source::kWord, {
-    {32, {4}, kNear, 5}, {64, {8}, kCount, 5}}};
+    {32, {4}, kNear, 5}, {64, {8}, kCount, 5, kCpuOnly}}};
 }  // namespace normal
 
 namespace bernoulli {
@@ -169,6 +171,19 @@ static constexpr bool has_form(Kind kind, int word_bits, int itemsize) {
     if (item == itemsize) return true;
   }
   return false;
+}
+
+// Whether `holds` is true of every form of every kind.
+using OfForm = bool (*)(const KindRecord& record, const Width& width, int itemsize);
+static constexpr bool all_forms(OfForm holds) {
+  for (const KindRecord& record : kRecords) {
+    for (const Width& width : record.widths) {
+      for (const int item : width.items) {
+        if (item != 0 && !holds(record, width, item)) return false;
+      }
+    }
+  }
+  return true;
 }
 
 static constexpr bool records_are_sound() {

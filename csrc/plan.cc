@@ -87,7 +87,8 @@ class DrawDecoder {
     check_counters(draw);
     const bool one = std::all_of(draw.counters.begin(), draw.counters.end(),
                                  [](uint64_t stride) { return stride == 0; });
-    if (one) draw.counters.clear();
+    const bool counts = draw.source() == Source::kWord || draw.source() == Source::kTwoWords;
+    if (one || !counts) draw.counters.clear();
     read_params(draw, n_params);
     read_table(draw, n_table);
     check_sampler(draw);

@@ -5,150 +5,9 @@
 // without it.
 #include "cpu/kernels.h"
 
-#include "cpu/ops.h"
+#include "cpu/rows.h"
 
 namespace {
-
-using seedbed::Fill;
-
-using QuadU = QuadLanes::U;
-
-// The cipher of a row, whose elements share the key.
-struct RowCipher {
-  U32 k0, k1, c0;
-  uint32_t low;
-  template <class Word>
-  SEEDBED_INLINE Pair<Word> words(uint64_t i) const {
-    return threefry2x32(k0, k1, in_all<Word>(c0), lanes_from<Word>(low + static_cast<uint32_t>(i)));
-  }
-};
-
-// That of many rows shorter than a vector: each element has its own key and counter.
-struct StagedCipher {
-  const uint32_t *k0, *k1;
-  U32 c0;
-  const uint32_t* c1;
-  template <class Word>
-  SEEDBED_INLINE Pair<Word> words(uint64_t i) const {
-    return threefry2x32(load_lanes<Word>(k0 + i), load_lanes<Word>(k1 + i), in_all<Word>(c0),
-                        load_lanes<Word>(c1 + i));
-  }
-};
-
-// Results for one vector of an op, from those for a whole `Word`.
-SEEDBED_INLINE Pair<U32> part(const Pair<U32>& w, int) { return w; }
-template <class V>
-SEEDBED_INLINE Pair<U32> part(const Pair<Twin<V>>& w, int i) {
-  constexpr int kHalf = sizeof(V) / kVectorBytes;
-  return i < kHalf ? part(Pair<V>{w.a.x, w.b.x}, i) : part(Pair<V>{w.a.y, w.b.y}, i - kHalf);
-}
-
-// As many elements from the i-th on as `Word` has lanes. An op with two keys has two ciphers.
-template <class Word, class Op, class Ciphers>
-SEEDBED_INLINE void write_block(const Op& op, const Ciphers& ciphers, uint64_t i, char* to) {
-  const Pair<Word> w = ciphers[0].template words<Word>(i);
-  if constexpr (Op::kTwoKeys) {
-    const Pair<Word> low = ciphers[1].template words<Word>(i);
-    for (int v = 0; v < static_cast<int>(sizeof w.a / kVectorBytes); ++v) {
-      op(part(w, v), part(low, v), to + v * kLanes * Op::kSize);
-    }
-  } else {
-    for (int v = 0; v < static_cast<int>(sizeof w.a / kVectorBytes); ++v) {
-      op(part(w, v), to + v * kLanes * Op::kSize);
-    }
-  }
-}
-
-// Writes n elements, four vectors at a time. The last vector overlaps the one before it, so that
-// nothing outside the n elements is touched; fewer than kLanes go through a buffer.
-template <class Op, class Ciphers>
-SEEDBED_INLINE void write_blocks(const Op& op, uint64_t n, char* out, const Ciphers& ciphers) {
-  constexpr uint64_t kSize = Op::kSize, kGroup = QuadLanes::kCount;
-  uint64_t i = 0;
-  for (; i + kGroup <= n; i += kGroup) write_block<QuadU>(op, ciphers, i, out + i * kSize);
-  char buffer[kLanes * kSize];
-  for (; i < n; i += kLanes) {
-    if (i + kLanes > n && n >= kLanes) i = n - kLanes;
-    write_block<U32>(op, ciphers, i, n < kLanes ? buffer : out + i * kSize);
-  }
-  if (n < kLanes) __builtin_memcpy(out, buffer, n * kSize);
-}
-
-// One row, whose elements share the key.
-template <class Op>
-void fill_row(const Op& op, const Fill& f, uint64_t row, char* out) {
-  RowCipher ciphers[2] = {};
-  ciphers[0].k0 = Lanes::u(f.k0[row]), ciphers[0].k1 = Lanes::u(f.k1[row]);
-  if constexpr (Op::kTwoKeys) {
-    ciphers[1].k0 = Lanes::u(f.low_k0[row]), ciphers[1].k1 = Lanes::u(f.low_k1[row]);
-  }
-  uint64_t counter = f.counter + (f.starts == nullptr ? 0 : f.starts[row]), left = f.count;
-  while (left > 0) {  // the high counter word is constant between multiples of 2^32
-    const uint64_t until_carry = (uint64_t{1} << 32) - (counter & UINT32_MAX);
-    const uint64_t n = left < until_carry ? left : until_carry;
-    for (RowCipher& cipher : ciphers) {
-      cipher.c0 = Lanes::u(static_cast<uint32_t>(counter >> 32));
-      cipher.low = static_cast<uint32_t>(counter);
-    }
-    write_blocks(op, n, out, ciphers);
-    counter += n;
-    left -= n;
-    out += n * Op::kSize;
-  }
-}
-
-// Many rows shorter than a vector.
-template <class Op>
-void fill_short_rows(const Op& op, const Fill& f) {
-  constexpr int kStage = 512;  // elements
-  uint32_t k0[2][kStage + kLanes], k1[2][kStage + kLanes], c1[kStage + kLanes];
-  const U32 c0 = Lanes::u(static_cast<uint32_t>(f.counter >> 32));
-  const uint32_t low = static_cast<uint32_t>(f.counter);
-  constexpr bool two = Op::kTwoKeys;
-  char* out = static_cast<char*>(f.out);
-  for (uint64_t row = 0; row < f.rows;) {
-    uint64_t n = 0;
-    if (f.count == 1) {
-      n = f.rows - row < kStage ? f.rows - row : kStage;
-      __builtin_memcpy(k0[0], f.k0 + row, n * sizeof *c1);
-      __builtin_memcpy(k1[0], f.k1 + row, n * sizeof *c1);
-      if (two) __builtin_memcpy(k0[1], f.low_k0 + row, n * sizeof *c1);
-      if (two) __builtin_memcpy(k1[1], f.low_k1 + row, n * sizeof *c1);
-      for (uint64_t i = 0; i < n; i += kLanes) store(c1 + i, Lanes::u(low));
-      row += n;
-    }
-    for (; f.count > 1 && row < f.rows && n < kStage; ++row, n += f.count) {
-      // What a store writes beyond the row, the next row overwrites.
-      store(k0[0] + n, Lanes::u(f.k0[row]));
-      store(k1[0] + n, Lanes::u(f.k1[row]));
-      if (two) store(k0[1] + n, Lanes::u(f.low_k0[row]));
-      if (two) store(k1[1] + n, Lanes::u(f.low_k1[row]));
-      store(c1 + n, iota() + low);
-    }
-    const StagedCipher ciphers[] = {{k0[0], k1[0], c0, c1}, {k0[1], k1[1], c0, c1}};
-    write_blocks(op, n, out, ciphers);
-    out += n * Op::kSize;
-  }
-}
-
-template <class Op>
-void fill_rows(const Op& op, const Fill& f) {
-  const bool carries = (f.counter & UINT32_MAX) + f.count > UINT32_MAX;
-  if (f.count < kLanes && f.rows > 1 && !carries && f.starts == nullptr)
-    return fill_short_rows(op, f);
-  char* out = static_cast<char*>(f.out);
-  for (uint64_t row = 0; row < f.rows; ++row) {
-    fill_row(op, f, row, out);
-    out += f.count * Op::kSize;
-  }
-}
-
-// Words that wait for their transform, few enough that the L1 cache holds them and the results.
-template <class Word>
-struct Piece {
-  static constexpr uint64_t kSize = 8192 / sizeof(Word);
-  alignas(64) Word words[kSize];
-};
 
 // The positions of the bits that are set among the first n, and their number.
 inline uint64_t positions(const uint64_t* flags, uint64_t n, uint16_t* at) {
@@ -237,9 +96,8 @@ void transform_piece(const NormalF64<kClip, kAffine>& op, uint64_t n, Piece<uint
 }
 
 // All lanes take the same way, so there is nothing to gather.
-template <Kind kKind, bool kAffine>
-void transform_piece(const OfWord<kKind, kAffine>& op, uint64_t n, Piece<uint32_t>& piece,
-                     char* out) {
+template <Kind kKind>
+void transform_piece(const OfWord<kKind>& op, uint64_t n, Piece<uint32_t>& piece, char* out) {
   constexpr uint64_t kItem = sizeof(uint32_t), kGroup = QuadLanes::kCount;
   const uint64_t whole = n / kGroup * kGroup;
   const auto values = [&](uint64_t i) {
@@ -266,9 +124,9 @@ void fill_staged(const Op& op, const Fill& f) {
     const uint64_t rows = f.rows - row < rows_at_once ? f.rows - row : rows_at_once;
     for (uint64_t done = 0; done < f.count;) {
       const uint64_t left = f.count - done, count = left < piece.kSize ? left : piece.kSize;
-      const uint64_t* const starts = f.starts == nullptr ? nullptr : f.starts + row;
-      fill_rows(Bits<Word>(), Fill{f.sampler, f.k0 + row, f.k1 + row, nullptr, nullptr, rows, count,
-                                   f.counter + done, piece.words, starts});
+      Fill part = rows_of(f, row, rows, piece.words);
+      part.count = count, part.counter += done;
+      fill_rows(Bits<Word>(), part);
       transform_piece(op, rows * count, piece, out);
       out += rows * count * sizeof(Word);
       done += count;
@@ -308,18 +166,6 @@ void derive(uint64_t n, const uint32_t* k0, const uint32_t* k1, const uint32_t* 
     const Pair<uint32_t> w = threefry2x32(k0[i], k1[i], c0[i], c1[i]);
     o0[i] = w.a;
     o1[i] = w.b;
-  }
-}
-
-// The pairs of words that give these kLanes words of 32 or 64 bits.
-template <int kWordBits>
-Pair<U32> pairs_of(const char* words) {
-  if constexpr (kWordBits == 32) {
-    return {load<U32>(words), U32{}};
-  } else {
-    const U64 shift = U64{} + 32, x = load<U64>(words), y = load<U64>(words + kVectorBytes);
-    return {even(reinterpret<U32>(x >> shift), reinterpret<U32>(y >> shift)),
-            even(reinterpret<U32>(x), reinterpret<U32>(y))};
   }
 }
 

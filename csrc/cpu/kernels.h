@@ -21,6 +21,7 @@ struct Fill {
   uint64_t counter;
   void* out;
   const uint64_t* starts = nullptr;
+  bool one_key = false;  // only the first row's keys are there, and all rows have these
 };
 
 struct KernelTable {

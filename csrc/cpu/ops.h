@@ -55,9 +55,10 @@ struct Operation {
   static constexpr int kSize = sizeof(T);
   static constexpr bool kTwoKeys = seedbed::record_of(kKind).source == seedbed::Source::kTwoWords;
   static constexpr bool kStaged = false;
-  static bool makes(const Sampler& s) {
-    return s.kind == kKind && (kBits == 0 || s.word_bits == kBits) && s.itemsize == kSize;
+  static constexpr bool has_form(Kind kind, int word_bits, int itemsize) {
+    return kind == kKind && (kBits == 0 || word_bits == kBits) && itemsize == kSize;
   }
+  static bool makes(const Sampler& s) { return has_form(s.kind, s.word_bits, s.itemsize); }
 };
 
 template <class T>
@@ -231,25 +232,22 @@ struct NormalF64 : Normal<Doubles, kClip, kAffine> {
   }
 };
 
-// The samplers whose number depends on the word alone, with the same two parameters.
+// The samplers whose number depends on the word alone, with the same two parameters. Neutral ones,
+// 1 and -0, change nothing, and are not worth a loop of their own.
 constexpr int kScale = seedbed::exponential::kScale, kShift = seedbed::exponential::kShift;
 static_assert(kScale == seedbed::gumbel::kScale && kShift == seedbed::gumbel::kShift, "the same");
 static_assert(kScale == seedbed::laplace::kScale && kShift == seedbed::laplace::kShift, "the same");
 
-template <Kind kKind, bool kAffine>
+template <Kind kKind>
 struct OfWord : Operation<kKind, 32, float> {
   using Word = uint32_t;
   static constexpr bool kStaged = true;
   F32 mul, add;
   explicit OfWord(const Sampler& s)
       : mul(broadcast(param_f32(s, kScale))), add(broadcast(param_f32(s, kShift))) {}
-  static bool makes(const Sampler& s) {
-    return OfWord::Operation::makes(s) && kAffine != is_neutral<float>(s, kScale, kShift);
-  }
   template <class L>
   SEEDBED_INLINE typename L::F transform(typename L::U word) const {
-    const auto x = of<L>(word);
-    return kAffine ? L::fma(x, L::like(mul), L::like(add)) : x;
+    return L::fma(of<L>(word), L::like(mul), L::like(add));
   }
 
  private:
@@ -365,14 +363,25 @@ using Operations = List<
     UniformF32<false>, UniformF32<true>, UniformF64<false>, UniformF64<true>,
     NormalF32<false, false>, NormalF32<false, true>, NormalF32<true, false>, NormalF32<true, true>,
     NormalF64<false, false>, NormalF64<false, true>, NormalF64<true, false>, NormalF64<true, true>,
-    OfWord<Kind::kExponential, false>, OfWord<Kind::kExponential, true>,
-    OfWord<Kind::kGumbel, false>, OfWord<Kind::kGumbel, true>,
-    OfWord<Kind::kLaplace, false>, OfWord<Kind::kLaplace, true>,
+    OfWord<Kind::kExponential>, OfWord<Kind::kGumbel>, OfWord<Kind::kLaplace>,
     BernoulliF32, BernoulliF64,
     Randint32<uint8_t>, Randint32<uint16_t>, Randint32<uint32_t>,
     Randint64<uint8_t>, Randint64<uint16_t>, Randint64<uint32_t>, Randint64<uint64_t>,
     Table<uint8_t>, Table<uint16_t>, Table<uint32_t>>;
 // clang-format on
+
+template <class... Ops>
+constexpr bool any_has_form(List<Ops...>, Kind kind, int word_bits, int itemsize) {
+  return (Ops::has_form(kind, word_bits, itemsize) || ...);
+}
+// A form that nothing makes would leave its output as it was.
+constexpr bool is_made(const seedbed::KindRecord& record, const seedbed::Width& width,
+                       int itemsize) {
+  const bool drawn =
+      record.source == seedbed::Source::kWord || record.source == seedbed::Source::kTwoWords;
+  return !drawn || any_has_form(Operations(), record.kind, width.word_bits, itemsize);
+}
+static_assert(seedbed::all_forms(is_made), "a form in kinds.h has no operation here");
 
 // Calls `visit` with the operation that makes the draws of a sampler.
 template <class Visit, class... Ops>

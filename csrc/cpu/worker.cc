@@ -6,6 +6,8 @@
 namespace seedbed {
 namespace {
 
+// Fewer rows of one key are not worth a call of their own.
+constexpr uint64_t kKeyedRows = 32;
 // Rows whose keys are derived at a time.
 constexpr uint64_t kRowChunk = 512;
 
@@ -34,6 +36,17 @@ void fill_range(KeyArray& to, uint64_t at, uint64_t n, uint64_t first, uint64_t 
 }
 
 void fill_constant(KeyArray& to, uint64_t n, uint64_t value) { fill_range(to, 0, n, value, 0); }
+
+// How many rows in a row have the same key, from one whose number is a multiple of it.
+uint64_t rows_of_one_key(const Draw& draw) {
+  uint64_t rows = 1;
+  for (size_t d = draw.dims.size(); d-- > 0; rows *= draw.dims[d]) {
+    for (const Level& level : draw.levels) {
+      if (level.strides[d] != 0) return rows;
+    }
+  }
+  return rows;
+}
 
 // `bytes` bytes at `out`: the low `itemsize` bytes of `value`, again and again.
 void repeat(uint64_t value, uint64_t itemsize, char* out, uint64_t bytes) {
@@ -169,14 +182,15 @@ void Worker::fold_level(const Draw& draw, const Level& level, uint64_t row, uint
 }
 
 void Worker::write_rows(const Draw& draw, char* out, uint64_t row, uint64_t rows, uint64_t offset,
-                        uint64_t count) {
+                        uint64_t count, bool one_key) {
   const Source source = draw.source();
   if (source == Source::kNothing) {
     const auto itemsize = static_cast<uint64_t>(draw.sampler.itemsize);
     repeat(draw.sampler.params[constant::kValue], itemsize, out, rows * count * itemsize);
     return;
   }
-  const KeyPointers keys = row_keys(draw, row, rows);
+  const uint64_t n_keys = one_key ? 1 : rows;
+  const KeyPointers keys = row_keys(draw, row, n_keys);
   if (source == Source::kKey) {
     for (uint64_t i = 0; i < rows; ++i) {
       const Words words = {keys.k0[i], keys.k1[i]};
@@ -188,11 +202,11 @@ void Worker::write_rows(const Draw& draw, char* out, uint64_t row, uint64_t rows
                draw.offset + offset, out};
   if (source == Source::kTwoWords) {
     // jax.random.randint splits its key in two: high words, low words.
-    fill_constant(index_, rows, 1);
-    kernels_.derive(rows, keys.k0, keys.k1, index_.k0.data(), index_.k1.data(), low_rows_.k0.data(),
-                    low_rows_.k1.data());
-    fill_constant(index_, rows, 0);
-    kernels_.derive(rows, keys.k0, keys.k1, index_.k0.data(), index_.k1.data(), rows_.k0.data(),
+    fill_constant(index_, n_keys, 1);
+    kernels_.derive(n_keys, keys.k0, keys.k1, index_.k0.data(), index_.k1.data(),
+                    low_rows_.k0.data(), low_rows_.k1.data());
+    fill_constant(index_, n_keys, 0);
+    kernels_.derive(n_keys, keys.k0, keys.k1, index_.k0.data(), index_.k1.data(), rows_.k0.data(),
                     rows_.k1.data());
     fill.k0 = rows_.k0.data(), fill.k1 = rows_.k1.data();
     fill.low_k0 = low_rows_.k0.data(), fill.low_k1 = low_rows_.k1.data();
@@ -203,6 +217,7 @@ void Worker::write_rows(const Draw& draw, char* out, uint64_t row, uint64_t rows
                  for (uint64_t j = 0; j < n; ++j) starts_[i + j] = first + j * step;
                });
     fill.starts = starts_.data();
+    fill.one_key = one_key;
   }
   kernels_.fill(fill);
 }
@@ -222,9 +237,12 @@ void Worker::write(size_t index, Place begin, Place end) {
     part(begin.row, begin.offset, draw.inner);
     ++begin.row;
   }
+  const uint64_t alike = rows_of_one_key(draw);
+  const bool one_key = alike >= kKeyedRows && !draw.counters.empty();
   while (begin.row < end.row) {
-    const uint64_t rows = std::min(end.row - begin.row, kRowChunk);
-    write_rows(draw, out + begin.row * row_bytes, begin.row, rows, 0, draw.inner);
+    uint64_t rows = std::min(end.row - begin.row, kRowChunk);
+    if (one_key) rows = std::min(rows, alike - begin.row % alike);
+    write_rows(draw, out + begin.row * row_bytes, begin.row, rows, 0, draw.inner, one_key);
     begin.row += rows;
   }
   part(end.row, 0, end.offset);

@@ -53,7 +53,7 @@ class Worker {
                   uint64_t row, uint64_t rows, const Put& put);
   void fold_level(const Draw& draw, const Level& level, uint64_t row, uint64_t rows);
   void write_rows(const Draw& draw, char* out, uint64_t row, uint64_t rows, uint64_t offset,
-                  uint64_t count);
+                  uint64_t count, bool one_key = false);
 
   const KernelTable& kernels_;
   const Plan& plan_;

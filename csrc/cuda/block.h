@@ -21,6 +21,7 @@ using seedbed::cuda::kTableBytes;
 using seedbed::cuda::Launch;
 using seedbed::cuda::Segment;
 
+// Behind that of a row with a first counter of its own stands that counter, in words, as a `key`.
 struct RowKey {
   Words key, low;  // `low` for the second words of integers
 };

@@ -39,6 +39,12 @@ Divisor divisor(uint32_t d) {
   return {static_cast<uint32_t>((power + d - 1) / d), 31 + shift};
 }
 
+uint32_t row_entries(const Draw& draw) {
+  if (draw.source() == Source::kNothing || draw.source() == Source::kKey) return 1;
+  const bool cut = !draw.parts.empty() && draw.parts.back().dim == draw.dims.size();
+  return cut || !draw.counters.empty() ? 2 : 1;
+}
+
 bool has_operation(const Sampler& sampler) { return has_any(Operations(), sampler); }
 
 uint32_t item_bytes(const DeviceDraw& draw) { return size_at(Operations(), draw.operation); }
@@ -52,6 +58,8 @@ DeviceDraw make_device_draw(const Draw& draw) {
   made.batch = draw.batch;
   made.n_dims = static_cast<uint16_t>(draw.dims.size());
   made.n_levels = static_cast<uint16_t>(draw.levels.size());
+  made.n_parts = static_cast<uint16_t>(draw.parts.size());
+  made.row_entries = static_cast<uint16_t>(row_entries(draw));
   if (draw.inner < (uint64_t{1} << 31)) made.by_inner = divisor(static_cast<uint32_t>(draw.inner));
   set_operation(Operations(), made, draw.sampler);
   return made;

@@ -10,6 +10,9 @@ namespace seedbed::cuda {
 // Whether the kernel has an operation for the draws of a sampler.
 bool has_operation(const Sampler& sampler);
 
+// DeviceDraw::row_entries of a draw, if its rows have keys in shared memory.
+uint32_t row_entries(const Draw& draw);
+
 // All but `out`, the table, the keys and the units, for a draw that has an operation.
 DeviceDraw make_device_draw(const Draw& draw);
 

@@ -57,7 +57,10 @@ struct DeviceDraw {
   uint32_t first_unit;  // in the tile
   uint16_t n_dims;
   uint16_t n_levels;
-  uint32_t words;  // dims [n_dims], then levels [n_levels][1 + n_dims]: base, strides
+  uint32_t words;  // dims [n_dims], levels [n_levels][1 + n_dims]: base, strides; then those of
+                   // blocks: counter strides [n_dims], parts [n_parts][2]: see `start_of`
+  uint16_t n_parts;
+  uint16_t row_entries;  // among the keys of rows: 2 where rows have first counters of their own
 };
 
 struct Segment {
@@ -78,7 +81,8 @@ constexpr uint32_t kPoolBytes = 32000;  // a kernel's parameters are at most 32,
 struct Launch {
   const uint32_t* keys;
   const uint32_t* members_index;
-  uint64_t size;  // members of a group
+  const uint32_t* blocks;  // numbers of them; read here alone, as they are in the device's memory
+  uint64_t size;           // members of a group
   uint64_t members;
   uint64_t tiles;
   KeyMode mode;

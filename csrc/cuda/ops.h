@@ -47,7 +47,8 @@ constexpr int ciphers_of(Source source) {
 }
 
 // The base of all:
-//   makes          on the host: whether a sampler's draws are its (kBits 0: of any width)
+//   has_form       whether draws of such a form may be its (kBits 0: of any width)
+//   makes          on the host: whether a sampler's draws are
 //   T              what an element is stored as
 //   kWords         ciphers an element takes: none, one, or two (of two keys)
 //   kTable         whether it reads a lookup table
@@ -56,16 +57,17 @@ struct Operation {
   using T = Item;
   static constexpr int kWords = ciphers_of(seedbed::record_of(kKind).source);
   static constexpr bool kTable = kKind == Kind::kTable;
-  static bool makes(const Sampler& s) {
-    return s.kind == kKind && (kBits == 0 || s.word_bits == kBits) && s.itemsize == sizeof(T);
+  static constexpr bool has_form(Kind kind, int word_bits, int itemsize) {
+    constexpr int kElements = kKind == Kind::kKey ? 2 : 1;
+    return kind == kKind && (kBits == 0 || word_bits == kBits) && itemsize * kElements == sizeof(T);
   }
+  static bool makes(const Sampler& s) { return has_form(s.kind, s.word_bits, s.itemsize); }
   static void set(DeviceDraw&, const Sampler&) {}
 };
 
 // The key of the row itself, in memory its first word first.
 struct RowKeys : Operation<Kind::kKey, 32, uint64_t> {
   explicit SEEDBED_HD RowKeys(const DeviceDraw&) {}
-  static bool makes(const Sampler& s) { return s.kind == Kind::kKey; }  // of two elements
   SEEDBED_HD T operator()(Words key) const { return wide({key.b, key.a}); }
 };
 
@@ -303,6 +305,16 @@ using Operations = List<
     Randint<uint64_t, uint64_t>,
     Table<uint8_t>, Table<uint16_t>, Table<uint32_t>>;
 // clang-format on
+
+template <class... Ops>
+constexpr bool any_has_form(List<Ops...>, Kind kind, int word_bits, int itemsize) {
+  return (Ops::has_form(kind, word_bits, itemsize) || ...);
+}
+constexpr bool is_made(const seedbed::KindRecord& record, const seedbed::Width& width,
+                       int itemsize) {
+  return width.cpu_only != any_has_form(Operations(), record.kind, width.word_bits, itemsize);
+}
+static_assert(seedbed::all_forms(is_made), "a form in kinds.h has no operation, or one too many");
 
 }  // namespace
 

@@ -28,7 +28,8 @@ uint64_t round_down(uint64_t a, uint64_t to) { return a >= to ? a - a % to : a; 
 
 // Rows whose keys are not those of their members.
 bool has_row_keys(const Draw& draw) {
-  return draw.batch > 1 || !draw.levels.empty() || draw.source() == Source::kTwoWords;
+  return draw.batch > 1 || !draw.levels.empty() || draw.source() == Source::kTwoWords ||
+         row_entries(draw) > 1;
 }
 
 // A segment that is not part of a launch yet.
@@ -104,7 +105,18 @@ class PartMaker {
       part.words.push_back(level.base);
       part.words.insert(part.words.end(), level.strides.begin(), level.strides.end());
     }
+    if (made.n_parts > 0 || made.row_entries > 1) add_block(part, draw);
     part.draws.push_back(made);
+  }
+
+  static void add_block(Part& part, const Draw& draw) {
+    std::vector<uint64_t> counters = draw.counters;
+    counters.resize(draw.dims.size());
+    part.words.insert(part.words.end(), counters.begin(), counters.end());
+    for (const seedbed::Part& p : draw.parts) {
+      part.words.push_back(p.dim | uint64_t{p.block} << 32);
+      part.words.push_back(p.divisor | uint64_t{p.count} << 32);
+    }
   }
 
   void add_row_keys(Part& part, const std::vector<size_t>& draws) const {
@@ -114,7 +126,7 @@ class PartMaker {
       made.row_keys = kNoRows;
       if (!has_row_keys(plan_.draws[draws[i]])) continue;
       made.row_keys = static_cast<uint16_t>(rows);
-      rows += rows_of(part.segment, made);
+      rows += rows_of(part.segment, made) * made.row_entries;
     }
   }
 
@@ -186,7 +198,7 @@ class Group {
     with.draws_.push_back(index);
     with.elements_ += draw.batch * draw.inner;
     with.smallest_ = std::min(smallest_, draw.batch * draw.inner);
-    if (has_row_keys(draw)) with.rows_ += draw.batch;
+    if (has_row_keys(draw)) with.rows_ += draw.batch * row_entries(draw);
     if (!has_table(draw.table)) with.table_bytes_ += draw.table.size();
     const uint64_t members =
         std::min({members_, kMaxMembers, divide_up(kRowElements, with.smallest_)});
@@ -212,7 +224,7 @@ class Group {
   std::vector<size_t> draws_;
   uint64_t elements_ = 0;
   uint64_t smallest_ = UINT64_MAX;
-  uint64_t rows_ = 0;  // with keys of their own
+  uint64_t rows_ = 0;  // places for those with keys of their own
   uint64_t table_bytes_ = 0;
 };
 
@@ -236,6 +248,7 @@ class LaunchMaker {
     auto launch = std::make_unique<Launch>();
     launch->keys = static_cast<const uint32_t*>(call_.keys);
     launch->members_index = static_cast<const uint32_t*>(call_.members);
+    launch->blocks = static_cast<const uint32_t*>(call_.blocks);
     launch->size = call_.size;
     launch->members = call_.groups * call_.size;
     launch->tiles = tiles_;
@@ -314,15 +327,15 @@ class Scheduler {
         fail(d, "its lookup table has " + std::to_string(draw.table.size()) +
                     " bytes, a block holds " + std::to_string(kTableBytes));
       }
-      if (!draw.parts.empty() || !draw.counters.empty()) fail(d, "it is a block of a draw");
       if (draw.batch > kMaxBatch) {
         fail(d, "it has " + std::to_string(draw.batch) + " rows a member, more than 2^31");
       }
+      const uint64_t row_keys = kRowKeys / row_entries(draw);
       if (draw.inner > tile_) {
         const uint64_t parts = divide_up(draw.inner, tile_);
         emit({d}, {1, 1, round_up(divide_up(draw.inner, parts), 4 * kThreads)});
-      } else if (draw.batch > tile_ / draw.inner || draw.batch > kRowKeys) {
-        const uint64_t rows = std::min<uint64_t>(tile_ / draw.inner, kRowKeys);
+      } else if (draw.batch > tile_ / draw.inner || draw.batch > row_keys) {
+        const uint64_t rows = std::min<uint64_t>(tile_ / draw.inner, row_keys);
         const uint64_t reached = (rows - 1 + draw.batch - 1) / draw.batch + 1;
         emit({d}, {std::min(members_, reached), round_down(rows, kAlign), 0});
       } else if (!group.add(d)) {

@@ -23,7 +23,8 @@ SEEDBED_HD uint32_t quotient(uint32_t n, Divisor d) {
 }
 
 // The part of one draw that a tile makes: `rows` rows of `inner` elements, one after another at
-// `out`. The first row has the number `row` among all members' rows; each starts with `counter`.
+// `out`. The first row has the number `row` among all members' rows; each starts with `counter`, or
+// if `by_row`, with that and its own.
 struct Stretch {
   const DeviceDraw* draw;
   unsigned char* out;
@@ -33,11 +34,12 @@ struct Stretch {
   uint32_t inner;
   uint32_t count;  // rows * inner
   uint64_t counter;
+  bool by_row;
 };
 
 SEEDBED_HD Stretch stretch_of(const Segment& s, const Tile& tile, const DeviceDraw& draw,
                               uint32_t itemsize, const Shared& shared) {
-  Stretch x = {&draw, nullptr, nullptr, nullptr, tile.rows, tile.columns, 0, draw.offset};
+  Stretch x = {&draw, nullptr, nullptr, nullptr, tile.rows, tile.columns, 0, draw.offset, false};
   uint64_t at = tile.first_row * draw.inner + tile.first_column;
   if (s.rows == 0) {
     x.rows = tile.members * static_cast<uint32_t>(draw.batch);
@@ -51,15 +53,17 @@ SEEDBED_HD Stretch stretch_of(const Segment& s, const Tile& tile, const DeviceDr
     x.member_keys = shared.slots + draw.slot * s.members;
   } else {
     x.row_keys = shared.rows + draw.row_keys;
+    x.by_row = draw.row_entries == 2 && x.rows > 1;
+    if (draw.row_entries == 2 && x.rows == 1) x.counter += wide(x.row_keys[1].key);
   }
   return x;
 }
 
 template <class Block>
-SEEDBED_HD RowKey key_of(Block& block, const Stretch& x, uint32_t row) {
+SEEDBED_HD RowKey key_of(Block& block, const Stretch& x, uint32_t row, uint32_t entries = 1) {
   block.expect(row < x.rows);
   if (x.row_keys == nullptr) return {x.member_keys[row], {0, 0}};
-  return x.row_keys[row];
+  return x.row_keys[row * entries];
 }
 
 // A value that the compiler knows nothing about. It would carry what four neighbouring counters
@@ -85,7 +89,7 @@ SEEDBED_HD typename OpT::T value_of(const OpT& op, const RowKey& key, uint32_t h
 }
 
 // One lane's share of the elements [begin, end) of a stretch. Whole vectors where rows consist of
-// them and the high counter word is the same throughout; else element by element.
+// them, with one counter to start from and one high word of it throughout; else element by element.
 template <class Block, class OpT>
 SEEDBED_HD void write(Block& block, const Stretch& x, const OpT& op, uint32_t begin, uint32_t end,
                       uint32_t lane) {
@@ -96,7 +100,7 @@ SEEDBED_HD void write(Block& block, const Stretch& x, const OpT& op, uint32_t be
   const auto high = static_cast<uint32_t>(x.counter >> 32);
   const auto lead =
       static_cast<uint32_t>(reinterpret_cast<uintptr_t>(x.out) % sizeof(V) / sizeof(T));
-  const bool rows_of_vectors = x.rows == 1 || (x.inner % kItems == 0 && lead == 0);
+  const bool rows_of_vectors = x.rows == 1 || (x.inner % kItems == 0 && lead == 0 && !x.by_row);
   if (rows_of_vectors && static_cast<uint32_t>(last >> 32) == high) {
     // Vectors start where addresses are aligned: `lead` elements before the stretch does.
     unsigned char* const out = x.out - lead * sizeof(T);
@@ -125,9 +129,11 @@ SEEDBED_HD void write(Block& block, const Stretch& x, const OpT& op, uint32_t be
 #pragma unroll 1
   for (uint32_t i = begin + lane; i < stop; i += kWarp) {
     const uint32_t row = x.rows == 1 ? 0 : quotient(i, x.draw->by_inner);
-    const uint64_t counter = x.counter + (i - row * x.inner);
-    const T value = value_of(op, key_of(block, x, row), static_cast<uint32_t>(counter >> 32),
-                             static_cast<uint32_t>(counter));
+    uint64_t counter = x.counter + (i - row * x.inner);
+    const RowKey key = key_of(block, x, row, x.by_row ? 2 : 1);
+    if (x.by_row) counter += wide(x.row_keys[2 * row + 1].key);
+    const T value =
+        value_of(op, key, static_cast<uint32_t>(counter >> 32), static_cast<uint32_t>(counter));
     block.store(x.out + i * sizeof(T), value);
   }
 }

@@ -24,11 +24,13 @@ from plans import (
     VARIANTS,
     WIDE_NORMALS,
     beyond,
+    in_rows,
     in_sizes,
     keys_of,
     known_answers,
     normals,
     of_word,
+    random_blocks,
     random_draws,
 )
 
@@ -41,7 +43,8 @@ def check(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, **options):
     member = ref.member_keys(mode, size, keys, blank if members is None else members)
     made, launches = cuda_host.run(draws, size, keys, members, mode=mode, **options)
     for index, (d, result) in enumerate(zip(draws, made, strict=True)):
-        expected = cuda_host.sample(d, ref.row_keys(d, member))
+        block = ref.placed(d, options.get("numbers", ()))
+        expected = cuda_host.sample(block, ref.row_keys(block, member))
         np.testing.assert_array_equal(result, expected, f"draw {index}: {d}")
     return launches
 
@@ -122,6 +125,30 @@ def test_bounds_that_are_zeros_or_no_numbers():
 def test_rows_of_a_batch():
     for size in (1, 5, 33):
         check(ROWS, size, keys_of(size), seed=size)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_rows_with_counters_of_their_own(name):
+    check(in_rows(name), 3, keys_of(3), seed=1)
+
+
+@pytest.mark.parametrize("blocks", [1, 5000])
+def test_large_blocks(blocks):
+    """Rows that are cut into tiles, and tiles of many rows, some of which cross 2^32."""
+    parts = ((0, 0, 1, 3), (1, 1, 2, 5))
+    options = {"counters": (2**28 + 5,), "levels": ((3, (2,)),), "parts": parts}
+    draws = [
+        Draw(ref.BITS, 32, 4, 5000, dims=(20,), **options),
+        Draw(ref.BITS, 32, 4, 70_000, parts=((0, 1, 1, 10),)),
+        Draw(ref.BITS, 64, 8, 33, dims=(1700,), counters=(40,), parts=parts),
+        Draw(**VARIANTS["randint32_7_2"], inner=12, dims=(700,), **options),
+        Draw(ref.NORMAL, 32, 4, 16, params=NORMAL, dims=(900,), counters=(1024,), parts=parts),
+        Draw(ref.KEY, 32, 4, dims=(900,), levels=((0, (1,)),), parts=parts[:1]),
+        Draw(ref.CONSTANT, 16, 2, 80_001, params=(77,)),
+    ]
+    for size, numbers in [(1, (2, 9)), (3, (0, 4))]:
+        numbers = np.array(numbers, np.uint32)
+        check(draws, size, keys_of(size), blocks=blocks, seed=size, counts=(3, 10), numbers=numbers)
 
 
 @pytest.mark.parametrize("blocks", [1, 100, 5000])
@@ -227,6 +254,16 @@ def test_what_cannot_be_made():
     message = "plan draw 1 cannot be made on a GPU: its lookup table has 16384 bytes, a block holds"
     with pytest.raises(ValueError, match=message):
         cuda_host.run([Draw(ref.BITS, 32, 4, 3), table], 1, keys_of(1))
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(
+    random_blocks(), st.integers(0, 40), st.sampled_from([1, 7, 500]), st.integers(0, 2)
+)
+def test_random_blocks(cut, size, blocks, seed):
+    draws, counts, numbers = cut
+    options = {"counts": counts, "numbers": numbers}
+    check(draws, size, keys_of(size), blocks=blocks, seed=seed, **options)
 
 
 def test_the_check_of_writes_can_fail():

@@ -16,7 +16,7 @@ import haiku as hk
 from flax import linen, nnx
 
 import seedbed as sb
-from helpers import assert_same_bits, split
+from helpers import assert_same_bits, native_problem, split
 
 pytestmark = pytest.mark.shared
 
@@ -210,6 +210,8 @@ OWN = {
     ("transfer_guard", "brainstate, patched"),
     ("transfer_guard", "nnx"),
 }
+if native_problem():  # there the drop-ins are `jax.random`'s functions, whose bounds are numbers
+    OWN.add(("transfer_guard", "sb.random"))
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -239,6 +241,10 @@ def test_brainstate_under_enable_checks(functions):
     assert_same_bits(theirs(got), theirs(want))
 
 
+@pytest.mark.skipif(
+    bool(native_problem()) and jax.__version_info__ < (0, 11),
+    reason="this jax fails while it writes the message for a leak out of jax.vmap",
+)
 def test_a_leak_is_still_found():
     kept = []
 

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 import seedbed as sb
 from first_draws import AUTO, SETTINGS
-from helpers import assert_same_bits, run_python
+from helpers import assert_same_bits, native_problem, run_python
 
 pytestmark = pytest.mark.shared
 
@@ -51,6 +51,10 @@ def test_first_questions_under_a_setting(name):
     with SETTINGS[name]():
         got = make(key)
         jax.block_until_ready(got)
+        if name == "disable_jit" and native_problem():
+            # Then the reference is jax's operations one by one, with roundings of their own.
+            assert_same_bits(got, jax.vmap(init)(keys))
+            return
     assert_same_bits(got, **expected(init, keys))
 
 

@@ -282,6 +282,44 @@ def test_differentiated_and_mapped():
     assert_same_bits(np.asarray(got[1]), np.asarray(make(keys[1], 2.0)))
 
 
+def constrained(key):
+    """As flax's partitioned parameters are, also inside of calls, loops and derivative rules."""
+
+    @jax.custom_jvp
+    def doubled(x):
+        return jax.lax.with_sharding_constraint(x * 2, P("b"))
+
+    doubled.defjvp(lambda primals, tangents: (doubled(*primals), 2 * tangents[0]))
+
+    def body(carry, x):
+        return carry, jax.lax.with_sharding_constraint(x + 1, P("a"))
+
+    keys = jax.random.split(key, 4)
+    put = jax.jit(lambda x: jax.lax.with_sharding_constraint(x, P("b", None)))
+    return {
+        "normal": jax.lax.with_sharding_constraint(jax.random.normal(keys[0], (16, 8)), P("a")),
+        "called": put(jax.random.uniform(keys[1], (16, 8))),
+        "doubled": doubled(jax.random.uniform(keys[2], (16, 8))),
+        "loop": jax.lax.scan(body, 0, jax.random.uniform(keys[3], (3, 16)))[1],
+    }
+
+
+def test_what_init_says_of_places_gives_way():
+    mesh = mesh_of("Auto", (4, 2), ("a", "b"))
+    with jax.set_mesh(mesh):
+        want = whole(jax.jit(jax.vmap(constrained))(jax.random.split(KEY, 8)))
+        shardings = {**dict.fromkeys(want, P("b", "a")), "loop": P("b")}
+        make = sb.ensemble(constrained, 8, out_shardings=shardings)
+        why = {output.path: output.why for output in make.plan(KEY).outputs}
+        assert why["['normal']"] == why["['called']"] == "native"
+        assert_same_bits(whole(make(KEY)), want)
+        make = sb.ensemble(constrained, 8, out_shardings=P("a"))
+        for run in (make, jax.jit(make)):
+            assert_same_bits(whole(run(KEY)), want)
+        one = sb.single(constrained, out_shardings={**dict.fromkeys(want, P("a")), "loop": P()})
+        assert_same_bits(whole(one(KEY)), whole(jax.jit(constrained)(KEY)))
+
+
 # --- backends, copies, what is shown ----------------------------------------------------------
 
 

@@ -24,12 +24,14 @@ extern "C" {
 // Runs a plan as `seedbed._cpu.run_plan` does, as if on a device that runs `blocks` blocks at a
 // time. Returns the number of launches, or -1 and a message.
 int64_t cuda_host_run(const int64_t* words, uint64_t n_words, int64_t mode, uint64_t groups,
-                      uint64_t size, const uint32_t* keys, const uint32_t* members, void** outputs,
-                      uint64_t blocks, uint64_t seed, char* message, uint64_t length) {
+                      uint64_t size, const uint32_t* keys, const uint32_t* members,
+                      const uint32_t* numbers, void** outputs, uint64_t blocks, uint64_t seed,
+                      char* message, uint64_t length) {
   return guarded(message, length, [&]() -> int64_t {
     const Plan plan = seedbed::decode_plan(words, n_words);
     Call call = {seedbed::key_mode(mode), groups, size, keys, members, {}};
     call.outputs.assign(outputs, outputs + plan.draws.size());
+    call.blocks = numbers;
     return static_cast<int64_t>(seedbed_host::run(plan, call, blocks, seed));
   });
 }

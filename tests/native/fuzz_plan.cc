@@ -72,7 +72,10 @@ std::vector<int64_t> random_plan() {
       {7, 64, 8, {static_cast<int64_t>(below(9))}, 0},
   };
   const auto n_nodes = static_cast<int64_t>(below(5)), n_draws = static_cast<int64_t>(1 + below(4));
-  std::vector<int64_t> words = {seedbed::kPlanMagic, seedbed::kPlanVersion, n_nodes, n_draws, 0};
+  std::vector<int64_t> words = {seedbed::kPlanMagic, seedbed::kPlanVersion, n_nodes, n_draws};
+  const uint64_t n_blocks = below(4);
+  words.push_back(static_cast<int64_t>(n_blocks));
+  for (uint64_t i = 0; i < n_blocks; ++i) words.push_back(static_cast<int64_t>(1 + below(9)));
   for (int64_t i = 1; i <= n_nodes; ++i) {
     words.push_back(static_cast<int64_t>(below(static_cast<uint64_t>(i))));
     words.push_back(static_cast<int64_t>(generator()));
@@ -86,11 +89,25 @@ std::vector<int64_t> random_plan() {
                                static_cast<int64_t>(below(static_cast<uint64_t>(n_nodes) + 1)),
                                static_cast<int64_t>(v.params.size()), static_cast<int64_t>(n_dims),
                                static_cast<int64_t>(n_levels), v.table_words});
-    for (uint64_t d = 0; d < n_dims; ++d) words.push_back(static_cast<int64_t>(below(5)));
+    std::vector<int64_t> parts;
+    for (uint64_t d = 0; d <= n_dims && n_blocks > 0; ++d) {
+      if (below(2)) continue;
+      const uint64_t block = below(n_blocks), divisor = 1 + below(3), count = 1 + below(4);
+      for (const uint64_t x : {d, block, divisor, count}) parts.push_back(static_cast<int64_t>(x));
+    }
+    words.push_back(static_cast<int64_t>(parts.size() / 4));
+    for (uint64_t d = 0; d < n_dims; ++d) {
+      words.push_back(static_cast<int64_t>(below(below(4) ? 5 : 70)));
+    }
+    const bool spread = below(2);
+    for (uint64_t d = 0; d < n_dims; ++d) {
+      words.push_back(spread ? static_cast<int64_t>(generator() >> (31 + below(32))) : 0);
+    }
     for (uint64_t l = 0; l < n_levels; ++l) {
       words.push_back(static_cast<int64_t>(generator()));
       for (uint64_t d = 0; d < n_dims; ++d) words.push_back(static_cast<int64_t>(below(3)));
     }
+    words.insert(words.end(), parts.begin(), parts.end());
     words.insert(words.end(), v.params.begin(), v.params.end());
     for (int64_t t = 0; t < v.table_words; ++t) words.push_back(static_cast<int64_t>(generator()));
   }
@@ -116,9 +133,10 @@ class Threads : public seedbed::Pool {
 using Outputs = std::vector<std::vector<char>>;
 
 Outputs run(const Plan& plan, const seedbed::KernelTable& table, seedbed::KeyMode mode,
-            uint64_t groups, uint64_t size, const std::vector<uint32_t>& operand, int64_t helpers) {
+            uint64_t groups, uint64_t size, const std::vector<uint32_t>& operand,
+            const std::vector<uint32_t>& blocks, int64_t helpers) {
   Outputs outputs;
-  Call call = {mode, groups, size, operand.data(), operand.data(), {}};
+  Call call = {mode, groups, size, operand.data(), operand.data(), {}, blocks.data()};
   for (const Draw& draw : plan.draws) {
     const uint64_t n = seedbed::output_elements(draw, groups, size);
     outputs.emplace_back(n * static_cast<uint64_t>(draw.sampler.itemsize), '\x5A');
@@ -140,9 +158,10 @@ bool is_exact(const Draw& draw) {
 
 // The CUDA kernel on the host, in a random order.
 void check_cuda(const Plan& plan, seedbed::KeyMode mode, uint64_t groups, uint64_t size,
-                const std::vector<uint32_t>& operand, const Outputs& expected) {
+                const std::vector<uint32_t>& operand, const std::vector<uint32_t>& blocks,
+                const Outputs& expected) {
   std::vector<std::vector<uint64_t>> outputs;
-  Call call = {mode, groups, size, operand.data(), operand.data(), {}};
+  Call call = {mode, groups, size, operand.data(), operand.data(), {}, blocks.data()};
   for (const std::vector<char>& bytes : expected) {
     outputs.emplace_back((bytes.size() + 7) / 8);
     call.outputs.push_back(outputs.back().data());
@@ -166,7 +185,7 @@ void check_cuda(const Plan& plan, seedbed::KeyMode mode, uint64_t groups, uint64
 
 void check_round() {
   std::vector<int64_t> words = random_plan();
-  const bool damaged = below(2) == 0;
+  bool damaged = below(2) == 0;
   for (uint64_t i = damaged ? 1 + below(3) : 0; i > 0; --i) {
     const int64_t extremes[] = {-1, 0, 1, 2, 64, 1 << 20, INT64_MAX, INT64_MIN};
     words[below(words.size())] = below(3) ? extremes[below(8)] : static_cast<int64_t>(generator());
@@ -183,15 +202,21 @@ void check_round() {
     }
     std::vector<uint32_t> operand(groups * (size + 1) * 2);
     for (uint32_t& word : operand) word = static_cast<uint32_t>(generator());
+    std::vector<uint32_t> blocks;
+    for (const uint32_t count : plan.blocks) blocks.push_back(static_cast<uint32_t>(below(count)));
+    if (!blocks.empty() && below(9) == 0) {
+      blocks.back() = plan.blocks.back() + static_cast<uint32_t>(below(1 << 30));
+      damaged = true;
+    }
     const auto mode = static_cast<seedbed::KeyMode>(below(4));
     const auto& tables = seedbed::supported_tables();
-    const Outputs expected = run(plan, *tables.back(), mode, groups, size, operand, 0);
+    const Outputs expected = run(plan, *tables.back(), mode, groups, size, operand, blocks, 0);
     for (const auto* table : tables) {
-      if (run(plan, *table, mode, groups, size, operand, 3) == expected) continue;
+      if (run(plan, *table, mode, groups, size, operand, blocks, 3) == expected) continue;
       std::printf("FAILED: %s differs from %s\n", table->name, tables.back()->name);
       std::abort();
     }
-    if (bytes < (1 << 20)) check_cuda(plan, mode, groups, size, operand, expected);
+    if (bytes < (1 << 20)) check_cuda(plan, mode, groups, size, operand, blocks, expected);
   } catch (const seedbed::InvalidPlan&) {
     if (damaged) return;
     std::printf("FAILED: a good plan was refused\n");

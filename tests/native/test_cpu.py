@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 import plan_reference as ref
+from cpu_plans import ISAS, check, run
 from helpers import run_python
 from plan_reference import Draw
 from plans import (
@@ -36,51 +36,10 @@ from plans import (
     of_word,
     random_draws,
 )
-
-if importlib.util.find_spec("seedbed._cpu") is None:
-    if os.environ.get("SEEDBED_REQUIRE_NATIVE") != "1":
-        pytest.skip("the native extension is not built", allow_module_level=True)
 from seedbed import _cpu
 from seedbed._plan import Kind
 
-ISAS = _cpu.isas()
 ROOT = Path(__file__).resolve().parents[2]
-CANARY = 0xA5
-
-
-def run(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, isa=None, threads=1, shift=1):
-    """Runs a plan into misaligned, poisoned memory; checks that nothing around it is touched."""
-    keys = np.ascontiguousarray(keys, np.uint32)
-    groups = keys.size // 2 // (size if mode == ref.MEMBER_KEYS else 1) if keys.size else 0
-    members = np.zeros((groups, 2), np.uint32) if members is None else members
-    arenas, outputs = [], []
-    for d in draws:
-        count = groups * size * d.batch * d.row_items
-        arena = np.full(count * d.itemsize + 256, CANARY, np.uint8)
-        inside = arena[128 + shift : 128 + shift + count * d.itemsize]
-        arenas.append(arena)
-        outputs.append(inside.view(f"u{d.itemsize}"))
-    _cpu.run_plan(ref.encode(draws), mode, size, keys, members, outputs, isa, threads)
-    for arena, output in zip(arenas, outputs, strict=True):
-        assert (arena[: 128 + shift] == CANARY).all(), "written before the buffer"
-        assert (arena[128 + shift + output.nbytes :] == CANARY).all(), "written after the buffer"
-    return [
-        output.copy().reshape(groups * size * d.batch, d.row_items)
-        for d, output in zip(draws, outputs, strict=True)
-    ]
-
-
-def check(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, isas=ISAS, **kwargs):
-    """Every instruction set against the reference; normals and the like among themselves."""
-    blank = np.zeros(2, np.uint32)
-    member = ref.member_keys(mode, size, keys, blank if members is None else members)
-    results = [run(draws, size, keys, members, mode=mode, isa=isa, **kwargs) for isa in isas]
-    for index, d in enumerate(draws):
-        expected = results[0][index]
-        if d.kind not in (ref.NORMAL, *ref.SAMPLERS):
-            expected = ref.sample(d, ref.row_keys(d, member))
-        for isa, result in zip(isas, results, strict=True):
-            np.testing.assert_array_equal(result[index], expected, f"draw {index}: {d} on {isa}")
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -301,6 +260,8 @@ def test_messages_name_what_is_wrong():
     for message, arguments in cases.items():
         with pytest.raises(ValueError, match=message):
             _cpu.run_plan(*arguments)
+    with pytest.raises(ValueError, match="blocks must have 0 elements, got 2"):
+        _cpu.run_plan(words, 0, 2, keys, none, out, blocks=none)
     for bad in (0, -1, 2000):
         with pytest.raises(ValueError, match=f"threads must be in .* got {bad}"):
             _cpu.run_plan(words, 0, 2, keys, none, out, threads=bad)

@@ -57,6 +57,8 @@ def run(
     seed: int = 0,
     shift: int = 0,
     shared: bool = False,
+    counts: tuple[int, ...] = (),
+    numbers: np.ndarray | None = None,
 ) -> tuple[list[np.ndarray], int]:
     """The draws of all members, and the number of launches; a ValueError says what failed.
 
@@ -65,6 +67,7 @@ def run(
         seed: orders the tiles, and the items of each phase of one; 0 leaves them in order.
         shift: items by which the outputs miss an aligned address.
         shared: all draws get one buffer, so that it is written more than once.
+        counts, numbers: how many blocks there are by word of that operand, and the operand.
     """
     keys = np.ascontiguousarray(keys, np.uint32)
     groups = keys.size // 2 // (size if mode == ref.MEMBER_KEYS else 1) if keys.size else 0
@@ -79,11 +82,12 @@ def run(
         outputs.append(arena[start : start + count * d.itemsize])
     places = [outputs[0] if shared else output for output in outputs]
     pointers = (ctypes.c_void_p * (len(draws) + 1))(*[place.ctypes.data for place in places])
-    words, message = ref.encode(draws), ctypes.create_string_buffer(500)
+    numbers = np.zeros(len(counts), np.uint32) if numbers is None else numbers
+    words, message = ref.encode(draws, counts), ctypes.create_string_buffer(500)
     launches = library().cuda_host_run(
         *(_pointer(words), ctypes.c_uint64(len(words)), ctypes.c_int64(mode)),
         *(ctypes.c_uint64(groups), ctypes.c_uint64(size), _pointer(keys), _pointer(members)),
-        *(pointers, ctypes.c_uint64(blocks), ctypes.c_uint64(seed)),
+        *(_pointer(numbers), pointers, ctypes.c_uint64(blocks), ctypes.c_uint64(seed)),
         *(message, ctypes.c_uint64(len(message))),
     )
     if launches < 0:

@@ -73,7 +73,7 @@ def placed(draw: Draw, numbers: Sequence[int]) -> Draw:
     """The block with these numbers as a draw without parts."""
     strides = [*draw.counters, 1] if draw.counters else [*(0,) * len(draw.dims), 1]
     for dim, block, divisor, count in draw.parts:
-        start = numbers[block] // divisor % count * (*draw.dims, draw.inner)[dim]
+        start = int(numbers[block]) // divisor % count * (*draw.dims, draw.inner)[dim]
         levels = [(base + start * (*by, 0)[dim], by) for base, by in draw.levels]
         draw = replace(draw, offset=draw.offset + start * strides[dim], levels=tuple(levels))
     return replace(draw, parts=())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -112,6 +113,17 @@ def beyond(name: str, lengths: tuple[int, ...] = (1, 5, 40)) -> list[Draw]:
     return [Draw(**VARIANTS[name], inner=n, offset=o) for o in offsets for n in lengths]
 
 
+def in_rows(name: str, sizes: tuple[int, ...] = (0, 1, 2, 5, 16, 17, 40, 65)) -> list[Draw]:
+    """A variant in rows with first counters of their own: of one key, of a few keys, of as many."""
+    draws = []
+    for n in sizes:
+        for dims, strides in [((2, 20), (0, 0)), ((2, 33), (3, 0)), ((3, 7), (1, 4))]:
+            levels = ((9, strides),) if any(strides) else ()
+            options = {"dims": dims, "levels": levels, "counters": (40 * n + 3, n)}
+            draws.append(Draw(**VARIANTS[name], inner=n, **options))
+    return draws
+
+
 _LEVELS = ((5, (0, 0)), (2**40, (2**33, -1)), (9, (0, 0)), (1, (0, 3)))
 ROWS = [
     Draw(ref.KEY, 32, 4, dims=(3, 5), levels=_LEVELS),
@@ -144,6 +156,25 @@ KEYS = [
     dict(size=300, keys=keys_of(2), mode=ref.ALL),
     dict(size=5, keys=keys_of(15)),
 ]
+
+
+@st.composite
+def random_blocks(draw):
+    """Blocks of draws, how many there are by word of that operand, and which are made."""
+    counts = tuple(draw(st.lists(st.sampled_from([1, 2, 3, 64, 2**31]), min_size=1, max_size=4)))
+    numbers = [draw(st.integers(0, count - 1)) for count in counts]
+    draws = []
+    for one in draw(random_draws()):
+        stride, places = st.sampled_from([0, 1, 40, 2**31 - 3, 2**32, 2**33 + 1]), len(one.dims) + 1
+        chosen = sorted(draw(st.sets(st.integers(0, places - 1))))
+        block = st.integers(0, len(counts) - 1)
+        parts = [
+            (dim, draw(block), draw(st.sampled_from([1, 2, 5])), draw(st.sampled_from([1, 2, 7])))
+            for dim in chosen
+        ]
+        counters = tuple(draw(stride) for _ in one.dims)
+        draws.append(replace(one, counters=counters, parts=tuple(parts)))
+    return draws, counts, np.array(numbers, np.uint32)
 
 
 @st.composite

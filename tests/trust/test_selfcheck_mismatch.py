@@ -79,6 +79,38 @@ def test_a_kernel_that_differs_is_left_to_xla(native, fresh, monkeypatch, key, k
         sb.ensemble(init, 3)(key)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "lost"),
+    [
+        ("laplace32", ["laplace32"]),
+        ("uniform32", ["bernoulli32", *OF_WORD, "normal32", "uniform32"]),
+    ],
+)
+def test_a_kernel_without_a_digest_is_not_called_wrong(fresh, monkeypatch, kernel, lost):
+    expected = selfcheck._expected
+
+    def without(module):
+        digests, source = expected(module)
+        return {name: digests[name] for name in digests if name != kernel}, source
+
+    monkeypatch.setattr(selfcheck, "_expected", without)
+    with pytest.warns(sb.SelfCheckWarning) as caught:
+        found = selfcheck.report()
+    assert (found.differing, found.lacking) == ((), tuple(lost))
+    assert found.trusted == _plan.ALL_KERNELS - {*lost}
+    (message,) = (str(warning.message) for warning in caught)
+    names = ", ".join(lost)
+    assert f"not used here, as there is no digest of XLA's values for them: {names} (" in message
+    assert "do not give" not in message
+    assert str(found) == f"have no digest, so not used: {names}: {found.source}"
+    tamper(monkeypatch, "normal64")
+    monkeypatch.setattr(selfcheck, "_reports", {})
+    both = f"XLA's bits: normal64; or as there is no digest of XLA's values for them: {names}"
+    with pytest.warns(sb.SelfCheckWarning, match=both):
+        found = selfcheck.report()
+    assert str(found).startswith("differ from XLA, so not used: normal64; have no digest, so not ")
+
+
 def test_a_wrong_cipher_switches_everything_off(fresh, monkeypatch):
     monkeypatch.setattr(selfcheck, "known_answers", lambda module: 1)
     with pytest.warns(sb.SelfCheckWarning, match="known answers"):

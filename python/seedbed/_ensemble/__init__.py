@@ -1,7 +1,7 @@
 """The public object: checks, then a prepared plan, then a program, then the result.
 
-`ensemble` is what users call, `check` everything they pass in. Nothing here knows modules, states
-or frameworks.
+`ensemble` and `single` are what users call, `check` everything they pass in, `shardings` where
+results are to lie. Nothing here knows modules, states or frameworks.
 """
 
 __all__ = ["check", "donate", "ensemble", "shardings", "single"]

@@ -88,11 +88,12 @@ class Call(Record):
         """The key and some leaves of the arguments, of the members that are wanted."""
         if self.chosen is None:
             return self.key, read
-        take = self.chosen.take
-        keys = [
-            take(one, 0) if each else one for one, each in zip(self.keys, self.stacked, strict=True)
-        ]
-        return self.with_keys(keys).key, [
+        take, key = self.chosen.take, self.key
+        if any(self.stacked):
+            key = jax.tree_util.tree_map(
+                lambda one: take(one, 0) if check.is_stack(one) else one, key
+            )
+        return key, [
             leaf if axis is None else take(leaf, axis)
             for leaf, axis in zip(read, axes, strict=True)
         ]

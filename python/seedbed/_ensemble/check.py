@@ -211,7 +211,7 @@ def member(value: Any, count: int, name: str = "i") -> Chosen:
         raise TypeError(f"`{name}` must be an integer; got a key (the key comes first)")
     if array and value.ndim == 0 and value.dtype.kind in "iu":
         if compat.is_tracer(value):
-            return Chosen(1, start=_traced(value, count, name))
+            return Chosen(1, _traced(value, count, name), None)
         value = int(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(
@@ -220,7 +220,7 @@ def member(value: Any, count: int, name: str = "i") -> Chosen:
     number = operator.index(value)
     if not -count <= number < count:
         raise IndexError(f"`{name}` is {number}, out of range for an ensemble of size={count}")
-    return Chosen(1, start=number % count)
+    return Chosen(1, number % count, None)
 
 
 def members(index: Any, count: int) -> Chosen:
@@ -228,8 +228,8 @@ def members(index: Any, count: int) -> Chosen:
     if isinstance(index, slice):
         chosen = range(*index.indices(count))
         if chosen.step == 1:
-            return Chosen(len(chosen), start=chosen.start)
-        return Chosen(len(chosen), listed=np.arange(chosen.start, chosen.stop, chosen.step))
+            return Chosen(len(chosen), chosen.start, None)
+        return Chosen(len(chosen), None, np.arange(chosen.start, chosen.stop, chosen.step))
     if isinstance(index, (list, tuple, range)):
         try:
             index = np.asarray(index, dtype=None if len(index) else np.int64)
@@ -247,7 +247,7 @@ def members(index: Any, count: int) -> Chosen:
             f"{type(index).__name__}"
         )
     if compat.is_tracer(index):
-        return Chosen(index.shape[0], listed=_traced(index, count, "index"))
+        return Chosen(index.shape[0], None, _traced(index, count, "index"))
     listed = np.asarray(index)
     wrong = listed[(listed < -count) | (listed >= count)]
     if wrong.size:
@@ -255,7 +255,7 @@ def members(index: Any, count: int) -> Chosen:
             f"`index` contains {int(wrong[0])}, out of range for an ensemble of size={count}"
         )
     listed = listed.astype(np.int64)
-    return Chosen(listed.size, listed=np.where(listed < 0, listed + count, listed))
+    return Chosen(listed.size, None, np.where(listed < 0, listed + count, listed))
 
 
 def _traced(index: Any, count: int, name: str) -> Any:

@@ -78,6 +78,8 @@ def prepare(
         return _planned(recorded, impls, signature, reason)
     from . import shardings  # of no use to most
 
+    if reason is None:
+        recorded = _trace.unlaid(recorded)
     prepared = _planned(recorded, impls, signature, reason)
     layout = shardings.resolve(out_shardings, prepared.plan, size)
     if not moved and (platform := compat.elsewhere_on(layout.mesh)) is not None:

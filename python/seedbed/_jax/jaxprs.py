@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,11 +36,7 @@ def bind_equation(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     # Jax's functions see to this before they bind, and here it may be another context than theirs.
     if len(values) > 1 and eqn.primitive.name not in _TYPED:
         values = alike_in_shard_map(*values)
-    # What is mapped over the devices of a mesh has that in its type, whatever it was traced under.
-    mesh: Any = jax.sharding.get_abstract_mesh()
-    mapped = getattr(mesh, "manual_axes", ())
-    use: Any = jax.sharding.use_abstract_mesh
-    with eqn.ctx.manager, use(mesh) if mapped else contextlib.nullcontext():
+    with eqn.ctx.manager:
         out = eqn.primitive.bind(*values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
 
@@ -100,6 +96,45 @@ def context_fields(eqn: JaxprEqn) -> tuple[tuple[str, Any], ...]:
     if not {"compute_type", "threefry_partitionable"} <= set(names):
         return (("context", context),)  # of a jax that keeps them some other way
     return tuple((name, getattr(context, name, None)) for name in names if name != "__weakref__")
+
+
+NO_MESH: Any = jax.sharding.AbstractMesh((), ())
+
+
+def on_mesh(mesh: Any) -> Any:
+    """A context in which what is made, in a trace, is on a mesh (or on none)."""
+    use: Any = jax.sharding.use_abstract_mesh
+    return use(mesh)
+
+
+def has_mesh(eqn: JaxprEqn) -> bool:
+    """Whether an equation was traced while a mesh was set."""
+    mesh = getattr(eqn.ctx, "cur_abstract_mesh", None)
+    return mesh is not None and not mesh.empty
+
+
+def off_mesh(variable: Any) -> Any:
+    """A new variable, or literal, for one whose type names a mesh, of a type that does not; else
+    the same."""
+    aval = variable.aval
+    mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+    if mesh is None or mesh.empty:
+        return variable
+    plain = core.ShapedArray(aval.shape, aval.dtype, weak_type=aval.weak_type)
+    value = (variable.val,) if is_literal(variable) else ()
+    return type(variable)(*value, plain)
+
+
+@functools.lru_cache(maxsize=64)
+def moved(context: Any, mesh: Any) -> Any:
+    """The context of an equation, as if it had been traced while this mesh was set."""
+    kind: Any = type(context)
+    with context.manager, on_mesh(mesh):
+        try:
+            return kind()
+        except TypeError:  # of a jax before 0.12
+            values = context.compute_type, context.threefry_partitionable, context.xla_metadata
+            return kind(*values)
 
 
 def is_remat(eqn: JaxprEqn) -> bool:

@@ -127,6 +127,14 @@ def on_one(device: Any) -> Iterator[None]:
         yield
 
 
+def off_mesh(value: Any) -> Any:
+    """A constant that is on a mesh's devices for no reason but that one was set, as plain data."""
+    if not isinstance(value, jax.Array) or compat.is_tracer(value) or compat.is_key(value.dtype):
+        return value
+    replicated = value.sharding.num_devices > 1 and value.is_fully_replicated
+    return np.asarray(value) if replicated else value
+
+
 def put(value: Any, mesh: Any, spec: Any) -> Any:
     """A value, in a program that is being traced, laid out over a mesh's devices."""
     sharding = jax.sharding.NamedSharding(mesh, spec)

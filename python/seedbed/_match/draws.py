@@ -18,8 +18,8 @@ from .._jax.ask_xla import divides_by_reciprocals, merges_factors
 from .._plan import RECORDS, Kind, Shape, float_params, make_draw
 from .._trace import Const, Equation
 from .meaning import (
-    FINISHED,
     SAMPLERS,
+    SCALABLE,
     UNCHANGED,
     Expression,
     Integers,
@@ -142,7 +142,7 @@ def _mul(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
         return None
     if value.stage is Stage.UNIT:
         return value.replace(shape=shape, stage=Stage.SCALED, span=float(constant))
-    if value.stage in FINISHED:
+    if value.stage in SCALABLE:
         return _times(value, shape, constant)
     return None
 
@@ -152,7 +152,7 @@ def _div(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
     real, constant = operands[0], number(operands[1])
     if not isinstance(real, Real) or real.shift is not None or constant is None:
         return None
-    if real.stage not in FINISHED:
+    if real.stage not in SCALABLE:
         return None
     exact = abs(math.frexp(float(constant))[0]) == 0.5  # powers of two
     if not (exact or divides_by_reciprocals()):
@@ -181,7 +181,7 @@ def _add(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meani
 
 
 def _shifted(real: Real, shape: Shape, constant: float) -> Meaning | None:
-    if real.stage not in FINISHED or real.shift is not None:
+    if real.stage not in SCALABLE or real.shift is not None:
         return None
     # XLA leaves out the addition of a zero, also where it would make 0.0 of -0.0.
     return real.replace(shape=shape, shift=constant if constant else None)

@@ -86,7 +86,7 @@ SAMPLERS: dict[Stage, tuple[Kind, Expression]] = {
     ),
 }
 # What may be scaled and shifted.
-FINISHED = (Stage.RANGED, Stage.NORMAL, Stage.CLIPPED, *SAMPLERS)
+SCALABLE = (Stage.RANGED, Stage.NORMAL, Stage.CLIPPED, *SAMPLERS)
 
 
 class Real(Record):

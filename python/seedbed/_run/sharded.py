@@ -18,6 +18,7 @@ import numpy as np
 
 from .._jax import compat, places
 from .._plan import (
+    Computation,
     Computed,
     Draw,
     Drawn,
@@ -35,6 +36,7 @@ from .._plan import (
     Step,
     can_tile,
 )
+from .._trace import moved
 from . import execute
 from .layout import Axes, Layout, padded
 
@@ -185,7 +187,7 @@ class Part:
         made = execute.made(draws, modes, self.size, keys, own, tiles, blocks)
         read = {index: made[number] for index, number in self.read.items()}
         rest = (self.size, read, captures, args, self.axes)
-        residual = execute.computed(self.steps, [*self.outputs.values()], *rest)
+        residual = execute.computed(_here(self.steps), [*self.outputs.values()], *rest)
         leaves = []
         for position, output in self.outputs.items():
             source = output.source
@@ -236,6 +238,14 @@ class Part:
             self.number_along(names) * np.uint32(n) for names, n in zip(split, tile, strict=True)
         ]
         return jax.lax.dynamic_slice(leaf, (np.uint32(0), *starts), (self.size, *tile))
+
+
+def _here(steps: tuple[Step, ...]) -> list[Step]:
+    """Residual equations as if traced where they are evaluated: mapped over a mesh."""
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return list(steps)
+    return [step.replace(computation=Computation(moved(step.eqn, mesh))) for step in steps]
 
 
 def needed(steps: Sequence[Step], outputs: Sequence[Output]) -> tuple[tuple[Step, ...], set[int]]:

@@ -2,7 +2,8 @@
 
 Here a function becomes a jaxpr of one member (`recorded`), calls in it are opened and constants
 folded (`inline`, `fold`, `graph`), two programs are compared (`fingerprint`), and a program is cut
-into what something depends on and the rest (`cut`, `tap`). Nothing here knows what a draw is.
+into what something depends on and the rest (`cut`, `tap`), or freed of what it says of places
+(`unlaid`). Nothing here knows what a draw is.
 """
 
 from . import cut as cut
@@ -25,3 +26,5 @@ from .recorded import outlived as outlived
 from .recorded import record as record
 from .recorded import released_on_failure as released_on_failure
 from .recorded import trace as trace
+from .unlaid import moved as moved
+from .unlaid import unlaid as unlaid

@@ -156,7 +156,7 @@ def _expected(module: Any) -> tuple[Digests, str]:
     reason = why_measure(module) or known.why_unknown()
     if reason is None:
         golden = known.facts()["digests"]
-        if golden[_LIBRARY] == library:
+        if golden.get(_LIBRARY) == library:
             return golden, f"golden values for jaxlib {known.versions()['jaxlib']}"
         reason = "the C library's log has no golden values"
     from . import cache  # golden values spare most processes what it imports
@@ -209,18 +209,23 @@ class Report(Record):
 
     Attributes:
         trusted: the kernels that may be used.
-        differing: the kernels that may not.
+        differing: the kernels that may not, as they give other values.
         source: where XLA's values came from.
+        lacking: the kernels that may not, as the source has no values for them.
     """
 
     trusted: frozenset[str]
     differing: tuple[str, ...]
     source: str
+    lacking: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if not self.differing:
+        if not (self.differing or self.lacking):
             return f"all {len(self.trusted)} kernels agree with XLA: {self.source}"
-        return f"differ from XLA, so not used: {', '.join(self.differing)}: {self.source}"
+        differ, no_digest = ", ".join(self.differing), ", ".join(self.lacking)
+        said = [f"differ from XLA, so not used: {differ}"] if differ else []
+        said += [f"have no digest, so not used: {no_digest}"] if no_digest else []
+        return f"{'; '.join(said)}: {self.source}"
 
 
 _lock = threading.Lock()
@@ -245,7 +250,7 @@ def report(platform: str = "cpu") -> Report:
         compare = _compare_cuda if platform == "cuda" else _compare
         found = _reports[platform] = compare(module)
     # After the verdict is kept, and outside the lock: a filter may turn the warning into an error.
-    if found.differing:
+    if found.differing or found.lacking:
         warnings.warn(_message(found), SelfCheckWarning, stacklevel=2)
     return found
 
@@ -288,17 +293,25 @@ def _verdict(
         bits = frozenset(["bits"])
         problem = f"XLA could not be asked ({type(error).__name__}: {error})"
         return Report(bits, tuple(sorted(kernels - bits)), problem)
+    lacking = mine.keys() - expected.keys()
     agree = {kernel for kernel in mine if mine[kernel] == expected.get(kernel)}
     for kernel, base in _BUILT_ON.items():
         if base not in agree:
             agree.discard(kernel)
-    return Report(frozenset(agree), tuple(sorted(mine.keys() - agree)), source)
+        if base in lacking:
+            lacking.add(kernel)
+    differing = mine.keys() - agree - lacking
+    return Report(frozenset(agree), tuple(sorted(differing)), source, tuple(sorted(lacking)))
 
 
 def _message(found: Report) -> str:
-    names = ", ".join(found.differing)
+    why = {
+        "they do not give XLA's bits": found.differing,
+        "there is no digest of XLA's values for them": found.lacking,
+    }
+    said = "; or as ".join(f"{reason}: {', '.join(them)}" for reason, them in why.items() if them)
     return (
-        f"native kernels not used here, as they do not give XLA's bits: {names} ({found.source}). "
+        f"native kernels not used here, as {said} ({found.source}). "
         "Numbers stay right: XLA makes these draws itself, which is slower. "
         "`seedbed doctor` shows details."
     )

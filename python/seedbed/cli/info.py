@@ -75,7 +75,8 @@ def collect() -> tuple[dict[str, Any], int]:
             code = max(code, WRONG)
             found["errors"] += [] if str(error) in found["errors"] else [str(error)]
     checks = [found.get(name) or {} for name in ("self_check", "self_check_cuda")]
-    if found.get("target_runs") is False or any(check.get("differing") for check in checks):
+    unused = any(check.get("differing") or check.get("lacking") for check in checks)
+    if found.get("target_runs") is False or unused:
         code = max(code, WRONG)
     return found, code
 
@@ -131,6 +132,7 @@ def _verdict(platform: str) -> dict[str, Any]:
     return {
         "trusted": sorted(found.trusted),
         "differing": list(found.differing),
+        "lacking": list(found.lacking),
         "source": found.source,
         "verdict": str(found),
     }
