@@ -21,7 +21,7 @@ _INTRODUCTION = """\
 This page is written by the runner from the files in `results/`; do not edit it.
 
 ```
-python -m benchmarks all                    # everything, about half an hour, and this page
+python -m benchmarks all                    # everything, about an hour, and this page
 python -m benchmarks all --quick            # small sizes, some minutes, into results/scratch
 python -m benchmarks ensembles cold         # some tables, and this page
 python -m benchmarks --case mlp --rounds 21 # one case; --list names them
