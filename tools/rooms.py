@@ -70,7 +70,7 @@ def handed_out(folder: Path) -> set[str]:
             return set(ast.literal_eval(node.value))
     return {
         alias.asname or alias.name
-        for node in tree.body
+        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }

@@ -129,7 +129,7 @@ def test_rows_of_a_batch():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_rows_with_counters_of_their_own(name):
-    check(in_rows(name), 3, keys_of(3), seed=1)
+    check(in_rows(VARIANTS[name]), 3, keys_of(3), seed=1)
 
 
 @pytest.mark.parametrize("blocks", [1, 5000])
@@ -254,6 +254,15 @@ def test_what_cannot_be_made():
     message = "plan draw 1 cannot be made on a GPU: its lookup table has 16384 bytes, a block holds"
     with pytest.raises(ValueError, match=message):
         cuda_host.run([Draw(ref.BITS, 32, 4, 3), table], 1, keys_of(1))
+
+
+def test_numbers_of_blocks_that_there_are_not():
+    """The host cannot see them: the device makes one of the blocks that there are."""
+    draw = Draw(ref.BITS, 32, 4, 20, dims=(7,), counters=(80,), parts=((1, 0, 1, 4),))
+    for number in (3, 4, 2**32 - 1):
+        (got,), _ = cuda_host.run([draw], 2, keys_of(2), counts=(4,), numbers=np.uint32([number]))
+        block = ref.placed(draw, (number % 4,))
+        np.testing.assert_array_equal(got, ref.sample(block, ref.row_keys(block, keys_of(2))))
 
 
 @hypothesis.settings(max_examples=60)

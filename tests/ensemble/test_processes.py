@@ -114,3 +114,34 @@ def test_the_others_end_when_one_process_dies():
         assert time.monotonic() - began < 10 + 30
     finally:
         stop(processes)
+
+
+_CACHED = """
+import jax, seedbed as sb
+from jax.sharding import NamedSharding, PartitionSpec as P
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+mesh = jax.make_mesh((4, 2), ("a", "b"))
+init = lambda key: jax.random.normal(key, (64, 32))
+sb.ensemble(init, 8, out_shardings=NamedSharding(mesh, P("a", "b")))(jax.random.key(0))
+place = NamedSharding(jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,)), P("x"))
+jax.jit(sb.ensemble(init, 8), out_shardings=place)(jax.random.key(0))
+print(sum(name.endswith("cache_hits") for name in hits), sum("misses" in name for name in hits))
+"""
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    found = []
+    for _ in range(2):
+        run = subprocess.run(
+            [sys.executable, "-c", _CACHED],
+            env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.append([*map(int, run.stdout.split())])
+    (_, missed), (hit, again) = found
+    assert missed > 0 and again == 0 and hit >= 2

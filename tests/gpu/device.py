@@ -77,14 +77,16 @@ def expected(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS) -> list[n
     ]
 
 
-def call(draws, size, mode):
-    """The custom call of keys and members, unjitted."""
+def call(draws, size, mode, counts=(), numbers=None):
+    """The custom call of keys and members, unjitted; ``counts`` and ``numbers`` are of blocks."""
     results = [
         jax.ShapeDtypeStruct((size, d.batch, d.row_items), UNSIGNED[d.itemsize]) for d in draws
     ]
     fill = jax.ffi.ffi_call(native.TARGET, results, vmap_method="broadcast_all")
-    attributes = {"mode": np.int64(mode), "size": np.int64(size), "plan": ref.encode(draws)}
-    return lambda keys, members: fill(keys, members, keys, **attributes)
+    attributes = {"mode": np.int64(mode), "size": np.int64(size), "plan": ref.encode(draws, counts)}
+    return lambda keys, members: fill(
+        keys, members, keys if numbers is None else numbers, **attributes
+    )
 
 
 def poisoned(shape: tuple[int, ...], itemsize: int) -> jax.Array:
@@ -92,17 +94,24 @@ def poisoned(shape: tuple[int, ...], itemsize: int) -> jax.Array:
     return jnp.array(np.full(shape, word, f"u{itemsize}"))  # a copy, so that it can be donated
 
 
-def on_device(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS) -> list[np.ndarray]:
+def on_device(
+    draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, counts=(), numbers=None
+) -> list[np.ndarray]:
     """What the custom call leaves in memory that held poison; that is given up for its results.
 
-    Several groups of members run as a batch.
+    Several groups of members run as a batch, but for blocks, of which one group is made.
     """
     keys = np.ascontiguousarray(keys, np.uint32)
     groups = groups_of(size, keys, mode)
     members = np.zeros((groups, 2), np.uint32) if members is None else members
     keys = keys.reshape(groups, *((size, 2) if mode == ref.MEMBER_KEYS else (2,)))
     members = members.reshape(groups, *((size, 2) if mode == ref.INDICES else (2,)))
-    fill = jax.vmap(call(draws, size, mode))
+    one = call(draws, size, mode, counts, numbers)
+
+    def alone(keys, members):
+        return [x[None] for x in one(keys[0], members[0])]
+
+    fill = alone if counts else jax.vmap(one)
     with jax.enable_x64(True):
         run = jax.jit(lambda old, *given: fill(*given), donate_argnums=0, keep_unused=True)
         shapes = [(groups, size, d.batch, d.row_items) for d in draws]
@@ -128,10 +137,11 @@ def ulps(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return np.abs(ordered(one) - ordered(two))
 
 
-def check(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS) -> int:
+def check(draws, size, keys, members=None, *, mode=ref.MEMBER_KEYS, counts=(), numbers=None) -> int:
     """Compares the device with what is expected; the largest distance of a normal, at most 2."""
-    got = on_device(draws, size, keys, members, mode=mode)
-    want = expected(draws, size, keys, members, mode=mode)
+    got = on_device(draws, size, keys, members, mode=mode, counts=counts, numbers=numbers)
+    placed = [ref.placed(draw, () if numbers is None else numbers) for draw in draws]
+    want = expected(placed, size, keys, members, mode=mode)
     worst = 0
     for index, (d, one, two) in enumerate(zip(draws, got, want, strict=True)):
         if d.kind != ref.NORMAL:

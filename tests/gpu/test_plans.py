@@ -19,6 +19,7 @@ from plans import (
     TRUNCATED,
     VARIANTS,
     beyond,
+    in_rows,
     keys_of,
     random_draws,
 )
@@ -70,6 +71,31 @@ def test_many_rows(rows):
     names = ("key", "bits32", "bits8", "randint64_1_8", "normal")
     draws = [made(name, inner=3, dims=(rows,), levels=levels) for name in names]
     device.check([*draws, made("bits32", inner=4, dims=(rows,), levels=levels)], 5, keys_of(5))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_rows_with_counters_of_their_own(name):
+    draws = [made(name, inner=1)] if name == "key" else in_rows(VARIANTS[name])
+    device.check(draws, 3, keys_of(3))
+
+
+@pytest.mark.parametrize("numbers", [(0, 0), (2, 9)])
+def test_blocks(numbers):
+    """Long rows and narrow ones of blocks whose numbers only the device knows."""
+    parts = ((0, 0, 1, 3), (1, 1, 2, 5))
+    options = {"counters": (2**28 + 5,), "levels": ((3, (2,)),), "parts": parts}
+    draws = [
+        made("bits32", inner=5000, dims=(20,), **options),
+        made("bits32", inner=70_000, parts=((0, 1, 1, 10),)),
+        made("bits64", inner=33, dims=(1700,), counters=(40,), parts=parts),
+        made("randint32_7_2", inner=12, dims=(700,), **options),
+        made("normal", inner=16, dims=(900,), counters=(1024,), parts=parts),
+        made("key", dims=(900,), levels=((0, (1,)),), parts=parts[:1]),
+    ]
+    for size in (1, 40):
+        device.check(
+            draws, size, keys_of(size), counts=(3, 10), numbers=np.array(numbers, np.uint32)
+        )
 
 
 def test_range_and_indices():

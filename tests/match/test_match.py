@@ -246,9 +246,8 @@ def test_what_follows_a_draw_stays_in_xla(name):
 
 UNKNOWN = {
     "loop": lambda key: jax.lax.scan(
-        lambda key, _: (jax.random.fold_in(key, 1), bits(key)), key, None, length=2
+        lambda seed, _: (bits(jax.random.fold_in(key, seed)), seed), bits(key), None, length=2
     )[1],
-    "loop over keys": lambda key: jax.lax.map(bits, jax.random.split(key, 2)),
     "branch": lambda key: jax.lax.cond(bits(key) > 5, lambda: bits(key), lambda: bits(key) + 1),
     "while": lambda key: jax.lax.while_loop(
         lambda carry: carry[1] > 2**30, lambda carry: (carry[0], bits(carry[0])), (key, bits(key))

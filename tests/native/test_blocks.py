@@ -29,18 +29,18 @@ from seedbed import _cpu
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_rows_with_counters_of_their_own(name):
-    check(in_rows(name), 2, keys_of(2))
+    check(in_rows(VARIANTS[name]), 2, keys_of(2))
 
 
 @pytest.mark.parametrize("name", ["bits32", "bits64", "bits8", "table8_2", "randint32_7_4"])
 def test_rows_of_every_length(name):
-    check(in_rows(name, (*range(1, 101), 127, 128, 129)), 1, keys_of(1))
+    check(in_rows(VARIANTS[name], (*range(1, 101), 127, 128, 129)), 1, keys_of(1))
 
 
 def test_normals_in_rows_are_those_of_their_words():
     for params, width in [(NORMAL, 32), (TRUNCATED, 32), (WIDE_NORMALS["truncated"], 64)]:
         word, real = f"u{width // 8}", f"f{width // 8}"
-        bits = in_rows(f"bits{width}", (1, 3, 16, 17, 40, 64, 100, 200))
+        bits = in_rows(VARIANTS[f"bits{width}"], (1, 3, 16, 17, 40, 64, 100, 200))
         draws = [replace(d, kind=ref.NORMAL, params=params) for d in bits]
         check(draws, 2, keys_of(2))
         values = np.array(params, word).view(real)

@@ -20,7 +20,6 @@ from seedbed._plan import (
     KeyPath,
     Kind,
     Level,
-    block_counts,
     can_tile,
     float_params,
     key_path,
@@ -78,7 +77,7 @@ def operands(mode, size=SIZE):
 
 
 def blocks_of(draw, tile):
-    return list(itertools.product(*map(range, block_counts(draw, tile))))
+    return list(itertools.product(*map(range, layout_of(draw, tile).blocks)))
 
 
 def taken(whole, tile, numbers, lead=1):

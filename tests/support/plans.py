@@ -113,14 +113,14 @@ def beyond(name: str, lengths: tuple[int, ...] = (1, 5, 40)) -> list[Draw]:
     return [Draw(**VARIANTS[name], inner=n, offset=o) for o in offsets for n in lengths]
 
 
-def in_rows(name: str, sizes: tuple[int, ...] = (0, 1, 2, 5, 16, 17, 40, 65)) -> list[Draw]:
+def in_rows(variant: dict, sizes: tuple[int, ...] = (0, 1, 2, 5, 16, 17, 40, 65)) -> list[Draw]:
     """A variant in rows with first counters of their own: of one key, of a few keys, of as many."""
     draws = []
     for n in sizes:
         for dims, strides in [((2, 20), (0, 0)), ((2, 33), (3, 0)), ((3, 7), (1, 4))]:
             levels = ((9, strides),) if any(strides) else ()
             options = {"dims": dims, "levels": levels, "counters": (40 * n + 3, n)}
-            draws.append(Draw(**VARIANTS[name], inner=n, **options))
+            draws.append(Draw(**variant, inner=n, **options))
     return draws
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+from jax import make_jaxpr
 
-from .compat import core
+from .compat import abstract, core
 
 JaxprEqn = Any
 
@@ -20,6 +21,11 @@ _calls = {"jit", "pjit", "closed_call", "core_call", "core_closed_call", *_REMAT
 def register_call(name: str) -> None:
     """Makes known that a primitive with this name merely calls its parameter ``jaxpr``."""
     _calls.add(name)
+
+
+def calls() -> frozenset[str]:
+    """The names of these primitives."""
+    return frozenset(_calls)
 
 
 # Makes operands vary over the same devices of `jax.shard_map`.
@@ -76,6 +82,45 @@ def equations(program: Any) -> Iterator[JaxprEqn]:
         inside = [*core.jaxprs_in_params(program.params)]
     for body in bodies(*inside):
         yield from body.eqns
+
+
+class Scan(NamedTuple):
+    """What a scan consists of: its operands are constants, what it carries, and what it reads."""
+
+    consts: int
+    carried: int
+    body: Any
+    length: int
+    reverse: bool
+    unroll: Any
+
+
+def scan_of(eqn: JaxprEqn) -> Scan:
+    """The parts of a scan."""
+    params = eqn.params
+    if "num_carry" in params:
+        consts, carried = params["num_consts"], params["num_carry"]
+    else:  # newer releases: the operands' places in a tree
+        consts, carried = (len(part) for part in params["ft_in"].unpack()[:2])
+    rest = (params["jaxpr"], params["length"], params["reverse"], params["unroll"])
+    return Scan(consts, carried, *rest)
+
+
+def with_unused_input(closed: Any, eqn: JaxprEqn) -> Any:
+    """A branch as a function of all operands of its equation, the first of which chose it."""
+    jaxpr, consts = opened(closed)
+    types = [abstract(v.aval.shape, v.aval.dtype, v.aval.weak_type) for v in eqn.invars]
+    with eqn.ctx.manager:
+        return make_jaxpr(lambda _, *operands: core.eval_jaxpr(jaxpr, consts, *operands))(*types)
+
+
+def without_dead_code(closed: Any) -> Any:
+    """A closed jaxpr without what its results do not depend on, also through loops and calls."""
+    from jax.interpreters import partial_eval  # of no use before
+
+    live = [True] * len(closed.jaxpr.outvars)
+    jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, live, instantiate=True)
+    return ClosedJaxpr(jaxpr, closed.consts)
 
 
 # The types of jaxprs, open and closed (one type in newer releases).

@@ -29,13 +29,14 @@ from .._plan import (
     Plan,
     Shape,
     Source,
+    Stacked,
     Step,
     can_fill,
     constant,
 )
-from .._trace import Atom, Const, Graph
-from . import rounding
-from .meaning import Keys, KeyWords, Lookup, Meaning, Real, Word
+from .._trace import Atom, Const, Graph, Loop
+from . import hoisted, rounding
+from .meaning import Keys, KeyWords, Lookup, Meaning, Real, Stack, Word
 
 if TYPE_CHECKING:
     from .._jax.types import Aval, Eqn
@@ -52,7 +53,7 @@ def reference_plan(graph: Graph, reason: str) -> Plan:
 
 def build(
     graph: Graph, meanings: Mapping[int, Meaning], kernels: frozenset[str] = ALL_KERNELS
-) -> Plan | frozenset[int]:
+) -> Plan | frozenset[int] | dict[Loop, frozenset[int]]:
     """Chooses draws and residual equations, starting from the outputs.
 
     Args:
@@ -61,12 +62,13 @@ def build(
         kernels: names of the kernels that the backend may use (`Draw.needs`).
 
     Returns:
-        the plan; or the positions of sealed calls whose equations it needs.
+        the plan; or the positions of sealed calls whose equations it needs; or what of some loops
+        would have to be computed in their hoisted part.
     """
-    builder = _Builder(graph, meanings, kernels)
+    builder = Builder(graph, meanings, kernels)
     found = builder.plan()
     if isinstance(found, Plan) and (bare := builder.rounded_by_loop()):
-        found = _Builder(graph, meanings, kernels, bare).plan()
+        found = Builder(graph, meanings, kernels, bare).plan()
     return found
 
 
@@ -90,7 +92,7 @@ class Unit(Record):
         return f"{name} {called}" if called else name
 
 
-class _Builder:
+class Builder:
     def __init__(
         self,
         graph: Graph,
@@ -135,18 +137,21 @@ class _Builder:
         self.random: dict[int, bool] = {}
         # Sealed calls whose results have to be computed: they have to be opened first.
         self.sealed: set[int] = set()
+        # The hoisted parts of loops, by call, and the loops of which more was hoisted than draws.
+        self.hoisted = hoisted.parts(graph)
+        self.computed: set[Loop] = set()
         # Numbers of the values in the plan.
         self.values: dict[int, int] = {}
 
-    def plan(self) -> Plan | frozenset[int]:
+    def plan(self) -> Plan | frozenset[int] | dict[Loop, frozenset[int]]:
         for atom in self.graph.outputs:
             source = None if isinstance(atom, Const) else self.given(atom, result=True)
             if source is not None:
                 self.written[atom] = source  # type: ignore[index]
             else:
                 self.require(atom)
-        if self.sealed:
-            return frozenset(self.sealed)
+        if self.sealed or self.computed:
+            return frozenset(self.sealed) if self.sealed else hoisted.computed(self)
         steps = tuple(self.step(unit) for _, unit in sorted(self.kept.items()))
         outputs = tuple(
             Output(path, *_type(aval), self.result(atom), self.reason(atom), aval.weak_type)
@@ -271,8 +276,8 @@ class _Builder:
 
     def found(self, position: int) -> tuple[int, Unit]:
         equation = self.graph.equations[position]
-        if equation.block is not None:
-            self.sealed.add(position)
+        if equation.block is not None or self.hoisted:
+            hoisted.note(self, position)
         outer = next((call for call in equation.calls if call in self.whole), None)
         if outer is None:
             return position, Unit(equation.eqn, equation.inputs, equation.outputs)
@@ -306,7 +311,7 @@ class _Builder:
                 return self.words(meaning) if isinstance(meaning, Word) else None
         draw = meaning.draw() if meaning is not None else None
         if draw is None or draw.needs not in self.kernels or draw.dtype not in NATIVE_DTYPES:
-            return None
+            return hoisted.stacked(self, meaning) if isinstance(meaning, Stack) else None
         index = self.drawn(draw)
         if isinstance(meaning, Keys):
             return FromKeys(index, compat.key_impl(self.graph.avals[number].dtype))
@@ -314,7 +319,7 @@ class _Builder:
 
     def closed(self, number: int) -> bool:
         meaning = self.meanings.get(number)
-        return not isinstance(meaning, (Real, Lookup)) or meaning.closed
+        return not isinstance(meaning, (Real, Lookup, Stack)) or meaning.closed
 
     def result(self, atom: Atom) -> Source:
         if isinstance(atom, int) and atom in self.written:
@@ -336,8 +341,8 @@ class _Builder:
         source = self.result(atom)
         if isinstance(atom, Const):
             return "native: constant" if self.draws and can_fill(source) else "XLA: constant"
-        if isinstance(source, Drawn):
-            return "native"
+        if isinstance(source, (*Drawn, Stacked)):
+            return "native" if isinstance(source, Drawn) else "native, stacked by XLA"
         if not isinstance(source, FromStep):
             what = "an argument" if isinstance(source, FromArgument) else "a captured array"
             return f"XLA: {what}"
@@ -358,8 +363,8 @@ class _Builder:
         while pending:
             number = pending.pop()
             source = self.sources[number]
-            if isinstance(source, (FromDraw, FromKeys, FromWords)):
-                feeds.add(source.index)
+            if isinstance(source, (FromDraw, FromKeys, FromWords, Stacked)):
+                feeds.update(source.draws if isinstance(source, Stacked) else [source.index])
             if not isinstance(source, FromStep):
                 continue
             position, unit = self.unit(number)
@@ -367,7 +372,7 @@ class _Builder:
                 continue
             seen.add(position)
             if self.is_random(unit):
-                random.add(unit.name)
+                random.add(unit.name + hoisted.why_left(self.graph, unit.eqn))
             pending.extend(operand for operand in unit.inputs if isinstance(operand, int))
         return sorted(feeds), sorted(random)
 
@@ -379,11 +384,8 @@ class _Builder:
 
 
 def _is_random(unit: Unit) -> bool:
-    keys = any(
-        compat.is_key(getattr(variable.aval, "dtype", np.dtype(bool)))
-        for variable in unit.eqn.invars
-    )
-    return keys or unit.name.startswith(("random_", "rng_", "threefry"))
+    dtypes = [getattr(variable.aval, "dtype", np.dtype(bool)) for variable in unit.eqn.invars]
+    return any(map(compat.is_key, dtypes)) or unit.name.startswith(("random_", "rng_", "threefry"))
 
 
 def _type(aval: Aval) -> tuple[Shape, str]:

@@ -32,6 +32,7 @@ from .meaning import (
     Remainder,
     Rule,
     Sample,
+    Stack,
     Stage,
     Word,
     adding_to,
@@ -45,13 +46,14 @@ _rule = adding_to(RULES)
 
 # Everything else works element by element, on operands of the result's shape.
 RESHAPES = ("reshape", "squeeze", "expand_dims", "broadcast_in_dim")
+REARRANGES = (*RESHAPES, "transpose", "concatenate", "seedbed_rows")
 
 
 @_rule(*RESHAPES)
 def _reshape(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
     """A draw in another shape is the same draw, as long as the flat order stays."""
     value = operands[0]
-    if value is None or isinstance(value, (Const, Keys, KeyWords)) or len(operands) != 1:
+    if value is None or isinstance(value, (Const, Keys, KeyWords, Stack)) or len(operands) != 1:
         return None
     if equation.params.get("dimensions") and equation.name == "reshape":
         return None

@@ -15,6 +15,7 @@ from .._plan import KeyPath, root
 from .._trace import Block, Const, Equation, Graph
 from . import draws, narrow
 from . import keys as _match_keys
+from . import rows as rows
 from .meaning import Keys, KeyWords, Meaning, Operand, Real, Stage, restarted
 
 
@@ -88,7 +89,7 @@ def _apply(
     if len(equation.outputs) != 1:
         return (None,) * len(equation.outputs)
     shape = tuple(graph.avals[equation.outputs[0]].shape)
-    if not keys and name not in draws.RESHAPES:
+    if not keys and name not in draws.REARRANGES:
         # jax lets a scalar stand beside an array: one number for all, not one for each.
         for operand in operands:
             if operand is not None and not isinstance(operand, Const):

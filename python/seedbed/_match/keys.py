@@ -100,7 +100,7 @@ def _indices(level: Level, shape: Shape) -> np.ndarray[Any, Any]:
     return total
 
 
-def _rearrange(
+def rearranged(
     path: KeyPath, shape: Shape, move: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 ) -> KeyPath | None:
     """Applies an indexing operation to every level's index array."""
@@ -113,6 +113,28 @@ def _rearrange(
             return None
         levels.append(fitted)
     return key_path(shape, path.node, levels)
+
+
+def joined(paths: Sequence[KeyPath]) -> KeyPath | None:
+    """The keys of some paths, one behind the other, as one row of keys."""
+    depth = min(path.node.depth for path in paths)
+    nodes, chains = set(), []
+    for path in paths:
+        if math.prod(path.batch) > _BATCH_LIMIT:
+            return None
+        node, chain = path.node, [_indices(one, path.batch).ravel() for one in path.levels]
+        while node.depth > depth:
+            assert node.parent is not None
+            chain.insert(0, np.full(math.prod(path.batch), node.index, np.uint64))
+            node = node.parent
+        nodes.add(node)
+        chains.append(chain)
+    if len(nodes) > 1 or len({len(chain) for chain in chains}) > 1:
+        return None
+    folds = [np.concatenate(parts) for parts in zip(*chains, strict=True)]
+    batch = (sum(math.prod(path.batch) for path in paths),)
+    levels = [level for fold in folds if (level := _fit(fold, batch)) is not None]
+    return key_path(batch, nodes.pop(), levels) if len(levels) == len(folds) else None
 
 
 def _take(path: KeyPath, axis: int, start: int, count: int | None, step: int = 1) -> KeyPath:
@@ -216,21 +238,21 @@ def _restructure(equation: Equation, shape: Shape, operands: Sequence[Operand]) 
     if name == "reshape" and len(operands) == 1:
         if math.prod(target) != math.prod(path.batch):
             return None
-        moved = _rearrange(path, target, lambda index: index.reshape(target))
+        moved = rearranged(path, target, lambda index: index.reshape(target))
     elif name == "transpose":
         order = tuple(params["permutation"])
         if words and order[-1] != rank:
             return None
-        moved = _rearrange(path, target, lambda index: index.transpose(order[:rank]))
+        moved = rearranged(path, target, lambda index: index.transpose(order[:rank]))
     elif name == "rev":
         if any(axis >= rank for axis in params["dimensions"]):
             return None
-        moved = _rearrange(path, target, lambda index: np.flip(index, params["dimensions"]))
+        moved = rearranged(path, target, lambda index: np.flip(index, params["dimensions"]))
     elif name == "broadcast_in_dim" and len(operands) == 1:
         axes = tuple(params["broadcast_dimensions"])
         if words and (not axes or axes[-1] != len(shape) - 1):
             return None
-        moved = _rearrange(path, target, lambda index: _broadcast(index, axes[:rank], target))
+        moved = rearranged(path, target, lambda index: _broadcast(index, axes[:rank], target))
     elif name == "gather" and isinstance(operands[1], Const):
         moved = _gather(path, words, len(shape), params, operands[1].value)
     else:
@@ -268,7 +290,7 @@ def _gather(
     if flat.size and (flat.min() < 0 or flat.max() >= path.batch[0]):
         return None
     shape = (*flat.shape, *path.batch[1:])
-    return _rearrange(path, shape, lambda index: index[flat])
+    return rearranged(path, shape, lambda index: index[flat])
 
 
 @_rule("random_bits")
@@ -279,6 +301,8 @@ def _bits(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Mean
     return Word(keys.path, int(equation.params["bit_width"]), shape)
 
 
-@_rule("copy", "copy_p", "optimization_barrier")
+@_rule("copy", "copy_p", "optimization_barrier", "seedbed_rows")
 def _identity(equation: Equation, shape: Shape, operands: Sequence[Operand]) -> Meaning | None:
+    if not equation.params.get("whole", True):
+        return None
     return operands[0] if isinstance(operands[0], (Keys, KeyWords)) else None

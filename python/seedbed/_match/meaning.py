@@ -7,7 +7,8 @@
 - `Lookup`: any chain of elementwise operations on 8- or 16-bit words, which has so few
   values that a table holds them,
 - `Remainder`, `Integers`: the steps of ``randint``,
-- `Sample`: a finished draw on which nothing more can be built.
+- `Sample`: a finished draw on which nothing more can be built,
+- `Stack`: draws of the steps of a loop, as the rows of one array.
 
 A meaning whose ``draw()`` is not None can be produced by a backend.
 """
@@ -219,13 +220,36 @@ class Sample(Record):
         return self.made.replace(shape=self.shape)
 
 
-Meaning = Keys | KeyWords | Word | Real | Lookup | Remainder | Integers | Sample
+class Stack(Record):
+    """Equal draws but for their keys, along a new axis."""
+
+    pieces: tuple[Meaning, ...]
+    axis: int
+
+    @property
+    def shape(self) -> Shape:
+        inner: Shape = self.pieces[0].shape  # type: ignore[union-attr]
+        return (*inner[: self.axis], len(self.pieces), *inner[self.axis :])
+
+    @property
+    def closed(self) -> bool:
+        return all(getattr(piece, "closed", True) for piece in self.pieces)
+
+    def draw(self) -> Draw | None:
+        return None  # but several
+
+
+Meaning = Keys | KeyWords | Word | Real | Lookup | Remainder | Integers | Sample | Stack
 
 
 def restarted(meaning: Meaning, then: Meaning | None, now: Meaning | None) -> Meaning | None:
     """What followed from the key ``then``, following from ``now``; None if that is not sure."""
     if not isinstance(then, (Keys, KeyWords)) or type(then) is not type(now):
         return None
+    if isinstance(meaning, Stack):
+        pieces = [restarted(piece, then, now) for piece in meaning.pieces]
+        found = tuple(piece for piece in pieces if piece is not None)
+        return meaning.replace(pieces=found) if len(found) == len(pieces) else None
     start, place = then.path, now.path
     if (start.batch, start.levels) != (place.batch, place.levels):
         return None

@@ -13,9 +13,11 @@ from .draw import Kind as Kind
 from .draw import Level as Level
 from .draw import Node as Node
 from .draw import Shape as Shape
+from .draw import can_tile as can_tile
 from .draw import float_params as float_params
 from .draw import kernel_of as kernel_of
 from .draw import key_path as key_path
+from .draw import layout_of as layout_of
 from .draw import make_draw as make_draw
 from .draw import node as node
 from .draw import params as params
@@ -39,9 +41,6 @@ from .residual import FromWords as FromWords
 from .residual import Literal as Literal
 from .residual import Source as Source
 from .residual import Splat as Splat
+from .residual import Stacked as Stacked
 from .residual import Step as Step
 from .residual import constant as constant
-from .tile import Layout as Layout
-from .tile import block_counts as block_counts
-from .tile import can_tile as can_tile
-from .tile import layout_of as layout_of

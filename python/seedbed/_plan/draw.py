@@ -17,11 +17,14 @@ import math
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .._base.record import Record
+
+if TYPE_CHECKING:
+    from .tile import Layout
 
 Shape = tuple[int, ...]
 
@@ -272,6 +275,18 @@ class Draw(Record):
         from . import show  # of no use before
 
         return show.text(self)
+
+
+def can_tile(draw: Draw, tile: Shape) -> bool:
+    """Whether blocks of a draw that have this shape can be made each by itself."""
+    return layout_of(draw, tile) is not None
+
+
+def layout_of(draw: Draw, tile: Shape | None) -> Layout | None:
+    """The rows of a draw, or of its blocks of this shape; None if these cannot be made."""
+    from . import tile as _tile  # of no use before
+
+    return _tile.layout_of(draw, tile)
 
 
 def kernel_of(kind: Kind, word_bits: int) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from .._base import pickling
 from .._base.record import Record
 from .draw import RECORDS, Draw, KeyPath, Kind, Shape, kernel_of, params, root
-from .residual import Drawn, Literal, Source, Splat, Step
+from .residual import Drawn, Literal, Source, Splat, Stacked, Step
 
 if TYPE_CHECKING:
     from .._jax.types import Tree
@@ -104,8 +104,9 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
 
     @property
     def native(self) -> tuple[Output, ...]:
-        """The output leaves that the custom call writes directly."""
-        return tuple(output for output in self.outputs if isinstance(output.source, Drawn))
+        """The output leaves that the custom call makes."""
+        made = (*Drawn, Stacked)
+        return tuple(output for output in self.outputs if isinstance(output.source, made))
 
     @property
     def fills(self) -> dict[int, Draw]:
@@ -131,7 +132,7 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
         """A table of the output leaves: what each is, where its key comes from, who makes it."""
         rows: list[tuple[str, ...]] = [("output", "draw", "shape", "dtype", "key path", "made by")]
         rows += [self._row(output) for output in self.outputs]
-        direct = self._direct()
+        direct = self._direct().union(*(o.source.draws for o in self._stacked()))
         rows += [
             (
                 f"(draw {index})",
@@ -166,13 +167,20 @@ class Plan(Record, apart=("out_tree", "streams", "args", "captures")):
         )
 
     def _direct(self) -> set[int]:
-        return {output.source.index for output in self.native}  # type: ignore[union-attr]
+        return {o.source.index for o in self.outputs if isinstance(o.source, Drawn)}
+
+    def _stacked(self) -> list[Any]:
+        return [output for output in self.outputs if isinstance(output.source, Stacked)]
 
     def _row(self, output: Output) -> tuple[str, ...]:
         kind, path, made_by = "", "", output.why
         if isinstance(output.source, Drawn):
             draw = self.draws[output.source.index]
             kind, path = str(draw), draw.key.named(self.streams)
+        elif isinstance(output.source, Stacked):
+            draws = [self.draws[index] for index in output.source.draws]
+            kind, path = str(draws[0]), draws[0].key.named(self.streams)
+            path += f" and {len(draws) - 1} more"
         elif isinstance(output.source, (Splat, Literal)):
             kind = "constant"
         return (output.path, kind, str(output.shape), output.dtype, path, made_by)

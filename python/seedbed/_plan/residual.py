@@ -37,6 +37,19 @@ class FromWords(Record):
     zeros: int = -1
 
 
+class Stacked(Record):
+    """Draws of the plan as the rows of one array, along a new axis."""
+
+    rows: tuple[FromDraw | Stacked, ...]
+    axis: int
+
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """The indices of all draws in it."""
+        found = [row.draws if isinstance(row, Stacked) else (row.index,) for row in self.rows]
+        return tuple(index for indices in found for index in indices)
+
+
 class FromArgument(Record):
     """An argument leaf, by its index in the plan's ``args``."""
 
@@ -79,7 +92,8 @@ class Literal(Record):
 
 
 # Where an operand of a residual equation, or a leaf of the result, comes from.
-Source = FromDraw | FromKeys | FromWords | FromArgument | FromCapture | FromStep | Splat | Literal
+_Made = FromDraw | FromKeys | FromWords | Stacked
+Source = _Made | FromArgument | FromCapture | FromStep | Splat | Literal
 Drawn = (FromDraw, FromKeys)  # written by the custom call as they are
 Computed = (FromArgument, FromCapture, FromStep)  # left to XLA, member by member
 

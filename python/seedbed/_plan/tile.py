@@ -34,6 +34,7 @@ class Layout(Record):
         inner: elements of a row.
         parts: of a block, where it starts, by ascending dimension; ``len(dims)`` is for the places
             in a row.
+        blocks: how many there are along each dimension of the draw's shape.
     """
 
     dims: Shape
@@ -41,34 +42,26 @@ class Layout(Record):
     levels: tuple[Level, ...]
     inner: int
     parts: tuple[Part, ...] = ()
-
-
-def can_tile(draw: Draw, tile: Shape) -> bool:
-    """Whether blocks of a draw that have this shape can be made each by itself."""
-    return layout_of(draw, tile) is not None
-
-
-def block_counts(draw: Draw, tile: Shape) -> Shape:
-    """How many blocks of this shape a draw has along each dimension."""
-    return tuple(size // max(one, 1) or 1 for size, one in zip(draw.shape, tile, strict=True))
+    blocks: Shape = ()
 
 
 def layout_of(draw: Draw, tile: Shape | None) -> Layout | None:
-    """Blocks of a draw that have this shape, or the whole of it, in rows; None if there are none.
+    """A draw, or its blocks of this shape, in rows; None if these cannot be made.
 
     The draw's shape and the dimensions of its keys and counters are cut into factors which both
-    are products of, as a reshape may have merged or split some. A block that cuts a factor
-    unevenly, or the two words of a key apart, cannot be made.
+    are products of, as a reshape may have merged or split some. A block must not cut a factor
+    unevenly, nor the two words of a key apart.
     """
     batch, levels = draw.key.batch, draw.key.levels
     if tile is None:
         return Layout(batch, (0,) * len(batch), levels, draw.inner)
     if len(tile) != len(draw.shape) or not all(map(_divides, tile, draw.shape)):
         return None
+    blocks = tuple(size // one if size else 1 for size, one in zip(draw.shape, tile, strict=True))
     if draw.kind is Kind.CONSTANT:
-        return Layout((), (), (), math.prod(tile))
+        return Layout((), (), (), math.prod(tile), (), blocks)
     if 0 in draw.shape:
-        return Layout((0,), (0,), (), 1)
+        return Layout((0,), (0,), (), 1, (), blocks)
     is_key = draw.kind is Kind.KEY
     factors = _factors(draw.shape, (*batch, 2 if is_key else draw.inner))
     if factors is None:
@@ -105,6 +98,7 @@ def layout_of(draw: Draw, tile: Shape | None) -> Layout | None:
         ),
         run.extent,
         tuple(Part(d, *one.part) for d, one in enumerate((*dims, run)) if one.part),
+        blocks,
     )
 
 

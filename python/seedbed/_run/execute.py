@@ -33,6 +33,7 @@ from .._plan import (
     Shape,
     Source,
     Splat,
+    Stacked,
     Step,
 )
 from .._trace import Trimmed
@@ -232,6 +233,8 @@ def _outputs(
             leaf = jnp.broadcast_to(source.value(), (size, *output.shape))
         elif isinstance(source, Drawn):
             leaf = drawn(source, draws)
+        elif isinstance(source, Stacked):
+            leaf = stacked(source, draws, 1)
         else:
             leaf = next(residual)
         leaves.append(compat.with_weak_type(leaf, output.weak))
@@ -269,7 +272,7 @@ def computed(
                 return args[source.index]
             if isinstance(source, FromCapture):
                 return captures[source.index]
-            return _words(source, draws) if isinstance(source, FromWords) else drawn(source, draws)
+            return _MADE[type(source)](source, draws)
 
         for step in steps:
             results = jaxprs.bind_equation(step.eqn, [read(source) for source in step.inputs])
@@ -300,3 +303,20 @@ def drawn(source: FromDraw | FromKeys, draws: Mapping[int, Any] | Sequence[Any])
     if isinstance(source, FromKeys):
         return jax.random.wrap_key_data(array, impl=source.impl)
     return array
+
+
+def stacked(source: Stacked, draws: Mapping[int, Any] | Sequence[Any], axes: int = 0) -> Any:
+    """Draws as rows; ``axes`` leading ones are of members."""
+    rows = [
+        stacked(row, draws, axes) if isinstance(row, Stacked) else draws[row.index]
+        for row in source.rows
+    ]
+    return jnp.stack(rows, axis=source.axis + axes)
+
+
+_MADE: dict[type[Source], Any] = {
+    FromDraw: drawn,
+    FromKeys: drawn,
+    FromWords: _words,
+    Stacked: stacked,
+}

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from .._jax import ask_xla, compat
-from .._plan import MEMBER, RECORDS, Draw, KeyMode, Node, Shape, block_counts, layout_of
+from .._plan import MEMBER, RECORDS, Draw, KeyMode, Node, Shape, layout_of
 
 # Must equal the version the extension reports: a stale build would misread plans.
 PLAN_VERSION = 6
@@ -93,7 +93,7 @@ def encode(draws: tuple[Draw, ...], tiles: Tiles = ()) -> np.ndarray[Any, np.dty
         if layout is None:
             raise ValueError(f"{draw}, of shape {draw.shape}, has no blocks of shape {tile}")
         layouts.append((layout, len(blocks)))
-        blocks += () if tile is None else block_counts(draw, tile)
+        blocks += layout.blocks
     words: list[int] = [_MAGIC, PLAN_VERSION, len(nodes) - 1, len(draws), len(blocks), *blocks]
     for node, number in nodes.items():
         if node.parent is not None:

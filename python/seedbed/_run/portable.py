@@ -17,7 +17,7 @@ from jax import lax
 
 from .._base.record import Record
 from .._jax import compat
-from .._plan import Draw, KeyMode, Kind, Layout, Node, Shape, layout_of
+from .._plan import Draw, KeyMode, Kind, Node, Shape, layout_of
 from . import formula
 
 _MASK32, _MASK64 = (1 << 32) - 1, (1 << 64) - 1
@@ -59,11 +59,12 @@ class _Rows(Record):
     """The rows of a draw, or of a block of one.
 
     Attributes:
+        layout: where they are (`_plan.layout_of`).
         keys: of every row, ``uint32[..., 2]``.
         numbers: of the block, along each dimension of the draw's shape; ``()`` for the whole.
     """
 
-    layout: Layout
+    layout: Any
     keys: Any
     numbers: Any
 
@@ -119,7 +120,7 @@ def member_words(members: Any, mode: KeyMode, size: int) -> Any:
     return jnp.stack([first[..., :1] + high + carry, low], axis=-1)
 
 
-def _row_keys(node: Node, layout: Layout, numbers: Any, own: Any, known: dict[Node, Any]) -> Any:
+def _row_keys(node: Node, layout: Any, numbers: Any, own: Any, known: dict[Node, Any]) -> Any:
     """The keys of a draw's rows, ``uint32[..., size, *layout.dims, 2]``."""
     keys, dims = _node_keys(node, own, known), layout.dims
     if not (dims or layout.levels):
@@ -160,7 +161,7 @@ def _indices(base: int, strides: Sequence[int], batch: Shape) -> Words:
     return (np.uint32(0), total) if small else _words(total)
 
 
-def _start(layout: Layout, strides: Sequence[int], numbers: Any) -> Words:
+def _start(layout: Any, strides: Sequence[int], numbers: Any) -> Words:
     """``sum(stride * coordinate)`` of the first place of a block."""
     total, extents = _ZERO, (*layout.dims, layout.inner)
     for part in layout.parts:

@@ -33,6 +33,7 @@ from .._plan import (
     Shape,
     Source,
     Splat,
+    Stacked,
     Step,
     can_tile,
 )
@@ -198,6 +199,8 @@ class Part:
             elif isinstance(source, Splat):
                 shape = self.layout.tile(position, output.shape)
                 leaf = jnp.broadcast_to(source.replace(shape=()).value(), (self.size, *shape))
+            elif isinstance(source, Stacked):
+                leaf = execute.stacked(source, read, 1)
             elif isinstance(source, Literal):
                 leaf = jnp.broadcast_to(source.value(), (self.size, *output.shape))
             else:
@@ -250,15 +253,16 @@ def _here(steps: tuple[Step, ...]) -> list[Step]:
 
 def needed(steps: Sequence[Step], outputs: Sequence[Output]) -> tuple[tuple[Step, ...], set[int]]:
     """The residual equations that some outputs depend on, and the draws that are read for them."""
-    sources: list[Source] = [
-        output.source for output in outputs if isinstance(output.source, Computed)
-    ]
+    read = (*Computed, Stacked)
+    sources: list[Source] = [output.source for output in outputs if isinstance(output.source, read)]
     values: set[int] = set()
     draws: set[int] = set()
 
     def note(source: Source) -> None:
         if isinstance(source, FromStep):
             values.add(source.number)
+        elif isinstance(source, Stacked):
+            draws.update(source.draws)
         elif isinstance(source, (FromDraw, FromKeys, FromWords)):
             draws.add(source.index)
         if isinstance(source, FromWords) and source.zeros >= 0:

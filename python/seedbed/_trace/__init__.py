@@ -1,10 +1,14 @@
 """What jax traced, as data, and operations on it.
 
 Here a function becomes a jaxpr of one member (`recorded`), calls in it are opened and constants
-folded (`inline`, `fold`, `graph`), two programs are compared (`fingerprint`), and a program is cut
-into what something depends on and the rest (`cut`, `tap`), or freed of what it says of places
-(`unlaid`). Nothing here knows what a draw is.
+folded (`inline`, `openers`, `fold`, `graph`), what loops draw is taken out of them (`loops`,
+`bodies`), two programs are compared (`fingerprint`), and a program is cut into what something
+depends on and the rest (`cut`, `tap`), or freed of what it says of places (`unlaid`). Nothing here
+knows what a draw is.
 """
+
+import importlib as _importlib
+import typing as _typing
 
 from . import cut as cut
 from . import fingerprint as fingerprint
@@ -15,10 +19,6 @@ from .depth import finite as finite
 from .fold import Atom as Atom
 from .fold import Const as Const
 from .fold import splat as splat
-from .graph import Equation as Equation
-from .graph import Graph as Graph
-from .inline import Block as Block
-from .inline import unseal as unseal
 from .recorded import Recorded as Recorded
 from .recorded import check_outputs as check_outputs
 from .recorded import flatten as flatten
@@ -26,5 +26,35 @@ from .recorded import outlived as outlived
 from .recorded import record as record
 from .recorded import released_on_failure as released_on_failure
 from .recorded import trace as trace
-from .unlaid import moved as moved
-from .unlaid import unlaid as unlaid
+
+if _typing.TYPE_CHECKING:
+    from .graph import Equation as Equation
+    from .graph import Graph as Graph
+    from .inline import Block as Block
+    from .inline import again as again
+    from .inline import unseal as unseal
+    from .loops import Loop as Loop
+    from .loops import hoisted as hoisted
+    from .unlaid import moved as moved
+    from .unlaid import unlaid as unlaid
+
+# Imported when the first plan is made.
+_LATE = {
+    "Equation": "graph",
+    "Graph": "graph",
+    "Block": "inline",
+    "again": "inline",
+    "unseal": "inline",
+    "Loop": "loops",
+    "hoisted": "loops",
+    "moved": "unlaid",
+    "unlaid": "unlaid",
+}
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(_importlib.import_module(f"{__name__}.{_LATE[name]}"), name)
+    globals()[name] = found
+    return found

@@ -263,11 +263,14 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "shift_right_logical": _integer_only(_shift_right_logical),
     "convert_element_type": _convert,
     "stop_gradient": _plain(lambda x: x),
+    "seedbed_rows": lambda params, *steps: steps[0] if params["whole"] else None,
     "copy": _plain(lambda x: x),
     "copy_p": _plain(lambda x: x),
 }
 # Results that are views of their operand, so that their size does not matter.
-_VIEWS = ("broadcast_in_dim", "reshape", "squeeze", "slice", "stop_gradient", "copy", "copy_p")
+_VIEWS = frozenset(
+    "broadcast_in_dim reshape squeeze slice stop_gradient copy copy_p seedbed_rows".split()
+)
 _FOLD: dict[str, Callable[..., Any]] = {
     **_ELEMENTWISE,
     "broadcast_in_dim": _broadcast_in_dim,

@@ -9,6 +9,7 @@ from .fold import Atom
 if TYPE_CHECKING:
     from .._jax.types import ClosedJaxpr, Eqn, Tree
     from .inline import Block
+    from .loops import Loop
 
 
 class Equation:
@@ -65,6 +66,10 @@ class Graph:
         equations, outputs: the program.
         calls: the calls that were opened on the way.
         avals: abstract value of every value number.
+        program: what is flattened: ``closed``, or where loops draw, that without dead code.
+        loops: those loops, by what they consist of.
+        computed: what of them is no draw after all, and stays in the loop (`loops.Loop`).
+        left: loops that stay as they are, by the ids of their bodies, and why.
         effects: whether the function has side effects (printing, callbacks).
     """
 
@@ -75,6 +80,15 @@ class Graph:
         self.out_tree = out_tree
         self.paths = paths
         self.streams = streams
+        self.clear()
+        self.program = closed
+        self.loops: dict[Any, Loop] = {}
+        self.left: dict[int, str] = {}
+        self.computed: dict[Loop, frozenset[int]] = {}
+        self.effects = bool(closed.jaxpr.effects)
+
+    def clear(self) -> None:
+        """Leaves of a flat program what it was made from."""
         self.key_inputs: tuple[int, ...] = ()
         self.arg_inputs: tuple[int, ...] = ()
         self.captured: dict[int, Any] = {}
@@ -82,4 +96,3 @@ class Graph:
         self.calls: list[OpenedCall] = []
         self.outputs: tuple[Atom, ...] = ()
         self.avals: list[Any] = []
-        self.effects = bool(closed.jaxpr.effects)

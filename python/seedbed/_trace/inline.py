@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._jax import jaxprs
-from . import cut
+from . import bodies, cut, openers
 from .fold import ROUNDED_BY_PLACE, Atom, Const, Unsettled, fold
 from .graph import Equation, Graph, OpenedCall
 
 if TYPE_CHECKING:
-    from .._jax.types import Aval, Eqn, Jaxpr
+    from .._jax.types import Aval, Eqn
 
 # Constants of at most this many elements are told apart by value.
 _SMALL = 64
@@ -26,6 +26,17 @@ def flatten(graph: Graph, sealed: bool = False) -> None:
         graph: what was traced, empty.
         sealed: leave a call that draws as one equation where it was opened before.
     """
+    try:
+        _Flattening(graph, sealed).run()
+    except openers.Loops:
+        # What a loop carries is mostly of no use to what is asked for.
+        graph.program = jaxprs.without_dead_code(graph.closed)
+        again(graph, sealed)
+
+
+def again(graph: Graph, sealed: bool = False) -> None:
+    """Flattens once more, with less of its loops hoisted (`Graph.computed`)."""
+    graph.clear()
     _Flattening(graph, sealed).run()
 
 
@@ -98,13 +109,14 @@ class _Flattening:
         # Calls that were opened; None for one that has to stay whole.
         self.blocks: dict[Any, Block | None] = {}
         self.folds: dict[Any, Const | None] = {}
-        self.kept: list[Any] = []  # what `blocks` and `folds` know by its id
+        self.kept: list[Any] = []  # what these know by its id
+        self.openers = openers.of(graph)
 
     def run(self) -> None:
         graph = self.graph
-        jaxpr = graph.closed.jaxpr
+        jaxpr = graph.program.jaxpr
         env: dict[Any, Atom] = {}
-        self.bind_consts(env, jaxpr.constvars, graph.closed.consts)
+        self.bind_consts(env, jaxpr.constvars, graph.program.consts)
         inputs = [self.new(variable.aval) for variable in jaxpr.invars]
         env.update(zip(jaxpr.invars, inputs, strict=True))
         keys = len(graph.streams)
@@ -122,8 +134,8 @@ class _Flattening:
                 continue
             eqn = frame.body.eqns[frame.position]
             operands = tuple([self.read(frame.scope, variable) for variable in eqn.invars])
-            inner = jaxprs.inner_jaxpr(eqn)
-            if inner is not None and (not jaxprs.is_remat(eqn) or _draws(inner.jaxpr)):
+            inner = self.openers.get(eqn.primitive.name, openers.closed)(eqn, operands)
+            if inner is not None and (not jaxprs.is_remat(eqn) or bodies.draws(inner.jaxpr)):
                 key = self.key(inner, operands)
                 block = self.blocks.get(key)
                 if block is not None:
@@ -344,17 +356,3 @@ def _again(
     graph.calls[first_call + call_shift].eqn = eqn
     graph.avals.extend(block.avals)
     return made
-
-
-def _draws(jaxpr: Jaxpr) -> bool:
-    """Whether random numbers are made anywhere inside."""
-    open_bodies = [jaxpr]
-    while open_bodies:
-        body = open_bodies.pop()
-        for eqn in body.eqns:
-            if str(eqn.primitive.name).startswith("random_"):
-                return True
-            inner = jaxprs.inner_jaxpr(eqn)
-            if inner is not None:
-                open_bodies.append(inner.jaxpr)
-    return False

@@ -22,12 +22,11 @@ import numpy as np
 
 from .._base import garbage
 from .._jax import compat, jaxprs
-from . import inline
 from .depth import finite
-from .graph import Graph
 
 if TYPE_CHECKING:
     from .._jax.types import ClosedJaxpr, Jaxpr, Tree
+    from .graph import Graph
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,10 @@ def flatten(recorded: Recorded, sealed: bool = False) -> Graph:
     With ``sealed``, a call that draws is opened only where it is met first. That is enough for
     most functions, and a fraction of the work for one of many equal layers.
     """
-    graph = Graph(recorded.closed, recorded.out_tree, recorded.paths, recorded.streams)
+    from . import graph as graphs  # of no use before a plan is made
+    from . import inline
+
+    graph = graphs.Graph(recorded.closed, recorded.out_tree, recorded.paths, recorded.streams)
     inline.flatten(graph, sealed)
     return graph
 

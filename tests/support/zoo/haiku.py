@@ -141,4 +141,4 @@ MODELS = {
 }
 
 # The random variables that XLA draws, by the beginning of their path; the documentation says why.
-NOT_NATIVE = {"scanned": "params/__layer_stack_no_per_layer"}
+NOT_NATIVE: dict[str, str] = {}

@@ -185,4 +185,4 @@ MODELS = {
 }
 
 # The random variables that XLA draws, by the beginning of their path; the documentation says why.
-NOT_NATIVE = {"scanned": "params/ScanLayer_0"}
+NOT_NATIVE: dict[str, str] = {}
