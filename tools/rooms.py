@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "python" / "seedbed"
 ROOMS = (
     *("_base", "_jax", "_trace", "_plan", "_run", "_trust", "_match", "_random", "_ensemble"),
     *("filters", "prng", "random", "nn._tree", "nn._call", "nn"),
-    *("adapters._shared", "adapters._brainstate", "adapters", "cli", ""),
+    *("adapters._shared", "adapters._brainstate", "adapters._nnx", "adapters", "cli", ""),
 )
 
 # Arrows that run up all the same: (from, to) and why.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from helpers import assert_same_bits, split, take
-from seedbed.adapters._shared import model as _model
+from seedbed.adapters._shared.model import KEPT, ModelEnsemble
+from seedbed.adapters._shared.parts import TakenApart
 
 pytestmark = [pytest.mark.shared, pytest.mark.reference("newest")]
 
@@ -26,12 +27,12 @@ def wrapped(make, size, *, shared=(), in_axes=None):
         own = {name: model[name] for name in arrays - set(shared)}
         common = {name: model[name] for name in arrays & set(shared)}
         rest = {name: value for name, value in model.items() if name not in arrays}
-        return _model.TakenApart(own, common, rest)
+        return TakenApart(own, common, rest)
 
     def together(made):
         return {**made.own, **made.common, **made.rest}
 
-    return _model.ModelEnsemble(make, size, apart, together, in_axes=in_axes)
+    return ModelEnsemble(make, size, apart, together, in_axes=in_axes)
 
 
 class Counted:
@@ -115,9 +116,9 @@ def test_names_of_arguments_are_the_models_own(key):
 
 def test_programs_of_many_arguments_are_dropped(key):
     make = wrapped(Counted(), 3)
-    for number in range(_model._KEPT + 6):
+    for number in range(KEPT + 6):
         make.plan(key, number)
-    assert len(make._kept) == _model._KEPT
+    assert len(make._kept) == KEPT
     assert make(key, 0)["args"] == (0,)  # made again
 
 

@@ -1,12 +1,14 @@
 """What the tests of sharding share: meshes, arrays on them, and comparison with jax."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from helpers import as_words, assert_same_bits
+from helpers import as_words, assert_same_bits, native_problem
 
 SIZE = 4
 KEY = jax.random.key(7)
@@ -59,3 +61,28 @@ def on_one(args):
 def stacked(mesh):
     """A key for each member, one on each device."""
     return put(jax.random.split(KEY, SIZE), mesh, "x")
+
+
+# What XLA draws on a mesh, it rounds in its own way; what is native has the bits of one device.
+assert_same = functools.partial(assert_same_bits, ulps=3 if native_problem() else 0)
+
+
+def specs(tree):
+    """How the arrays in a pytree are laid out: the specs, without Nones at the end."""
+    return jax.tree.map(_entries, tree)
+
+
+def _entries(leaf):
+    spec = list(leaf.sharding.spec)
+    while spec and spec[-1] is None:
+        spec.pop()
+    return P(*spec)
+
+
+def assert_lie(tree, mesh, where):
+    """Whether arrays lie as specs say, one for all or a tree of them."""
+    if isinstance(where, P):
+        where = jax.tree.map(lambda leaf: where, tree)
+    for leaf, spec in zip(jax.tree.leaves(tree), jax.tree.leaves(where), strict=True):
+        # XLA leaves out axes of length one.
+        assert leaf.sharding.is_equivalent_to(NamedSharding(mesh, spec), leaf.ndim)

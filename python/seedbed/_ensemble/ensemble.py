@@ -267,9 +267,11 @@ def _restored(init: pickling.Packed, size: int, options: dict[str, Any]) -> Ense
 # --- for callers within the package -----------------------------------------------------
 
 
-def for_modules(init: Callable[..., Any], size: int, in_axes: Any = None) -> Ensemble:
+def for_modules(
+    init: Callable[..., Any], size: int, in_axes: Any = None, **options: Any
+) -> Ensemble:
     """An ensemble in a call on modules, where the number of members is ``axis_size``."""
-    made = Ensemble(init, size, in_axes=in_axes)
+    made = Ensemble(init, size, in_axes=in_axes, **options)
     made._size_name = "axis_size"
     return made
 
@@ -282,11 +284,6 @@ def single(make: Ensemble, key: Any, *args: Any) -> Any:
 def into(make: Ensemble, old: list[Any], key: Any, *args: Any) -> Any:
     """What ``make(key, *args)`` is, in the memory of arrays that are given up."""
     return make._run(make._call(key, args, give_up=lambda plan, shape: old))
-
-
-def reads(make: Ensemble, key: Any, *args: Any) -> tuple[int, ...]:
-    """Positions of the leaves of the arguments that matter."""
-    return make._prepare(make._call(key, args)).program.reads
 
 
 def ensemble(

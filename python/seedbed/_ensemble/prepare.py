@@ -74,7 +74,7 @@ def prepare(
     given = (*call.keys, *call.leaves) if placed else ()
     reason = places.why_jaxs(given, recorded.closed)
     impls = [generators.of(one) for one in call.keys]
-    if out_shardings is None:
+    if out_shardings is None or not recorded.paths:
         return _planned(recorded, impls, signature, reason)
     from . import shardings  # of no use to most
 

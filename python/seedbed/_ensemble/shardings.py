@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -18,7 +18,24 @@ if TYPE_CHECKING:
     from .call import Call
 
 
-def _is_leaf(value: Any) -> bool:
+class Entries:
+    """An `out_shardings` that is worked out of a plan, by those who know the names of its leaves.
+
+    Attributes:
+        mesh: that PartitionSpecs are of; None for the one that is set.
+    """
+
+    @property
+    def mesh(self) -> Mesh | None:
+        return None
+
+    def of(self, plan: Plan) -> list[Any]:
+        """A sharding, a PartitionSpec or None for every leaf of the result."""
+        raise NotImplementedError
+
+
+def is_leaf(value: Any) -> bool:
+    """Whether a value says where a leaf lies, or leaves it whole."""
     return value is None or isinstance(value, (Sharding, PartitionSpec))
 
 
@@ -28,7 +45,9 @@ def checked(value: Any) -> Any:
     Raises:
         TypeError: it does not.
     """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(value, is_leaf=_is_leaf):
+    if isinstance(value, Entries):
+        return value
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value, is_leaf=is_leaf):
         if not isinstance(leaf, (NamedSharding, SingleDeviceSharding, PartitionSpec, type(None))):
             raise TypeError(
                 "`out_shardings` must consist of NamedShardings, SingleDeviceShardings, "
@@ -39,6 +58,19 @@ def checked(value: Any) -> Any:
     return value
 
 
+def whole(entries: Iterable[Any]) -> Any:
+    """Whole on every device of the mesh that some entries are of; None if they are of none."""
+    spec: Any = PartitionSpec
+    for one in entries:
+        if isinstance(one, NamedSharding):
+            return NamedSharding(one.mesh, spec())
+        if isinstance(one, PartitionSpec):
+            return spec()
+        if isinstance(one, SingleDeviceSharding):
+            return one
+    return None
+
+
 def of_mesh(value: Any, mesh: Any) -> Any:
     """The same with all PartitionSpecs as those of a mesh, if there is one."""
 
@@ -46,7 +78,7 @@ def of_mesh(value: Any, mesh: Any) -> Any:
         known = mesh is None or not isinstance(leaf, PartitionSpec)
         return leaf if known else NamedSharding(mesh, leaf)
 
-    return jax.tree_util.tree_map(named, value, is_leaf=_is_leaf)
+    return jax.tree_util.tree_map(named, value, is_leaf=is_leaf)
 
 
 def resolve(value: Any, plan: Plan, size: int | None) -> Layout:
@@ -61,8 +93,11 @@ def resolve(value: Any, plan: Plan, size: int | None) -> Layout:
     Raises:
         ValueError: it is not like the result, or a leaf cannot be laid out as it says.
     """
-    shardings = _spread(value, plan.out_tree)
-    mesh = _mesh(shardings)
+    if isinstance(value, Entries):
+        shardings, own = value.of(plan), value.mesh
+    else:
+        shardings, own = spread(value, plan.out_tree), None
+    mesh = _mesh(shardings, own)
     given = [_given(sharding) for sharding in shardings]
     specs = tuple(
         _spec(output, spec, mesh, size) for output, spec in zip(plan.outputs, given, strict=True)
@@ -72,32 +107,36 @@ def resolve(value: Any, plan: Plan, size: int | None) -> Layout:
     return Layout(mesh, specs, entries, kinds)
 
 
-def _spread(value: Any, tree: Tree) -> list[Any]:
-    """One entry for every leaf of the result."""
+def spread(value: Any, tree: Tree) -> list[Any]:
+    """One entry for every leaf of the result.
+
+    Raises:
+        ValueError: ``value`` is not like it.
+    """
     # A single leaf, or entries for parts of the result.
     try:
         lists = jax.tree_util.tree_map(
             lambda one, part: [one] * len(jax.tree_util.tree_leaves(part)),
             value,
             jax.tree_util.tree_unflatten(tree, [0] * tree.num_leaves),
-            is_leaf=_is_leaf,
+            is_leaf=is_leaf,
         )
     except ValueError as error:
         raise ValueError(
             "`out_shardings` must be a sharding, a PartitionSpec, None, or a pytree of these whose "
             f"structure is a prefix of the result's; got {value!r}: {error}"
         ) from None
-    return jax.tree_util.tree_leaves(lists, is_leaf=_is_leaf)
+    return jax.tree_util.tree_leaves(lists, is_leaf=is_leaf)
 
 
-def _mesh(shardings: Sequence[Any]) -> Any:
-    """The one mesh that all of them are of."""
+def _mesh(shardings: Sequence[Any], own: Mesh | None) -> Any:
+    """The one mesh that all of them are of; PartitionSpecs of their own, or of the one set."""
     found: Any = None
     for sharding in shardings:
         if sharding is None:
             continue
         if isinstance(sharding, PartitionSpec):
-            mesh = places.ambient_mesh()
+            mesh = places.ambient_mesh() if own is None else own
             if mesh is None:
                 raise ValueError(
                     f"`out_shardings` has {sharding!r}, a PartitionSpec, and no mesh is set that "

@@ -149,6 +149,12 @@ def _moved(make: _One, key: Any, args: tuple[Any, ...]) -> tuple[Call, Prepared]
     return call, make._prepare(call)
 
 
+def reads(make: Single, key: Any, *args: Any) -> tuple[int, ...]:
+    """Positions of the leaves of the arguments that matter."""
+    one = make._make
+    return one._prepare(one._call(_stacked(key), args, single=True)).program.reads
+
+
 def _stacked(key: Any) -> Any:
     """A key as that of the one member, checked."""
     for leaf in check.keys(key, 1):

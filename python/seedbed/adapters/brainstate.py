@@ -21,12 +21,14 @@ from .._base import pickling
 from .._plan import Plan
 from ..nn._call import check_axis_size
 from ._brainstate.call import MappedCall, Planned, rebound, watched
-from ._brainstate.ensemble import Ensemble, forward, reset_members, unstack
+from ._brainstate.ensemble import Ensemble, Single, forward, reset_members, unstack
+from ._brainstate.places import Way
 from ._brainstate.program import NotNative
 from ._brainstate.roots import Snapshot, roots_of, unchanged_on_failure
 
 __all__ = [
     "Ensemble",
+    "Single",
     "call_all_fns",
     "ensemble",
     "forward",
@@ -37,6 +39,7 @@ __all__ = [
     "reset_all_states",
     "reset_members",
     "roots_of",
+    "single",
     "unstack",
     "vmap_call_all_fns",
     "vmap_init_all_states",
@@ -46,10 +49,13 @@ __all__ = [
 
 T = TypeVar("T")
 _own = _mapping1._vmap_new_states_transform
+_ANYWHERE = Way()
 _asked = threading.local()  # .plan: whether the next call of this thread only asks for its plan
 
 
-def _transform(fun: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def _transform(
+    fun: Callable[..., Any], *, way: Way = _ANYWHERE, **options: Any
+) -> Callable[..., Any]:
     """What is behind `vmap_new_states`: brainstate's transform, run by seedbed where it can be."""
     _check_filters(options.get("state_to_exclude"))
     if options.get("state_to_exclude") is not None:
@@ -61,7 +67,7 @@ def _transform(fun: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         roots = [*roots_of(fun), *args]
         snapshot = Snapshot(roots)
         only_plan, _asked.plan = getattr(_asked, "plan", False), False  # calls inside just run
-        call = MappedCall(fun, roots, snapshot, only_plan)
+        call = MappedCall(fun, roots, snapshot, only_plan, way)
         try:
             return snapshot.guard(lambda: call.run(_own, options, args, kwargs))
         except NotNative as reason:
@@ -69,6 +75,12 @@ def _transform(fun: Callable[..., Any], **options: Any) -> Callable[..., Any]:
                 raise ValueError(
                     f"brainstate's own function runs this call: {reason}"
                 ) from reason.__cause__
+            if way.laid_out:
+                raise ValueError(
+                    "`out_shardings` is for what runs natively, and brainstate's own function runs "
+                    f"this call: {reason}"
+                ) from reason.__cause__
+            way.brainstates = True
         return snapshot.guard(lambda: _own(watched(fun, snapshot), **options)(*args, **kwargs))
 
     return run
@@ -125,6 +137,11 @@ def vmap_init_all_states(
         raise TypeError(
             "`donate` works on modules of seedbed.nn; got one of brainstate, whose states are put "
             "back when a call fails"
+        )
+    if "out_shardings" in options:
+        raise TypeError(
+            "`out_shardings` works on modules of seedbed.nn; got one of brainstate: give it to "
+            "adapters.brainstate.ensemble, which builds and lays out the whole module"
         )
     size = check_axis_size(axis_size)
     _check_filters(options.get("node_to_exclude"))
@@ -204,7 +221,9 @@ def plan_of(call: Callable[..., Any], *args: Any, **options: Any) -> Plan:
     raise ValueError(f"{call!r} makes no states for several members")
 
 
-def ensemble(make: Callable[..., Any], size: int) -> Ensemble:
+def ensemble(
+    make: Callable[..., Any], size: int, *, out_shardings: Any = None, pad: bool = False
+) -> Ensemble:
     """Modules that ``make`` builds, one for each member, as one module.
 
     The parameters that a module makes when it is built get the member axis too, which
@@ -215,6 +234,17 @@ def ensemble(make: Callable[..., Any], size: int) -> Ensemble:
     Args:
         make: ``make(*args, **kwargs)`` returns a brainstate module.
         size: number of members.
+        out_shardings: how the states' values are laid out over devices: a sharding or a
+            PartitionSpec for all that have a member axis, which is dimension 0, or a mapping from
+            filters of states, as brainstate takes them, to these, of which the first counts that a
+            state matches. Every other state is whole on every device.
+        pad: make more members, up to a number that ``out_shardings`` divides.
+
+    Raises:
+        TypeError: ``make`` is not callable, ``size`` is not an integer, or ``out_shardings`` has
+            something else in it than shardings.
+        ValueError: ``size`` is not positive; when called, a state cannot be laid out as
+            ``out_shardings`` says, or brainstate's own function has to run the call.
 
     Example:
         >>> import brainstate, jax, seedbed as sb
@@ -224,11 +254,53 @@ def ensemble(make: Callable[..., Any], size: int) -> Ensemble:
         >>> nets.member(0, 17).weight.value["weight"].shape
         (2, 6)
     """
-    return Ensemble(make, size, _new_states, plan_of)
+    return Ensemble(make, size, Way(out_shardings, pad), _new_states_by, plan_of)
 
 
-def _restored(make: pickling.Packed, size: int) -> Ensemble:
-    return ensemble(make.value, size)
+def single(make: Callable[..., Any], *, out_shardings: Any = None) -> Single:
+    """One module: what ``make`` builds after ``brainstate.random.seed(seed)``, bit for bit as jax
+    gives it under `jax.jit`.
+
+    The global random stream is not touched.
+
+    Args:
+        make: ``make(*args, **kwargs)`` returns a brainstate module.
+        out_shardings: how the states' values are laid out over devices, each made where it lies: a
+            sharding or a PartitionSpec for all, or a mapping from filters, as for `ensemble`.
+
+    Returns:
+        A `Single`: call it as ``(seed_or_key, *args, **kwargs)``, or use its method ``plan``.
+
+    Raises:
+        TypeError: ``make`` is not callable, or ``out_shardings`` has something else in it than
+            shardings.
+        ValueError: when called, a state cannot be laid out as ``out_shardings`` says, or
+            brainstate's own function has to run the call.
+
+    Example:
+        >>> import brainstate, jax, seedbed as sb
+        >>> from jax.sharding import NamedSharding, PartitionSpec as P
+        >>> whole = NamedSharding(jax.make_mesh((1,), ("model",)), P())
+        >>> net = sb.adapters.brainstate.single(
+        ...     lambda: brainstate.nn.Linear(2, 6), out_shardings={brainstate.ParamState: whole}
+        ... )(0)
+        >>> net.weight.value["weight"].shape
+        (2, 6)
+    """
+    return Single(make, Way(out_shardings, alone=True), _new_states_by, plan_of)
+
+
+def _new_states_by(way: Way) -> Any:
+    transform = functools.partial(_transform, way=way)
+    return rebound(_mapping1.vmap_new_states, _vmap_new_states_transform=transform)
+
+
+def _restored(make: pickling.Packed, size: int, way: Way) -> Ensemble:
+    return Ensemble(make.value, size, way, _new_states_by, plan_of)
+
+
+def _restored_single(make: pickling.Packed, way: Way) -> Single:
+    return Single(make.value, way, _new_states_by, plan_of)
 
 
 # --- brainstate's own functions ---------------------------------------------------------

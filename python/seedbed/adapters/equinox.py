@@ -12,7 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from .._ensemble import check as _check
-from ._shared.model import ModelEnsemble, TakenApart, check_key
+from .._ensemble import shardings
+from ._shared.checks import check_key
+from ._shared.layouts import Framework, Places
+from ._shared.model import ModelEnsemble, ModelSingle
+from ._shared.parts import TakenApart
 
 
 def ensemble(
@@ -21,6 +25,8 @@ def ensemble(
     *,
     in_axes: Any = None,
     shared: Callable[[Any], Any] | None = None,
+    out_shardings: Any = None,
+    pad: bool = False,
 ) -> ModelEnsemble:
     """``size`` independent models at once, bit for bit as `equinox.filter_vmap`.
 
@@ -41,15 +47,20 @@ def ensemble(
             leading axis, and their values are those of a single model made with the un-split
             key. `unstack` and `forward` ask it of the whole ensemble: go by names and types, not
             by shapes.
+        out_shardings: how the arrays are laid out over devices: a sharding or a PartitionSpec for
+            all that have a member axis, which is dimension 0 (others are whole on every device),
+            or a pytree of them that is a prefix of the model, as for `single`.
+        pad: make more members, up to a number that ``out_shardings`` divides.
 
     Returns:
         A callable with the methods ``member``, ``members`` and ``plan``.
 
     Raises:
-        TypeError: ``make`` or ``shared`` is not callable, or ``size`` is not an integer; when
-            called, a layer of equinox is given several keys in a container.
+        TypeError: ``make`` or ``shared`` is not callable, ``size`` is not an integer, or
+            ``out_shardings`` is no sharding; when called, a layer of equinox is given several keys
+            in a container.
         ValueError: ``size`` is not positive; when called: ``shared`` returned no array of the
-            model.
+            model, or arrays cannot be laid out as ``out_shardings`` says.
 
     Example:
         >>> import equinox as eqx, jax, seedbed as sb
@@ -61,11 +72,73 @@ def ensemble(
         (1,)
     """
     _callable(make, "make", "a module class or a function of a key")
-    apart = _Apart(make, _key_by_name(make), shared)
+    return ModelEnsemble(
+        make,
+        size,
+        _Apart(make, _key_by_name(make), shared),
+        _together,
+        in_axes=in_axes,
+        check_key=_check_of(make),
+        places=_places(out_shardings),
+        pad=pad,
+    )
+
+
+def single(make: Callable[..., Any], *, out_shardings: Any = None) -> ModelSingle:
+    """One model: ``eqx.filter_jit(make)(key, ...)``, bit for bit, without its compile time.
+
+    Args:
+        make: as for `ensemble`.
+        out_shardings: how the arrays are laid out over devices, each made where it lies: a
+            sharding or a PartitionSpec for all; or a pytree prefix of the model that has one, or
+            None (whole on every device), for each array. What it has for leaves that are no
+            arrays is passed over, so that ``jax.tree.map`` over the model that
+            `equinox.filter_eval_shape` gives makes one.
+
+    Returns:
+        A callable ``(key, *args, **kwargs)`` with the method ``plan``.
+
+    Raises:
+        TypeError: ``make`` is not callable, or ``out_shardings`` is no sharding.
+        ValueError: when called, arrays cannot be laid out as ``out_shardings`` says.
+
+    Example:
+        >>> import equinox as eqx, jax, seedbed as sb
+        >>> from jax.sharding import NamedSharding, PartitionSpec as P
+        >>> whole = NamedSharding(jax.make_mesh((1,), ("model",)), P())
+        >>> split = NamedSharding(whole.mesh, P("model"))
+        >>> model = eqx.filter_eval_shape(eqx.nn.Linear, 2, 8, key=jax.random.key(0))
+        >>> places = jax.tree.map(lambda leaf: split if len(leaf.shape) == 2 else whole, model)
+        >>> make = sb.adapters.equinox.single(eqx.nn.Linear, out_shardings=places)
+        >>> make(jax.random.key(0), 2, 8).weight.sharding.spec[0]
+        'model'
+    """
+    _callable(make, "make", "a module class or a function of a key")
+    return ModelSingle(
+        make,
+        _Apart(make, _key_by_name(make), None),
+        _together,
+        check_key=_check_of(make),
+        places=_places(out_shardings),
+    )
+
+
+def _places(out_shardings: Any) -> Places | None:
+    if out_shardings is None:
+        return None
+    return Places(out_shardings, Framework(checked=_checked), _together)
+
+
+def _checked(out_shardings: Any) -> None:
+    """Refuses what is neither a sharding nor like a model, which has other leaves too."""
+    if jax.tree_util.all_leaves([out_shardings]):
+        shardings.checked(out_shardings)
+
+
+def _check_of(make: Any) -> Callable[[Any], None] | None:
     # What a user's function does with its key is the user's.
     own = isinstance(make, type) and make.__module__.startswith("equinox.")
-    check = _check_key if own else None
-    return ModelEnsemble(make, size, apart, _together, in_axes=in_axes, check_key=check)
+    return _check_key if own else None
 
 
 def _check_key(key: Any) -> None:

@@ -12,14 +12,23 @@ import haiku as hk
 from .._base import pickling
 from ._shared import shapes
 from ._shared import variables as _variables
-from ._shared.model import ModelEnsemble, TakenApart, check_key
+from ._shared.checks import check_key
+from ._shared.layouts import Framework, Places
+from ._shared.model import ModelEnsemble, ModelSingle
+from ._shared.parts import TakenApart
 
 _WITH_STATE = (hk.TransformedWithState, hk.MultiTransformedWithState)
 _TRANSFORMED = (hk.Transformed, hk.MultiTransformed, *_WITH_STATE)
 
 
 def ensemble(
-    transformed: Any, size: int, *, shared: Any = None, in_axes: Any = None
+    transformed: Any,
+    size: int,
+    *,
+    shared: Any = None,
+    in_axes: Any = None,
+    out_shardings: Any = None,
+    pad: bool = False,
 ) -> ModelEnsemble:
     """Parameters of ``size`` independent members, as ``transformed.init`` makes them, bit for bit.
 
@@ -37,6 +46,10 @@ def ensemble(
             or a filter of `seedbed.filters`. They have no member axis, and the values of
             ``transformed.init(key, *inputs)``.
         in_axes: which axes of the example inputs are mapped over members; None for none.
+        out_shardings: how the variables are laid out over devices: a sharding or a PartitionSpec
+            for all that have a member axis, which is dimension 0 (others are whole on every
+            device), or a pytree of them that is a prefix of what ``init`` returns.
+        pad: make more members, up to a number that ``out_shardings`` divides.
 
     Returns:
         A function ``(key, *inputs, **kwargs)`` of what ``init`` takes, with the methods ``member``,
@@ -44,10 +57,12 @@ def ensemble(
         them.
 
     Raises:
-        TypeError: ``transformed`` is something else, or ``size`` is not an integer; when called,
-            ``key`` is several keys in a container.
+        TypeError: ``transformed`` is something else, ``size`` is not an integer, or
+            ``out_shardings`` has something else in it than shardings; when called, ``key`` is
+            several keys in a container.
         ValueError: ``size`` is not positive; when called, ``shared`` names what the model does not
-            have, or variables depend on the values of an input that is only a shape.
+            have, variables depend on the values of an input that is only a shape, or cannot be
+            laid out as ``out_shardings`` says.
 
     Example:
         >>> import haiku as hk, jax, jax.numpy as jnp, seedbed as sb
@@ -58,16 +73,72 @@ def ensemble(
         >>> make.member(jax.random.key(0), 5, jnp.ones((1, 3)))["linear"]["w"].shape
         (3, 2)
     """
+    parts, original = _parts(transformed, shared)
+    return ModelEnsemble(
+        original,
+        size,
+        parts.apart,
+        parts.together,
+        in_axes=in_axes,
+        check_key=_check_key,
+        places=_places(out_shardings, parts),
+        pad=pad,
+    )
+
+
+def single(transformed: Any, *, out_shardings: Any = None) -> ModelSingle:
+    """Parameters of one model: ``jax.jit(transformed.init)``, bit for bit, and soon compiled.
+
+    Args:
+        transformed: as for `ensemble`.
+        out_shardings: how the variables are laid out over devices, each made where it lies: a
+            sharding or a PartitionSpec for all, or a pytree of them that is a prefix of what
+            ``init`` returns.
+
+    Returns:
+        A function ``(key, *inputs, **kwargs)`` of what ``init`` takes, with the method ``plan``.
+        Inputs may be `jax.ShapeDtypeStruct`.
+
+    Raises:
+        TypeError: ``transformed`` is something else, or ``out_shardings`` has something else in it
+            than shardings.
+        ValueError: when called, a variable cannot be laid out as ``out_shardings`` says, or
+            depends on the values of an input that is only a shape.
+
+    Example:
+        >>> import haiku as hk, jax, jax.numpy as jnp, seedbed as sb
+        >>> from jax.sharding import NamedSharding, PartitionSpec as P
+        >>> model = hk.transform(lambda x: hk.Linear(4)(x))
+        >>> split = NamedSharding(jax.make_mesh((1,), ("model",)), P(None, "model"))
+        >>> make = sb.adapters.haiku.single(
+        ...     model, out_shardings={"linear": {"w": split, "b": None}}
+        ... )
+        >>> tuple(make(jax.random.key(0), jnp.ones((1, 3)))["linear"]["w"].sharding.spec)
+        (None, 'model')
+    """
+    parts, original = _parts(transformed, None)
+    return ModelSingle(
+        original,
+        parts.apart,
+        parts.together,
+        check_key=_check_key,
+        places=_places(out_shardings, parts),
+    )
+
+
+def _parts(transformed: Any, shared: Any) -> tuple[_Parts, Any]:
+    """How to make its variables, and the user's function."""
     if not isinstance(transformed, _TRANSFORMED):
         raise TypeError(
             "`transformed` must be what hk.transform, hk.transform_with_state or "
             f"hk.multi_transform returns; got {transformed!r} of type {type(transformed).__name__}"
         )
     parts = _Parts(transformed.init, isinstance(transformed, _WITH_STATE), shared)
-    original = getattr(transformed.init, "_original_fn", type(transformed))
-    return ModelEnsemble(
-        original, size, parts.apart, parts.together, in_axes=in_axes, check_key=_check_key
-    )
+    return parts, getattr(transformed.init, "_original_fn", type(transformed))
+
+
+def _places(out_shardings: Any, parts: _Parts) -> Places | None:
+    return None if out_shardings is None else Places(out_shardings, Framework(), parts.together)
 
 
 def _check_key(key: Any, name: str = "key") -> None:

@@ -5,15 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 from flax import linen as nn
 
 from ._shared import shapes
 from ._shared import variables as _variables
-from ._shared.model import ModelEnsemble, TakenApart, check_key
+from ._shared.checks import check_key
+from ._shared.layouts import Framework, Places
+from ._shared.model import ModelEnsemble, ModelSingle
+from ._shared.parts import TakenApart
 
 
 def ensemble(
-    model: nn.Module, size: int, *, shared: Any = None, in_axes: Any = None
+    model: nn.Module,
+    size: int,
+    *,
+    shared: Any = None,
+    in_axes: Any = None,
+    out_shardings: Any = None,
+    pad: bool = False,
 ) -> ModelEnsemble:
     """The variables of ``size`` independent members, as ``model.init`` makes them, bit for bit.
 
@@ -29,6 +39,12 @@ def ensemble(
             `seedbed.filters`. They have no member axis, and the values of
             ``model.init(key, *inputs)``.
         in_axes: which axes of the example inputs are mapped over members; None for none.
+        out_shardings: how the variables are laid out over devices: a sharding or a PartitionSpec
+            for all that have a member axis, which is dimension 0 (others are whole on every
+            device); a pytree of them that is a prefix of the variables; or a
+            `jax.sharding.Mesh`, as for `single`: then the member axis is whole, and the
+            dimensions of a member lie as the model's metadata says.
+        pad: make more members, up to a number that ``out_shardings`` divides.
 
     Returns:
         A function ``(key, *inputs, **kwargs)`` of what ``model.init`` takes, with the methods
@@ -37,10 +53,12 @@ def ensemble(
         `jax.ShapeDtypeStruct`: then no array is made for them.
 
     Raises:
-        TypeError: ``model`` is not a linen module, or ``size`` not an integer; when called,
-            ``key`` is a list or something else that flax does not take.
+        TypeError: ``model`` is not a linen module, ``size`` not an integer, or ``out_shardings``
+            has something else in it than shardings; when called, ``key`` is a list or something
+            else that flax does not take.
         ValueError: ``size`` is not positive; when called, ``shared`` names what the model does not
-            have, or variables depend on the values of an input that is only a shape.
+            have, variables depend on the values of an input that is only a shape, or cannot be
+            laid out as ``out_shardings`` says.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, seedbed as sb
@@ -52,9 +70,78 @@ def ensemble(
         (3, 2)
     """
     _check_model(model)
-    apart = _Apart(model, shared)
-    together = _variables.put_together
-    return ModelEnsemble(type(model), size, apart, together, in_axes=in_axes, check_key=_check_key)
+    return ModelEnsemble(
+        type(model),
+        size,
+        _Apart(model, shared),
+        _variables.put_together,
+        in_axes=in_axes,
+        check_key=_check_key,
+        places=_places(out_shardings),
+        pad=pad,
+    )
+
+
+def single(model: nn.Module, *, out_shardings: Any = None) -> ModelSingle:
+    """The variables of one model: ``jax.jit(model.init)``, bit for bit, without its compile time.
+
+    Args:
+        model: a linen module.
+        out_shardings: how the variables are laid out over devices, each made where it lies: a
+            sharding or a PartitionSpec for all; a pytree of them that is a prefix of the
+            variables, such as `flax.linen.get_sharding` gives; or a `jax.sharding.Mesh`: then
+            each lies as its metadata says (`nn.with_partitioning`; `nn.with_logical_partitioning`
+            by its own rules, or those of `nn.logical_axis_rules` around the call), and one
+            without metadata is whole on every device.
+
+    Returns:
+        A function ``(key, *inputs, **kwargs)`` of what ``model.init`` takes, with the method
+        ``plan``. Metadata stays around the variables. Inputs may be `jax.ShapeDtypeStruct`.
+
+    Raises:
+        TypeError: ``model`` is not a linen module, or ``out_shardings`` has something else in it
+            than shardings.
+        ValueError: when called, a variable cannot be laid out as ``out_shardings`` says, or
+            depends on the values of an input that is only a shape.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, seedbed as sb
+        >>> kernel = nn.with_partitioning(nn.initializers.lecun_normal(), (None, "model"))
+        >>> mesh = jax.make_mesh((1,), ("model",))
+        >>> make = sb.adapters.linen.single(nn.Dense(4, kernel_init=kernel), out_shardings=mesh)
+        >>> params = make(jax.random.key(0), jnp.ones((1, 3)))["params"]
+        >>> tuple(params["kernel"].value.sharding.spec), params["bias"].sharding.mesh == mesh
+        ((None, 'model'), True)
+    """
+    _check_model(model)
+    return ModelSingle(
+        type(model),
+        _Apart(model, None),
+        _variables.put_together,
+        check_key=_check_key,
+        places=_places(out_shardings),
+    )
+
+
+def _places(out_shardings: Any) -> Places | None:
+    if out_shardings is None:
+        return None
+    return Places(out_shardings, _FLAX, _variables.put_together)
+
+
+def _metadata(variables: Any) -> Any:
+    """Where metadata puts variables, in place of the boxes around them."""
+    return jax.tree_util.tree_map(_spec, variables, is_leaf=_is_box)
+
+
+def _spec(variable: Any) -> Any:
+    if isinstance(variable, nn.LogicallyPartitioned):
+        by_rules: Any = nn.spmd.logical_to_mesh
+        return by_rules(variable.get_partition_spec(), variable.rules)
+    return nn.get_partition_spec(variable)
+
+
+_FLAX = Framework(metadata=_metadata, names=nn.get_logical_axis_rules)
 
 
 def _check_key(key: Any, name: str = "key") -> None:

@@ -1,162 +1,18 @@
-"""flax nnx: one module with all members' variables, as ``nnx.split_rngs`` with ``nnx.vmap`` gives.
-
-Rngs go into the trace of one member, and its model comes out, as in nnx's own transformations
-(``nnx.update_context``): a model that keeps the rngs it was given keeps the caller's object.
-"""
+"""flax nnx: one module with all members' variables, as nnx's ``split_rngs`` and ``vmap`` give."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .. import filters
 from .._ensemble import check
-from .._plan import Plan
-from ._shared.model import ModelEnsemble, TakenApart, check_arguments
-
-_TAG = "seedbed"
-_ACCEPTED = "an nnx.Rngs, one key or integer, or a mapping from streams to them"
-
-
-class ModuleEnsemble(ModelEnsemble):
-    """An ensemble of nnx modules. Made by `ensemble`."""
-
-    def __init__(self, make: Any, size: int, in_axes: Any, only: Any, shared: Any) -> None:
-        if not callable(make) or isinstance(make, nnx.Module):
-            raise TypeError(
-                "`make` must be an nnx.Module class or a function make(*args, rngs=rngs); got "
-                f"{make!r} of type {type(make).__name__}"
-            )
-        filters = () if shared is None else (_filter(shared, "shared"), ...)
-        super().__init__(make, size, _Apart(make, filters), _merged, in_axes=in_axes)
-        self._only = _filter(only, "only")
-
-    def __call__(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """All members, as one module whose variables have a leading axis of length ``size``.
-
-        Args:
-            rngs_or_key: an `nnx.Rngs`, left as ``nnx.split_rngs`` leaves it; or what `nnx.Rngs`
-                takes: one key or integer, or a mapping from streams to them. An array of
-                ``size`` keys is used as it is.
-            *args, **kwargs: of the model, the same for all members unless ``in_axes`` maps them.
-        """
-        rngs = self._rngs(rngs_or_key, args, kwargs)
-        before = {
-            name: (stream, stream.key.get_value(), stream.count.get_value())
-            for name, stream in _streams(rngs).items()
-            if not stream.key.ndim
-        }
-        counts: dict[str, Any] = {}
-        try:
-            model, used = self._run(super().__call__, rngs, (), args, kwargs)
-            counts = {name: count + 1 for name, (_, _, count) in before.items()} | used
-        finally:
-            # A model that keeps the rngs has written the members' streams into them.
-            for name, (stream, key, count) in before.items():
-                stream.key.set_value(key)
-                stream.count.set_value(counts.get(name, count))
-        return model
-
-    def member(self, rngs_or_key: Any, i: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Member ``i`` alone: a plain module. An `nnx.Rngs` stays as it is."""
-        rngs = nnx.clone(self._rngs(rngs_or_key, args, kwargs))
-        return self._run(super().member, rngs, (i,), args, kwargs)[0]
-
-    def members(self, rngs_or_key: Any, index: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Some members, as one module: ``index`` is a slice or an array of integers."""
-        rngs = nnx.clone(self._rngs(rngs_or_key, args, kwargs))
-        return self._run(super().members, rngs, (index,), args, kwargs)[0]
-
-    def plan(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Plan:
-        """What would run for the members' own variables; print ``plan(rngs).explain()``."""
-        rngs = nnx.clone(self._rngs(rngs_or_key, args, kwargs))
-        plan: Plan = self._run(super().plan, rngs, (), args, kwargs)
-        return plan
-
-    def _rngs(self, given: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The rngs of a call, whose arguments are looked at first."""
-        if "rngs" in kwargs:
-            raise TypeError(
-                "the rngs are the first argument: ensemble(Model, size)(rngs, *args, **kwargs); "
-                "got `rngs` by name"
-            )
-        rngs = _rngs(given)
-        make: Any = self._apart
-        options = {**kwargs, "rngs": rngs}
-        check_arguments(make.make, args, options, "rngs_or_key", given, _ACCEPTED)
-        return rngs
-
-    def _run(
-        self, method: Callable[..., Any], rngs: Any, which: Any, args: Any, kwargs: Any
-    ) -> Any:
-        keys = {}  # by stream, what members' keys are split from, or the members' own keys
-        for name, stream in _streams(rngs).items():
-            path = tuple(name.split("."))
-            if all(self._only((*path, part), getattr(stream, part)) for part in ("key", "count")):
-                key = stream.key.get_value()
-                keys[name] = key if key.ndim else jax.random.fold_in(key, stream.count.get_value())
-            elif stream.key.ndim:
-                raise ValueError(
-                    f"stream {name!r} holds {stream.key.shape[0]} keys, and `only` does not select "
-                    "it; give it one key, which all members share"
-                )
-        if not keys and self.in_axes is None:
-            raise ValueError(
-                "all members would be equal: `only` selects none of the streams "
-                f"{list(_streams(rngs))}, and `in_axes` maps no argument"
-            )
-        with nnx.update_context(_TAG):
-            with nnx.split_context(_TAG) as context:
-                given = context.split(rngs)
-            return method(keys or {"": jax.random.key(0)}, *which, *args, given=given, own=kwargs)
-
-
-@dataclass(frozen=True, slots=True)
-class _Apart:
-    """Makes one member, in parts."""
-
-    make: Callable[..., Any]
-    filters: tuple[Any, ...]  # of what members share, and the rest
-
-    def __call__(self, keys: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
-        given, kwargs = kwargs["given"], kwargs["own"]
-        with nnx.merge_context(_TAG, inner=True) as context:
-            rngs = context.merge(*given)
-        streams = _streams(rngs)
-        for name in streams.keys() & keys.keys():
-            streams[name].key.set_value(keys[name])
-            streams[name].count.set_value(jnp.zeros((), jnp.uint32))
-        model = self.make(*args, rngs=rngs, **kwargs)
-        used = {n: s.count.get_value() for n, s in streams.items() if n not in keys}
-        with nnx.split_context(_TAG) as context:
-            graphdef, *shared, own = context.split(model, *self.filters)
-        if shared and not jax.tree_util.tree_leaves(shared):
-            raise ValueError(
-                "`shared` selects none of the model's variables; it has "
-                f"{', '.join('.'.join(map(str, path)) for path, _ in nnx.to_flat_state(own))}"
-            )
-        if jax.tree_util.tree_leaves(shared):
-            single = nnx.merge(*given)
-            stacks = [name for name, stream in _streams(single).items() if stream.key.ndim]
-            if stacks:
-                raise ValueError(
-                    f"`shared` variables are made with one key for all members; streams {stacks} "
-                    "hold a key for each"
-                )
-            plain = self.make(*args, rngs=single, **kwargs)
-            shared = [nnx.state(plain, self.filters[0])]
-        return TakenApart(own, (shared, used), graphdef)
-
-
-def _merged(taken: TakenApart) -> tuple[Any, dict[str, Any]]:
-    shared, used = taken.common
-    with nnx.merge_context(_TAG, inner=False) as context:
-        return context.merge(taken.rest, taken.own, *shared), used
+from ._nnx.making import ModuleEnsemble as ModuleEnsemble
+from ._nnx.making import ModuleSingle as ModuleSingle
+from ._nnx.streams import predicate
 
 
 def ensemble(
@@ -166,6 +22,8 @@ def ensemble(
     in_axes: Any = None,
     only: Any = ...,
     shared: Any = None,
+    out_shardings: Any = None,
+    pad: bool = False,
 ) -> ModuleEnsemble:
     """An ensemble of ``size`` nnx modules: all members in one module.
 
@@ -185,13 +43,21 @@ def ensemble(
             they are.
         shared: a filter of variables that all members share, such as ``nnx.BatchStat``. They
             have no member axis, and the values that ``make(*args, rngs=rngs, **kwargs)`` gives.
+        out_shardings: how the variables are laid out over devices: a sharding or a PartitionSpec
+            for all that have a member axis, which is dimension 0 (others are whole on every
+            device); a state or dictionary of them, as for `single`; or a `jax.sharding.Mesh`:
+            then the member axis is whole, and the dimensions of a member lie as the variables'
+            metadata says.
+        pad: make more members, up to a number that ``out_shardings`` divides.
 
     Returns:
         A `ModuleEnsemble`: call it, or use ``member``, ``members`` and ``plan``.
 
     Raises:
-        TypeError: ``make`` is not callable, ``size`` is no integer, or a filter is none of nnx's.
-        ValueError: ``size`` is not positive.
+        TypeError: ``make`` is not callable, ``size`` is no integer, a filter is none of nnx's, or
+            ``out_shardings`` has something else in it than shardings.
+        ValueError: ``size`` is not positive; when called, a variable cannot be laid out as
+            ``out_shardings`` says.
 
     Example:
         >>> import seedbed as sb
@@ -200,7 +66,44 @@ def ensemble(
         >>> model.kernel.shape
         (100, 8, 16)
     """
-    return ModuleEnsemble(make, size, in_axes, only, shared)
+    return ModuleEnsemble(make, size, in_axes, only, shared, out_shardings, pad)
+
+
+def single(make: Callable[..., Any], *, out_shardings: Any = None) -> ModuleSingle:
+    """One nnx module: what ``nnx.jit`` of ``make`` gives, bit for bit, without its compile time.
+
+    Calling the result with ``(rngs, *args, **kwargs)`` equals ``make(*args, rngs=rngs, **kwargs)``
+    under ``nnx.jit``; the rngs are left as that leaves them.
+
+    Args:
+        make: a subclass of `nnx.Module`, or any function that takes ``rngs=`` and returns one.
+        out_shardings: how the variables are laid out over devices, each made where it lies: a
+            sharding or a PartitionSpec for all; a state or nested dictionary of them by the paths
+            of variables, or of modules, such as ``nnx.get_named_sharding`` gives, where what is
+            missing is whole on every device; or a `jax.sharding.Mesh`: then each lies as its
+            metadata says (``out_sharding``, as `nnx.with_partitioning` sets it, with the names
+            translated by its ``sharding_rules`` and those of `nnx.logical_axis_rules` around the
+            call). No mesh need be set: variables are not laid out a second time, by themselves.
+
+    Returns:
+        A `ModuleSingle`: call it, or use ``plan``.
+
+    Raises:
+        TypeError: ``make`` is not callable, or ``out_shardings`` has something else in it than
+            shardings.
+        ValueError: when called, a variable cannot be laid out as ``out_shardings`` says.
+
+    Example:
+        >>> import jax, seedbed as sb
+        >>> from flax import nnx
+        >>> kernel = nnx.with_partitioning(nnx.initializers.lecun_normal(), (None, "model"))
+        >>> mesh = jax.make_mesh((1,), ("model",))
+        >>> make = sb.adapters.nnx.single(nnx.Linear, out_shardings=mesh)
+        >>> model = make(nnx.Rngs(0), 8, 16, kernel_init=kernel)
+        >>> tuple(model.kernel.get_value().sharding.spec)
+        (None, 'model')
+    """
+    return ModuleSingle(make, out_shardings)
 
 
 def forward(
@@ -236,7 +139,7 @@ def forward(
         axes = tuple(in_axes)
     else:
         axes = (in_axes,) * len(inputs)
-    kept = _filter(shared, "shared")
+    kept = predicate(shared, "shared")
     size = _members(module, kept)
 
     def call(module: Any, *inputs: Any) -> Any:
@@ -265,7 +168,7 @@ def unstack(module: Any, shared: Any = None) -> list[Any]:
         >>> [one.kernel.shape for one in sb.adapters.nnx.unstack(model)]
         [(8, 16), (8, 16), (8, 16)]
     """
-    kept = _filter(shared, "shared")
+    kept = predicate(shared, "shared")
     size = _members(check.finite(module, "module"), kept)
     module = nnx.clone(module)
     nnx.split_rngs(module, splits=size, only=_single_streams(kept))
@@ -309,40 +212,3 @@ def _single_streams(kept: Callable[..., bool]) -> Callable[..., bool]:
         return isinstance(variable, nnx.RngState) and not variable.ndim and not kept(path, variable)
 
     return single
-
-
-def _streams(rngs: Any) -> dict[str, Any]:
-    return {
-        ".".join(map(str, path)): node
-        for path, node in nnx.iter_graph(rngs)
-        if isinstance(node, nnx.RngStream)
-    }
-
-
-def _rngs(given: Any) -> Any:
-    if isinstance(given, nnx.Rngs):
-        for name, stream in _streams(given).items():
-            if stream.key.ndim:
-                raise ValueError(
-                    f"stream {name!r} of the nnx.Rngs is split already, its keys have shape "
-                    f"{stream.key.shape}; give the keys themselves, {{{name!r}: keys}}"
-                )
-        return given
-    if isinstance(given, (int, jax.Array, Mapping)):
-        return nnx.Rngs(check.finite(given, "rngs_or_key"))
-    raise TypeError(
-        f"`rngs_or_key` must be {_ACCEPTED}; got {given!r} of type {type(given).__name__}"
-    )
-
-
-def _filter(given: Any, name: str) -> Callable[..., bool]:
-    filters.check_end(given)
-    try:
-        predicate: Callable[..., bool] = nnx.filterlib.to_predicate(given)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"`{name}` must be a filter of nnx: a type of variables, a tag, a function "
-            f"(path, variable) -> bool, True or ..., False or None, or a tuple of filters; got "
-            f"{given!r} of type {type(given).__name__}"
-        ) from None
-    return predicate

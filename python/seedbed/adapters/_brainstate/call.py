@@ -22,11 +22,12 @@ from brainstate.random import RandomState
 
 from ... import _trace
 from ..._base import garbage
-from ..._ensemble import check, ensemble
+from ..._ensemble import check
 from ..._jax import compat, generators
 from ..._trace import cut
 from ...nn._call import dummy_key
 from .keys import split_key
+from .places import Way
 from .program import NotNative, kept, leaks_allowed, moved, parts, shown, without_checks
 from .roots import Place, Snapshot, flatten, tracers, walk
 
@@ -88,11 +89,18 @@ class MappedCall:
         roots: objects it can reach.
         snapshot: is told what the states held that the function touches.
         only_plan: stop with `Planned` before anything is computed.
+        way: how the members are made.
     """
 
     def __init__(
-        self, fun: Callable[..., Any], roots: list[Any], snapshot: Snapshot, only_plan: bool
+        self,
+        fun: Callable[..., Any],
+        roots: list[Any],
+        snapshot: Snapshot,
+        only_plan: bool,
+        way: Way,
     ) -> None:
+        self.way = way
         self.user = fun
         self.roots = roots
         self.snapshot = snapshot
@@ -275,7 +283,8 @@ class MappedCall:
             tuple(name for i, name in enumerate(member.names) if i not in shared),
             tuple(f"[{i}]" for i in range(len(keys))),
         )
-        make = ensemble.for_modules(recorded, size, tuple(axes[i] for i in mapped))
+        varying_states = [one for i, one in enumerate(member.states) if i not in shared]
+        make = self.way.make(recorded, size, [axes[i] for i in mapped], varying_states)
         arrays = [given[i] for i in mapped]
         if self.only_plan:
             raise Planned(make.plan(keys, *arrays))
@@ -283,7 +292,8 @@ class MappedCall:
             # brainstate's own first pass, of which only the states are kept, has drawn from them.
             keys = [generators.unused(key) for key in keys]
         varying = iter(make(keys, *arrays))
-        fixed = dict(zip(sorted(shared | loose - dependent), once(), strict=True))
+        alike = map(self.way.shared, once())
+        fixed = dict(zip(sorted(shared | loose - dependent), alike, strict=True))
         result = [
             kept(fixed[i]) if axis is None else moved(next(varying), axis)
             for i, axis in enumerate(places)
@@ -311,6 +321,7 @@ class _Member:
         first: list[Any] = [*keyed] or [None]
         self.inputs = [*first, *mapped]
         self.names: list[str] = []
+        self.states: list[Any] = []
         self.left: list[tuple[Place, list[int]]] = []
 
     def released(self, *traced: Any) -> list[Any]:
@@ -330,6 +341,7 @@ class _Member:
         written = {id(leaf) for leaf in outs}
         random = {id(state) for state in call.random}
         names: dict[int, str] = {}
+        states: dict[int, Any] = {}
         places: dict[int, int] = {}
         extra: list[Any] = []
         for place in walk([*call.roots, *call.made, *call.touched]):
@@ -338,6 +350,7 @@ class _Member:
             found = tracers(place)
             for path, leaf in found:
                 names.setdefault(id(leaf), path)
+                states.setdefault(id(leaf), place.state)
             if place.state is not None and all(id(leaf) in written for _, leaf in found):
                 continue
             for _, leaf in found:
@@ -347,6 +360,7 @@ class _Member:
             if found:
                 here = [places.get(id(leaf), -1) for _, leaf in flatten(place)[0]]
                 self.left.append((place, here))
+        self.states = [states.get(id(leaf)) for leaf in outs]
         self.names = [names.get(id(leaf)) or f"result[{i}]" for i, leaf in enumerate(outs)]
         del values, result
         return [*outs, *extra]

@@ -20,31 +20,121 @@ from ..._base import pickling
 from ..._ensemble import check
 from ..._jax import compat, generators
 from ..._plan import Plan
-from .._shared.model import check_arguments
+from .._shared.checks import check_arguments
 from .._shared.variables import row
 from .keys import split_key
+from .places import Way
 
 _ACCEPTED = "a seed, a key, or an array of a key for each member"
 
 
-class Ensemble:
-    """Modules of one make, ready to be built for all members. Made by `ensemble`."""
+class _Modules:
+    """Modules of one make, built for several keys at once.
 
-    def __init__(self, make: Any, size: int, new_states: Any, plan_of: Callable[..., Plan]) -> None:
+    Args:
+        new_states: ``new_states(way)``: brainstate's `vmap_new_states`, run in a way.
+    """
+
+    def __init__(
+        self,
+        make: Any,
+        way: Way,
+        new_states: Callable[[Way], Any],
+        plan_of: Callable[..., Plan],
+    ) -> None:
         if not callable(make):
             raise TypeError(
                 "`make` must be a function that returns a brainstate module; got "
                 f"{make!r} of type {type(make).__name__}"
             )
         self.make = make
-        self.size = check.size(size)
+        self._way = way
         self._new_states = new_states
         self._plan_of = plan_of
+
+    def _build(self, keys: Any, args: tuple[Any, ...], kwargs: dict[str, Any], way: Way) -> Any:
+        made: dict[str, Any] = {}  # its path is empty, so that plans name states by their own
+
+        def build(key: Any) -> None:
+            DEFAULT.restore_value(key)
+            model = self.make(*args, **kwargs)
+            if not isinstance(model, Module):
+                raise TypeError(
+                    f"`make` must return a brainstate module; {self.make!r} returned {model!r} of "
+                    f"type {type(model).__name__}"
+                )
+            made[""] = model
+
+        way = way.among(made)
+        with _stream_kept():
+            self._new_states(way)(build)(keys)
+        if way.alone and way.brainstates:
+            (made[""],) = unstack(made[""])
+        return made[""]
+
+
+class Single(_Modules):
+    """One module. Made by `single`."""
 
     def __reduce__(self) -> Any:
         from .. import brainstate
 
-        return brainstate._restored, (pickling.Packed(self.make), self.size)
+        return brainstate._restored_single, (pickling.Packed(self.make), self._way)
+
+    def __repr__(self) -> str:
+        name = getattr(self.make, "__qualname__", None) or repr(self.make)
+        return f"single({name})"
+
+    def __call__(self, seed_or_key: Any, *args: Any, **kwargs: Any) -> Any:
+        """The module.
+
+        Args:
+            seed_or_key: what `brainstate.random.seed` takes; it is not split.
+            *args, **kwargs: arguments of ``make``.
+        """
+        return self._build(self._key(seed_or_key, args, kwargs, True), args, kwargs, self._way)
+
+    def plan(self, seed_or_key: Any, *args: Any, **kwargs: Any) -> Plan:
+        """What would run; print ``plan(seed).explain()``."""
+        key = self._key(seed_or_key, args, kwargs)
+        return self._plan_of(self._build, key, args, kwargs, self._way)
+
+    def _key(
+        self, seed_or_key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], used: bool = False
+    ) -> Any:
+        """The key of the one member."""
+        check_arguments(self.make, args, kwargs, "seed_or_key", seed_or_key, "a seed or a key")
+        if isinstance(seed_or_key, jax.Array) and generators.keys_watched():
+            if used:
+                generators.use_up([seed_or_key])
+            seed_or_key = generators.unused(seed_or_key)
+        key: Any = RandomState(seed_or_key).value
+        if key.ndim:
+            raise ValueError(
+                "`seed_or_key` must be one key for a single model, which is not split; got keys "
+                f"of shape {key.shape}"
+            )
+        return key[None]
+
+
+class Ensemble(_Modules):
+    """Modules of one make, ready to be built for all members. Made by `ensemble`."""
+
+    def __init__(
+        self,
+        make: Any,
+        size: int,
+        way: Way,
+        new_states: Callable[[Way], Any],
+        plan_of: Callable[..., Plan],
+    ) -> None:
+        super().__init__(make, way, new_states, plan_of)
+        self.size = check.size(size)
+
+    def __reduce__(self) -> Any:
+        from .. import brainstate
+
+        return brainstate._restored, (pickling.Packed(self.make), self.size, self._way)
 
     def __repr__(self) -> str:
         name = getattr(self.make, "__qualname__", None) or repr(self.make)
@@ -58,7 +148,9 @@ class Ensemble:
                 for each member.
             *args, **kwargs: arguments of ``make``, the same for every member.
         """
-        return self._build(self._keys(seed_or_key, args, kwargs, used=True), args, kwargs)
+        return self._build(
+            self._keys(seed_or_key, args, kwargs, used=True), args, kwargs, self._way
+        )
 
     def member(self, seed_or_key: Any, i: int, *args: Any, **kwargs: Any) -> Any:
         """Member ``i`` alone: a plain module, in the time and memory of one member.
@@ -67,26 +159,31 @@ class Ensemble:
             TypeError: ``i`` is not an integer.
             IndexError: ``i`` is out of range.
         """
-        (single,) = unstack(self._some(seed_or_key, check.member(i, self.size), args, kwargs))
+        chosen = check.member(i, self.size)
+        keys = self._keys(seed_or_key, args, kwargs)
+        if self._way.laid_out and generators.draws_alone(generators.of(keys)):
+            return self._build(chosen.take(keys, 0), args, kwargs, self._way.of_one())
+        (single,) = unstack(self._some(keys, chosen, args, kwargs))
         return single
 
     def members(self, seed_or_key: Any, index: Any, *args: Any, **kwargs: Any) -> Any:
         """Some members, as one module: ``index`` is a slice or an array of integers."""
-        return self._some(seed_or_key, check.members(index, self.size), args, kwargs)
+        chosen = check.members(index, self.size)
+        return self._some(self._keys(seed_or_key, args, kwargs), chosen, args, kwargs)
 
-    def _some(self, seed_or_key: Any, chosen: check.Chosen, args: Any, kwargs: Any) -> Any:
-        keys = self._keys(seed_or_key, args, kwargs)
+    def _some(self, keys: Any, chosen: check.Chosen, args: Any, kwargs: Any) -> Any:
         if generators.draws_alone(generators.of(keys)):
-            return self._build(chosen.take(keys, 0), args, kwargs)
+            return self._build(chosen.take(keys, 0), args, kwargs, self._way)
         # A member is what it is among all: the keys may draw for the batch as a whole.
-        made = self._build(keys, args, kwargs)
+        made = self._build(keys, args, kwargs, self._way)
         for state in _batched(made, None).values():
             state.restore_value(chosen.pick(state.value, single=False))
         return made
 
     def plan(self, seed_or_key: Any, *args: Any, **kwargs: Any) -> Plan:
         """What would run; print ``plan(seed).explain()``."""
-        return self._plan_of(self._build, self._keys(seed_or_key, args, kwargs), args, kwargs)
+        keys = self._keys(seed_or_key, args, kwargs)
+        return self._plan_of(self._build, keys, args, kwargs, self._way)
 
     def _keys(
         self, seed_or_key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], used: bool = False
@@ -102,23 +199,6 @@ class Ensemble:
                 return split_key(RandomState(seed_or_key), self.size)
             return check.keys(seed_or_key, self.size)[0]
         return split_key(RandomState(seed_or_key), self.size)
-
-    def _build(self, keys: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        made: dict[str, Any] = {}  # its path is empty, so that plans name states by their own
-
-        def build(key: Any) -> None:
-            DEFAULT.restore_value(key)
-            model = self.make(*args, **kwargs)
-            if not isinstance(model, Module):
-                raise TypeError(
-                    f"`make` must return a brainstate module; {self.make!r} returned {model!r} of "
-                    f"type {type(model).__name__}"
-                )
-            made[""] = model
-
-        with _stream_kept():
-            self._new_states(build)(keys)
-        return made[""]
 
 
 @contextmanager

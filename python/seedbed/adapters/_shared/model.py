@@ -1,15 +1,13 @@
 """What the adapters have in common: a framework's model as arrays and a static rest.
 
 An adapter says how to make a model and take it apart (`TakenApart`), and how to put it together
-again; `ModelEnsemble` does the rest with `seedbed.ensemble`.
+again; `ModelEnsemble` does the rest with `seedbed.ensemble`, `ModelSingle` with `seedbed.single`.
 """
 
 from __future__ import annotations
 
 import collections
-import functools
-import inspect
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,136 +15,73 @@ import jax
 import numpy as np
 
 from ..._base import pickling
-from ..._ensemble import check, ensemble
+from ..._ensemble import check, ensemble, single
 from ..._plan import Plan
+from .layouts import Places, checked_pad
+from .parts import PARTS, Arrays, Parts, TakenApart, arrays
 
 # Programs kept for one ensemble: one for each set of arguments that are not arrays.
-_KEPT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class TakenApart:
-    """A model of one member: pytrees of arrays of its own, arrays for all members, the rest."""
-
-    own: Any
-    common: Any = ()
-    rest: Any = None
-
-
-class _Rest:
-    """What of a model is not an array, equal to itself only: it need not be comparable."""
-
-    def __init__(self, tree: Any, common_tree: Any, value: Any) -> None:
-        self.tree = tree
-        self.common_tree = common_tree
-        self.value = value
-
-    def __reduce__(self) -> Any:
-        return _Rest, (None, None, None)  # in a plan, which makes no models
-
-
-@jax.tree_util.register_pytree_with_keys_class
-class _Own:
-    """The arrays of a model under their names, and its rest."""
-
-    def __init__(self, leaves: Sequence[Any], names: tuple[str, ...], rest: _Rest) -> None:
-        self.leaves = leaves
-        self.names = names
-        self.rest = rest
-
-    def tree_flatten_with_keys(self) -> tuple[list[tuple[str, Any]], tuple[Any, ...]]:
-        return list(zip(self.names, self.leaves, strict=True)), (self.names, self.rest)
-
-    @classmethod
-    def tree_unflatten(cls, aux: tuple[Any, ...], leaves: Sequence[Any]) -> _Own:
-        return cls(leaves, *aux)
+KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
 class _Programs:
-    """The two init functions of a model: of members' own arrays, of those for all."""
+    """The two init functions of a model: of members' own arrays, of those for all.
 
-    own: ensemble.Ensemble
-    common: ensemble.Ensemble
-    # Positions of the array arguments that are mapped, with their axes.
+    Attributes:
+        own: an ensemble, or a single model with all that it has.
+        mapped: positions of the array arguments that are mapped, with their axes.
+    """
+
+    own: Any
+    common: single.Single
     mapped: dict[int, int]
 
 
-class ModelEnsemble:
-    """An ensemble whose members are models of a framework. Made by the adapters' ``ensemble``.
+class _Models:
+    """Models of a framework, made by init functions of `seedbed`.
 
     Arguments that are arrays are traced; all others are part of the program, which is made anew
     for other ones.
     """
 
+    in_axes: Any = None
+
     def __init__(
         self,
         make: Any,
-        size: int,
         apart: Callable[[Any, tuple[Any, ...], dict[str, Any]], TakenApart],
         together: Callable[[TakenApart], Any],
         *,
-        in_axes: Any = None,
         check_key: Callable[[Any], None] | None = None,
+        places: Places | None = None,
     ) -> None:
         """
         Args:
             make: the user's model, for messages.
-            size: number of members.
             apart: ``apart(key, args, kwargs)`` makes one member, under a trace.
             together: makes a model again of what ``apart`` gave, with or without a leading axis.
-                Both have to pickle for the ensemble to.
-            in_axes: as for `seedbed.ensemble`, of the positional arguments.
+                Both have to pickle for the models to.
             check_key: raises where the framework does not take a key of this form.
+            places: where the models' arrays lie; None leaves that to jax.
         """
-        self.size = check.size(size)
-        self.in_axes = in_axes
         self._name = getattr(make, "__qualname__", None) or repr(make)
         self._apart = apart
         self._together = together
         self._check_key = check_key
+        self._places = places
         self._kept: collections.OrderedDict[Hashable, _Programs] = collections.OrderedDict()
-
-    def __repr__(self) -> str:
-        return f"ensemble({self._name}, {self.size})"
 
     def __reduce__(self) -> Any:
         # Copies start without programs, which cannot be copied.
         kept = {name: value for name, value in vars(self).items() if name != "_kept"}
         return _restored, (type(self), pickling.Packed(kept))
 
-    def __call__(self, key: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """All members, as one model whose arrays have a leading axis of length ``size``.
-
-        Args:
-            key: one key, which is split; or an array of ``size`` keys, used as they are.
-            *args, **kwargs: further arguments of the model, the same for every member unless
-                ``in_axes`` maps them.
-        """
-        programs, leaves = self._programs(key, args, kwargs)
-        return self._model(programs, programs.own(key, *leaves), key, leaves)
-
-    def member(self, key: Any, i: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Member ``i`` alone: a plain model, in the time and memory of one member."""
-        programs, leaves = self._programs(key, args, kwargs)
-        return self._model(programs, programs.own.member(key, i, *leaves), key, leaves)
-
-    def members(self, key: Any, index: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Some members, as one model: ``index`` is a slice or an array of integers."""
-        programs, leaves = self._programs(key, args, kwargs)
-        return self._model(programs, programs.own.members(key, index, *leaves), key, leaves)
-
     def plan(self, key: Any, /, *args: Any, **kwargs: Any) -> Plan:
         """What would run for the members' own arrays; print ``plan(key).explain()``."""
         programs, leaves = self._programs(key, args, kwargs)
-        return programs.own.plan(key, *leaves)
-
-    def _model(self, programs: _Programs, out: _Own, key: Any, leaves: list[Any]) -> Any:
-        rest = out.rest
-        own = jax.tree_util.tree_unflatten(rest.tree, out.leaves)
-        shared = _common(programs, key, leaves) if rest.common_tree.num_leaves else []
-        common = jax.tree_util.tree_unflatten(rest.common_tree, shared)
-        return self._together(TakenApart(own, common, rest.value))
+        plan: Plan = programs.own.plan(key, *leaves)
+        return plan
 
     def _programs(
         self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -169,7 +104,8 @@ class ModelEnsemble:
         arrays = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
         # 1, 1.0 and True are equal and make different models, as do 0.0 and -0.0.
         kinds = tuple((type(leaf), _signed(leaf)) for leaf in fixed)
-        identity: Hashable = (tree, tuple(traced), tuple(axes), kinds, tuple(fixed))
+        names = None if self._places is None else self._places.names
+        identity: Hashable = (tree, tuple(traced), tuple(axes), kinds, tuple(fixed), names)
         try:
             programs = self._kept.get(identity)
         except TypeError:  # an unhashable argument
@@ -177,7 +113,7 @@ class ModelEnsemble:
         if programs is None:
             programs = self._made(tree, traced, fixed, axes)
             self._kept[identity] = programs
-            while len(self._kept) > _KEPT:
+            while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return programs, arrays
 
@@ -196,80 +132,114 @@ class ModelEnsemble:
             args, kwargs = jax.tree_util.tree_unflatten(tree, leaves)
             return self._apart(key, args, kwargs)
 
-        def own(key: Any, *arrays: Any) -> _Own:
-            made = apart(key, arrays)
-            found, tree = jax.tree_util.tree_flatten_with_path(made.own)
-            names = tuple(jax.tree_util.keystr(path) for path, _ in found)
-            rest = _Rest(tree, jax.tree_util.tree_structure(made.common), made.rest)
-            return _Own([leaf for _, leaf in found], names, rest)
-
-        def common(key: Any, *arrays: Any) -> Any:
-            return jax.tree_util.tree_leaves(apart(key, arrays).common)
+        def init_of(*parts: str) -> Callable[..., Arrays]:
+            return lambda key, *given: arrays(apart(key, given), parts)
 
         mapped = tuple(axis for axis, one in zip(axes, traced, strict=True) if one)
+        return self._of(init_of, mapped)
+
+    def _of(self, init_of: Callable[..., Any], mapped: tuple[int | None, ...]) -> _Programs:
+        raise NotImplementedError
+
+
+class ModelEnsemble(_Models):
+    """An ensemble whose members are models of a framework. Made by the adapters' ``ensemble``."""
+
+    def __init__(
+        self,
+        make: Any,
+        size: int,
+        apart: Callable[[Any, tuple[Any, ...], dict[str, Any]], TakenApart],
+        together: Callable[[TakenApart], Any],
+        *,
+        in_axes: Any = None,
+        check_key: Callable[[Any], None] | None = None,
+        places: Places | None = None,
+        pad: bool = False,
+    ) -> None:
+        """
+        Args:
+            size: number of members.
+            in_axes: as for `seedbed.ensemble`, of the positional arguments.
+            pad: whether more members are made where ``places`` does not divide ``size``.
+        """
+        super().__init__(make, apart, together, check_key=check_key, places=places)
+        self.size = check.size(size)
+        self.in_axes = in_axes
+        self._pad = checked_pad(pad, places)
+
+    def __repr__(self) -> str:
+        return f"ensemble({self._name}, {self.size})"
+
+    def __call__(self, key: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """All members, as one model whose arrays have a leading axis of length ``size``.
+
+        Args:
+            key: one key, which is split; or an array of ``size`` keys, used as they are.
+            *args, **kwargs: further arguments of the model, the same for every member unless
+                ``in_axes`` maps them.
+        """
+        programs, leaves = self._programs(key, args, kwargs)
+        return self._model(programs, programs.own(key, *leaves), key, leaves)
+
+    def member(self, key: Any, i: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Member ``i`` alone: a plain model, in the time and memory of one member."""
+        programs, leaves = self._programs(key, args, kwargs)
+        return self._model(programs, programs.own.member(key, i, *leaves), key, leaves)
+
+    def members(self, key: Any, index: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Some members, as one model: ``index`` is a slice or an array of integers."""
+        programs, leaves = self._programs(key, args, kwargs)
+        return self._model(programs, programs.own.members(key, index, *leaves), key, leaves)
+
+    def _model(self, programs: _Programs, out: Arrays, key: Any, leaves: list[Any]) -> Any:
+        sizes = out.rest.map(lambda tree: tree.num_leaves)
+        shared: list[Any] = []
+        if sizes.common or sizes.aside:
+            shared = list(_common(programs, key, leaves).leaves)
+        parts = Parts(out.leaves, shared[: sizes.common], shared[sizes.common :])
+        return self._together(out.rest.model(parts))
+
+    def _of(self, init_of: Callable[..., Any], mapped: tuple[int | None, ...]) -> _Programs:
+        options: dict[str, Any] = {}
+        shared = None
+        if self._places is not None:
+            options = {"out_shardings": self._places.of("own", members=True), "pad": self._pad}
+            shared = self._places.of("common", "aside", members=True)
         return _Programs(
-            ensemble.ensemble(own, self.size, in_axes=mapped),
-            ensemble.ensemble(common, 1),
+            ensemble.ensemble(init_of("own"), self.size, in_axes=mapped, **options),
+            single.single(init_of("common", "aside"), out_shardings=shared),
             {place: axis for place, axis in enumerate(mapped) if axis is not None},
         )
 
 
-def check_key(value: Any, name: str, *, named: bool) -> None:
-    """Whether a key has a form that a framework takes; what is in it is checked later.
+class ModelSingle(_Models):
+    """One model of a framework. Made by the adapters' ``single``."""
 
-    Args:
-        named: whether a mapping from names to keys is one.
-    """
-    if value is None or jax.tree_util.all_leaves([check.finite(value, name)]):
-        return
-    accepted = "one key, or an array with a key for each member"
-    what = f"a {type(value).__name__} of {len(jax.tree_util.tree_leaves(value))}"
-    if named:
-        accepted += '; or a mapping from names to such, as {"params": key, "dropout": other}'
-        if isinstance(value, Mapping):
-            wrong = [
-                one
-                for one, key in value.items()
-                if not (isinstance(one, str) and jax.tree_util.all_leaves([key]))
-            ]
-            if not wrong:
-                return
-            what = f"a mapping with a {type(value[wrong[0]]).__name__} under {wrong[0]!r}"
-    raise TypeError(f"`{name}` must be {accepted}; got {what}")
+    def __repr__(self) -> str:
+        return f"single({self._name})"
 
+    def __call__(self, key: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """The model.
 
-def check_arguments(
-    make: Any, args: tuple[Any, ...], kwargs: dict[str, Any], first: str, given: Any, accepted: str
-) -> None:
-    """Whether ``make`` takes what follows the first argument of the call, its random numbers.
+        Args:
+            key: one key, which is not split.
+            *args, **kwargs: further arguments of the model.
+        """
+        programs, leaves = self._programs(key, args, kwargs)
+        out = programs.own(key, *leaves)
+        sizes = out.rest.map(lambda tree: tree.num_leaves)
+        after = sizes.own + sizes.common
+        parts = Parts(out.leaves[: sizes.own], out.leaves[sizes.own : after], out.leaves[after:])
+        return self._together(out.rest.model(parts))
 
-    Those who forget it see their own first argument taken for it.
-    """
-    function: Any = make
-    before: tuple[Any, ...] = ()
-    options: dict[str, Any] = {}
-    while isinstance(function, functools.partial):
-        before, options = (*function.args, *before), {**function.keywords, **options}
-        function = function.func
-    name = getattr(function, "__qualname__", None) or repr(function)
-    made: Any = function
-    if isinstance(function, type):  # the metaclass takes anything
-        function, before = made.__init__, (None, *before)
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # builtins and some wrapped functions have none
-        return
-    try:
-        signature.bind(*before, *args, **{**options, **kwargs})
-    except TypeError as error:
-        what = f"the seed {given}" if isinstance(given, int) else f"of type {type(given).__name__}"
-        raise TypeError(
-            f"`{first}` is the first argument of the call, {accepted}; it is {what}, and {name} "
-            f"does not take the {len(args)} argument(s) that follow: {error}"
-        ) from None
+    def _of(self, init_of: Callable[..., Any], mapped: tuple[int | None, ...]) -> _Programs:
+        places = None if self._places is None else self._places.of(*PARTS, members=False)
+        made = single.single(init_of(*PARTS), out_shardings=places)
+        return _Programs(made, made, {})
 
 
-def _restored(kind: type[ModelEnsemble], kept: pickling.Packed) -> ModelEnsemble:
+def _restored(kind: type[_Models], kept: pickling.Packed) -> _Models:
     made = kind.__new__(kind)
     vars(made).update(kept.value, _kept=collections.OrderedDict())
     return made
@@ -280,30 +250,21 @@ def _common(programs: _Programs, key: Any, leaves: list[Any]) -> Any:
     leaves = list(leaves)
     for place, axis in programs.mapped.items():
         leaves[place] = jax.lax.index_in_dim(leaves[place], 0, axis, keepdims=False)
-    single = _single(key)
-    if read := programs.mapped.keys() & set(ensemble.reads(programs.common, single, *leaves)):
-        shapes = ", ".join(str(leaves[place].shape) for place in sorted(read))
-        raise ValueError(
-            "arrays that all members share cannot depend on arguments that `in_axes` maps over "
-            f"members; they depend on those of shape {shapes} a member"
-        )
-    return programs.common.member(single, 0, *leaves)
-
-
-def _signed(value: Any) -> str | None:
-    """The text of a number, which tells zeros of either sign apart."""
-    return repr(value) if isinstance(value, (float, complex, np.inexact)) else None
-
-
-def _single(key: Any) -> Any:
-    """The key as a stack of one: what a model outside of an ensemble is made with."""
-
-    def stacked(one: Any) -> Any:
+    for one in jax.tree_util.tree_leaves(key):
         if check.is_stack(one):
             raise ValueError(
                 "arrays that all members share are made with the key that members' keys are split "
                 f"from; got an array of {one.shape[0]} keys"
             )
-        return one[None]
+    if read := programs.mapped.keys() & set(single.reads(programs.common, key, *leaves)):
+        shapes = ", ".join(str(leaves[place].shape) for place in sorted(read))
+        raise ValueError(
+            "arrays that all members share cannot depend on arguments that `in_axes` maps over "
+            f"members; they depend on those of shape {shapes} a member"
+        )
+    return programs.common(key, *leaves)
 
-    return jax.tree_util.tree_map(stacked, key)
+
+def _signed(value: Any) -> str | None:
+    """The text of a number, which tells zeros of either sign apart."""
+    return repr(value) if isinstance(value, (float, complex, np.inexact)) else None

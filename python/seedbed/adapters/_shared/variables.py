@@ -11,7 +11,7 @@ import numpy as np
 from ... import filters
 from ..._ensemble import check
 from ..._jax import compat
-from .model import TakenApart
+from .parts import TakenApart
 
 # A variable with its path; ``is_variable`` says which subtrees are one variable, boxed.
 _Item = tuple[tuple[Any, ...], Any]

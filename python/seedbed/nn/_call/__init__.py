@@ -2,8 +2,8 @@
 
 `methods` says what to call, `keys` what it draws with, `inputs` and `arguments` what each member
 reads; `trace`, which ends as `finish` says, makes it a program of one member, which `members` runs
-for all (`loop` a few at a time); `publish` makes the values those of the modules. Nothing here
-knows how a module keeps its states, or how members are drawn.
+for all (`loop` a few at a time, `places` over devices); `publish` makes the values those of the
+modules. Nothing here knows how a module keeps its states, or how members are drawn.
 """
 
 from .collective import call_all_fns as call_all_fns

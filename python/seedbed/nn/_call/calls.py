@@ -15,6 +15,7 @@ from . import finish, members
 from .inputs import gathered, own_inputs, refuse_members, start_of, states_by_axis
 from .keys import Keys, call_key
 from .methods import Methods
+from .places import Places
 from .publish import check_axes, publish, publish_members
 from .trace import Traced, trace_call
 
@@ -51,9 +52,11 @@ def call_members(
     in_states: Any = None,
     out_states: Any = None,
     donate: bool = False,
+    out_shardings: Any = None,
 ) -> None:
     """Calls the methods for ``size`` members; arguments as of `vmap_init_all_states`."""
     as_tags(state_tag)  # refused before anything runs
+    places = None if out_shardings is None else Places(out_shardings)
     draft = Draft(for_member=True, initialises=found.initialises)
 
     def run() -> None:
@@ -62,10 +65,20 @@ def call_members(
         )
         check_axes(traced, axes)
         way: members.Way = members.nested if draft.nested else members.fused
+        options: dict[str, Any] = {}
         # Inside of another call the old values may yet be wanted back.
         if donate and draft.outermost:
-            way = functools.partial(members.fused, old=members.overwritten(traced, before))
-        _, values = members.run(traced, way)
+            options["old"] = members.overwritten(traced, before, places is not None)
+        if places is not None:
+            if draft.nested:
+                raise ValueError(
+                    "`out_shardings` lays out the states of a call that is not inside of another "
+                    "one, whose members are being traced"
+                )
+            options["out_shardings"] = places.of(draft, traced, axes)
+        if options:
+            way = functools.partial(members.fused, **options)
+        _, values = members.run(traced, way, places)
         publish_members(draft, traced, values, axes, found.target, state_tag)
 
     transacted(draft, run)

@@ -123,6 +123,7 @@ def vmap_init_all_states(
     in_states: Any = None,
     out_states: Any = None,
     donate: bool = False,
+    out_shardings: Any = None,
     **init_kwargs: Any,
 ) -> T:
     """Initialises every node of a module tree for ``axis_size`` members at once.
@@ -146,13 +147,19 @@ def vmap_init_all_states(
             arrays are given up (jax calls them deleted), also for others who keep them, and even
             if the call then fails. Values of other shapes or types stay as they are, and so does
             everything inside of another call or a trace.
+        out_shardings: how the states' values are laid out over devices, each part made where it
+            lies: a sharding or a PartitionSpec, as for `seedbed.ensemble`, of all values with a
+            member axis, or a mapping from filters of states to these, of which the first counts
+            that a state matches. Every other state is whole on every device.
 
     Returns:
         ``target``.
 
     Raises:
-        ValueError: ``axis_size`` is not a positive integer, or disagrees with a state.
-        TypeError: a filter or ``target`` is of the wrong type, or ``donate`` is not a bool.
+        ValueError: ``axis_size`` is not a positive integer, or disagrees with a state; or a value
+            cannot be laid out as ``out_shardings`` says.
+        TypeError: a filter or ``target`` is of the wrong type, ``donate`` is not a bool, or
+            ``out_shardings`` has something else in it than shardings.
         MemoryError: the states would not fit into this machine's memory.
 
     Example:
@@ -163,11 +170,18 @@ def vmap_init_all_states(
         >>> net = sb.nn.vmap_init_all_states(net, axis_size=8)
         >>> net.weight.shape
         (8, 20, 10)
+        >>> import jax
+        >>> from jax.sharding import NamedSharding, PartitionSpec as P
+        >>> split = NamedSharding(jax.make_mesh((1,), ("members",)), P("members"))
+        >>> net = sb.nn.vmap_init_all_states(net, axis_size=8, out_shardings=split)
+        >>> net.weight.value.sharding.spec[0]
+        'members'
     """
     size = check_axis_size(axis_size)
     donate = flag(donate, "donate")
     found = methods(target, "init_state", init_args, init_kwargs, node_to_exclude)
-    call_members(found, size, state_to_exclude, state_tag, in_states, out_states, donate)
+    given = (state_to_exclude, state_tag, in_states, out_states, donate, out_shardings)
+    call_members(found, size, *given)
     return target
 
 

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from ... import _trace
-from ..._ensemble import donate, ensemble
+from ..._ensemble import donate, ensemble, single
 from ..._jax import compat
 from .._tree import State, content_of, walk
 from .excluded import parted
 from .keys import dummy_key
+from .places import Places
 from .trace import Traced
 
 Axes = tuple[int | None, ...]
@@ -22,10 +23,13 @@ Axes = tuple[int | None, ...]
 Way = Callable[[_trace.Recorded, int, Axes, Any, list[Any]], Sequence[Any]]
 
 
-def run(traced: Traced, way: Way) -> tuple[list[Any], list[Any]]:
+def run(traced: Traced, way: Way, places: Places | None = None) -> tuple[list[Any], list[Any]]:
     """Leaves of the result and values of the output states, members first.
 
     Values of excluded states have no member axis.
+
+    Args:
+        places: where what ``way`` lays out over devices lies.
     """
     parts = parted(traced)
     excluded: Sequence[Any] = ()
@@ -33,6 +37,8 @@ def run(traced: Traced, way: Way) -> tuple[list[Any], list[Any]]:
     if parts.single is not None:
         inputs = [traced.inputs.leaves[i] for i in parts.needed]
         once = _evaluated if way is nested else _single
+        if places is not None:
+            once = functools.partial(_laid_out, places)
         made = once(parts.single, traced.key, inputs)
         excluded, read = made[: parts.excluded], made[parts.excluded :]
     leaves, axes = _operands(traced, read)
@@ -104,9 +110,11 @@ def fused(
     key: Any,
     leaves: list[Any],
     old: list[Any] | None = None,
+    out_shardings: Any = None,
 ) -> Sequence[Any]:
     """All members at once, the draws in one custom call; arrays of ``old`` are given up."""
-    make, given = ensemble.for_modules(program, size, axes), (key, *leaves)
+    make = ensemble.for_modules(program, size, axes, out_shardings=out_shardings)
+    given = (key, *leaves)
     out: Sequence[Any] = make(*given) if old is None else ensemble.into(make, old, *given)
     return out
 
@@ -114,6 +122,15 @@ def fused(
 def _single(program: _trace.Recorded, key: Any, leaves: list[Any]) -> Sequence[Any]:
     """The same for a single model."""
     out: Sequence[Any] = ensemble.single(ensemble.for_modules(program, 1), key, *leaves)
+    return out
+
+
+def _laid_out(
+    places: Places, program: _trace.Recorded, key: Any, leaves: Sequence[Any]
+) -> Sequence[Any]:
+    """And over devices."""
+    lie = places.shared(len(program.paths))
+    out: Sequence[Any] = single.single(program, out_shardings=lie)(key, *leaves)
     return out
 
 
@@ -131,12 +148,16 @@ def _blank(aval: Any) -> Any:
     return jnp.zeros(aval.shape, aval.dtype)
 
 
-def overwritten(traced: Traced, before: Mapping[walk.Path, State]) -> list[Any]:
+def overwritten(
+    traced: Traced, before: Mapping[walk.Path, State], laid_out: bool = False
+) -> list[Any]:
     """Arrays that hold members of the states that the call writes, of the same types.
 
     Args:
         before: the states that were in the tree, by path.
+        laid_out: whether the new ones lie on several devices.
     """
+    fits = donate.usable if laid_out else donate.alone
     values = {id(state): content_of(state).value for state in before.values()}
     found: list[Any] = []
     for output in traced.outputs:
@@ -144,7 +165,7 @@ def overwritten(traced: Traced, before: Mapping[walk.Path, State]) -> list[Any]:
         value = None if state is None else values.pop(id(state), None)
         types = [((traced.inputs.size, *one.shape), one.dtype) for one in output.types]
         for leaf in () if output.excluded else jax.tree.leaves(value):
-            if donate.alone(leaf) and (leaf.shape, leaf.dtype) in types:
+            if fits(leaf) and (leaf.shape, leaf.dtype) in types:
                 types.remove((leaf.shape, leaf.dtype))
                 found.append(leaf)
     # What is left are the values of states that the call does not write.

@@ -165,7 +165,10 @@ def check_axis_size(value: Any) -> int:
 
 
 # Parameters of the collective calls; what is meant for them must not go to the methods.
-_OWN = ("axis_size", "node_to_exclude", "state_to_exclude", "state_tag", "in_states", "out_states")
+_OWN = (
+    *("axis_size", "node_to_exclude", "state_to_exclude", "state_tag", "in_states", "out_states"),
+    "out_shardings",
+)
 
 
 def _check_names(kwargs: Mapping[str, Any], taken: set[str]) -> None:
