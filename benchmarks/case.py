@@ -34,6 +34,10 @@ class Case:
     baselines: tuple[str, ...]
     # The peer that ratios are of.
     ours: str = "seedbed"
+    # Copies of the leaves in one model, each from a key of its own, and how these are written:
+    # "unrolled", "vmapped" or "scanned"; none: the leaves are those of a member.
+    layers: int = 0
+    form: str = ""
     # Why this case is in the table, or what to know when reading it.
     note: str = ""
     # Rounds for this case alone, where the table's number would take too long; none: only cold.

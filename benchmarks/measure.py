@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,12 +13,15 @@ from typing import Any
 
 from .case import Case
 from .peers import FRAMEWORKS, PEERS
-from .worker import serve
+from .worker import Place, serve
 
 Log = Callable[[str], None]
 
 # The peers whose numbers are to be had; the first that ran counts.
-ORACLES = ("jax", "jax_unrolled", "jax_typed", "nn_jax", *(f"{name}_own" for name in FRAMEWORKS))
+ORACLES = (
+    *("jax", "jax_unrolled", "jax_typed", "nn_jax", "jit_1"),
+    *(f"{name}_own" for name in FRAMEWORKS),
+)
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,12 @@ class Dropped(Exception):
 
 
 class Process:
-    """The parent's end of one peer's process."""
+    """The parent's end of one peer's process, or of one of them."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, place: Place | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=serve, args=(other, name), daemon=True)
+        self.process = context.Process(target=serve, args=(other, name, place), daemon=True)
         with _environment(PEERS[name].env):
             self.process.start()
         other.close()
@@ -92,13 +95,52 @@ class Process:
         self.connection.close()
 
 
+class Team:
+    """The processes of a peer that runs in several, asked as one."""
+
+    def __init__(self, name: str, count: int) -> None:
+        with socket.socket() as bound:
+            bound.bind(("localhost", 0))
+            address = f"localhost:{bound.getsockname()[1]}"
+        self.processes = [Process(name, (address, count, number)) for number in range(count)]
+
+    def ask(self, *request: Any, timeout: float = 600.0) -> Any:
+        self.send(*request)
+        return self.answer(timeout)
+
+    def send(self, *request: Any) -> None:
+        for process in self.processes:
+            process.send(*request)
+
+    def answer(self, timeout: float = 600.0) -> Any:
+        """One answer of all: the longest wall, the CPU seconds of all, every process's peaks."""
+        answers = [process.answer(timeout) for process in self.processes]
+        first = answers[0]
+        if isinstance(first, list):
+            return [sample for answer in answers for sample in answer]
+        if isinstance(first, dict) and "wall" in first:
+            walls, cpus = ([answer[clock] for answer in answers] for clock in ("wall", "cpu"))
+            return {"wall": max(walls), "cpu": sum(cpus)}
+        return first
+
+    def close(self) -> None:
+        # The first one last: the others would say at length that it has gone.
+        for process in reversed(self.processes):
+            process.close()
+
+
+def _start(name: str) -> Process | Team:
+    count = PEERS[name].processes
+    return Process(name) if count == 1 else Team(name, count)
+
+
 class Race:
     """The processes of some peers, started together and then asked one at a time."""
 
     def __init__(self, names: tuple[str, ...], log: Log) -> None:
         self.log = log
         self.results: dict[str, dict[str, Any]] = {name: {"status": "ok"} for name in names}
-        self.processes = {name: Process(name) for name in names}
+        self.processes = {name: _start(name) for name in names}
         # Imports are not measured and may overlap; nothing is timed until all are done.
         for process in self.processes.values():
             process.send("ready")
@@ -109,7 +151,7 @@ class Race:
         """One peer's answer, or None if it has dropped out, now or before."""
         return self._guard(name, lambda process: process.ask(*request, timeout=timeout))
 
-    def _guard(self, name: str, talk: Callable[[Process], Any]) -> Any:
+    def _guard(self, name: str, talk: Callable[[Process | Team], Any]) -> Any:
         if name not in self.processes:
             return None
         try:

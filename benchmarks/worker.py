@@ -23,9 +23,11 @@ from .peers import PEERS, Call, Peer, Unavailable
 
 _STATUS, _CLEAR_REFS = "/proc/self/status", "/proc/self/clear_refs"
 _MEMORY_CALLS = 2
+# Of a process among several: the address of the first, how many there are, and its number.
+Place = tuple[str, int, int]
 
 
-def serve(connection: Connection, peer: str) -> None:
+def serve(connection: Connection, peer: str, place: Place | None = None) -> None:
     """Answers ``(method, *arguments)`` requests with ``("ok", result)`` until it is told to stop.
 
     Other answers are ``("skip", reason)`` and ``("error", traceback)``.
@@ -37,7 +39,7 @@ def serve(connection: Connection, peer: str) -> None:
         except EOFError:
             return
         try:
-            worker = worker or Worker(peer)
+            worker = worker or Worker(peer, place)
             connection.send(("ok", getattr(worker, method)(*arguments)))
         except (Unavailable, ImportError) as error:
             connection.send(("skip", str(error)))
@@ -48,13 +50,17 @@ def serve(connection: Connection, peer: str) -> None:
 class Worker:
     """The measurements of one peer."""
 
-    def __init__(self, peer: str) -> None:
+    def __init__(self, peer: str, place: Place | None = None) -> None:
         self.peer = PEERS[peer]
         _confine(self.peer)
         for module in self.peer.requires:
             importlib.import_module(module)
         module, name = self.peer.factory.split(":")
         self.factory = getattr(importlib.import_module(f"{__package__}.peers.{module}"), name)
+        if place is not None:
+            import jax
+
+            jax.distributed.initialize(*place)
         self.call: Call
         self.calls = 1
 
@@ -97,8 +103,12 @@ class Worker:
         return self.call.facts()
 
     def output(self) -> dict[str, Any]:
-        """Number of values and bytes of the result, and a digest of all its bits."""
-        leaves = _leaves(self.call.run(self.call.seed(0)))
+        """Number of values and bytes of the result, and a digest of all its bits.
+
+        And what this process holds of it, where it is in parts: all parts on its devices.
+        """
+        result = self.call.run(self.call.seed(0))
+        held, leaves = _held(result), _leaves(result)
         digest = hashlib.blake2b(digest_size=16)
         for leaf in leaves:
             digest.update(leaf.data)
@@ -106,7 +116,7 @@ class Worker:
             "values": sum(leaf.size for leaf in leaves),
             "bytes": sum(leaf.nbytes for leaf in leaves),
             "digest": digest.hexdigest(),
-        }
+        } | ({"held": held} if held else {})
 
     def memory(self) -> list[int] | None:
         """Peak growth of resident memory over some warm calls, in bytes; None if unknown here.
@@ -192,9 +202,34 @@ def _leaves(result: Any) -> list[Any]:
     else:
         import jax
 
-        # By dlpack: an array keeps what `asarray` made of it, and then cannot be donated.
-        values = [
-            np.from_dlpack(value) if isinstance(value, jax.Array) else value
-            for value in jax.tree.leaves(result)
-        ]
+        values = [_whole(value) for value in jax.tree.leaves(result)]
     return [np.ascontiguousarray(value) for value in values]
+
+
+def _whole(value: Any) -> Any:
+    """An array as one of numpy."""
+    import jax
+    import numpy as np
+
+    if not isinstance(value, jax.Array):
+        return value
+    if not value.is_fully_addressable:
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(value, tiled=True)
+    if len(value.sharding.device_set) > 1:
+        return np.asarray(value)
+    # By dlpack: an array keeps what `asarray` made of it, and then cannot be donated.
+    return np.from_dlpack(value)
+
+
+def _held(result: Any) -> int:
+    """Bytes of the parts of a result on this process's devices; 0 where it is not in parts."""
+    if "jax" not in sys.modules:
+        return 0
+    import jax
+
+    arrays = [leaf for leaf in jax.tree.leaves(result) if isinstance(leaf, jax.Array)]
+    if all(len(array.sharding.device_set) == 1 for array in arrays):
+        return 0
+    return sum(part.data.nbytes for array in arrays for part in array.addressable_shards)

@@ -40,6 +40,7 @@ class Peer:
         one_thread: whether its process may use one processor only.
         huge_pages: whether its process may have huge pages where it asks for them.
         options: keyword arguments of its factory.
+        processes: how many it runs in, which make one result together.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Peer:
     one_thread: bool = False
     huge_pages: bool = True
     options: dict[str, Any] = field(default_factory=dict)
+    processes: int = 1
 
     @property
     def is_seedbed(self) -> bool:

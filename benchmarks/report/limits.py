@@ -139,6 +139,60 @@ def latency(run: dict[str, Any]) -> str:
     return table(header, lines, "l") + "\n\n" + note
 
 
+def scale(run: dict[str, Any]) -> str:
+    """Every peer's cold start and call, and what it needs besides its parts of the result."""
+    parts = []
+    for case in run["cases"]:
+        header = [
+            *(case["heading"], "cold CPU", "wall", "run CPU", "wall"),
+            *("temporary a device", "peak a process / its parts", "collectives", "bits"),
+        ]
+        of = {row.name: row for row in rows(case)}
+        lines = [
+            [
+                PEERS[row.name].label,
+                _state(row, seconds(row.cold_cpu)),
+                seconds(row.cold),
+                milliseconds(row.cpu),
+                milliseconds(row.wall),
+                _bytes(row.facts.get("temporary")),
+                number(row.peak, ".2f"),
+                number(row.facts.get("collectives"), "d"),
+                _as_one_device(case, row),
+            ]
+            for row in of.values()
+        ]
+        parts += [table(header, lines, "lrrrrrrrc"), _times_colder(of)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _bytes(count: int | None) -> str:
+    if count is None:
+        return ""
+    return f"{count} B" if count < 1 << 20 else f"{count / 1e6:.1f} MB"
+
+
+def _as_one_device(case: dict[str, Any], row: Row) -> str:
+    """Whether a result has the bits of `jax.jit` on one device; blank for another key chain."""
+    if row.same_bits is False:
+        return "**DIFFERENT**"
+    digests = [case["peers"].get(name, {}).get("digest") for name in (row.name, "jit_1")]
+    if None in digests or row.name.startswith("create_sharded"):
+        return ""
+    return "same" if digests[0] == digests[1] else "other"
+
+
+def _times_colder(of: dict[str, Row]) -> str:
+    """How many times the CPU time of a cold start is jax's, on as many devices."""
+    said = []
+    for name, row in of.items():
+        way, _, devices = name.rpartition("_")
+        mine = of.get(f"single_{devices}") or of.get(f"sharded_{devices}")
+        if way in ("jit", "create_sharded") and mine and row.cold_cpu and mine.cold_cpu:
+            said.append(f"{row.cold_cpu / mine.cold_cpu:.1f} x for {PEERS[name].label}")
+    return f"Cold, CPU time beside seedbed's on as many devices: {'; '.join(said)}." if said else ""
+
+
 def bounds(run: dict[str, Any]) -> str:
     """The bounds of this machine, and every kernel as a fraction of its own."""
     return page(run["measured"])
@@ -150,5 +204,6 @@ OVERVIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "cold": cold,
     "donate": donate,
     "latency": latency,
+    "scale": scale,
     "roofline": bounds,
 }

@@ -13,7 +13,7 @@ from .summary import FLOOR, Row, ours, output, rows
 
 SCRATCH = "scratch"
 # Facts about a peer that the tables show.
-_TOLD = ("warning", "isa", "threefry", "threads")
+_TOLD = ("warning", "isa", "threefry", "threads", "temporary", "collectives")
 
 _INTRODUCTION = """\
 # Benchmarks
@@ -21,7 +21,7 @@ _INTRODUCTION = """\
 This page is written by the runner from the files in `results/`; do not edit it.
 
 ```
-python -m benchmarks all                    # everything, about half an hour, and this page
+python -m benchmarks all                    # everything, about an hour, and this page
 python -m benchmarks all --quick            # small sizes, some minutes, into results/scratch
 python -m benchmarks ensembles cold         # some tables, and this page
 python -m benchmarks --case mlp --rounds 21 # one case; --list names them
@@ -38,7 +38,9 @@ others sleep: that is its *cold* time (call to ready arrays; for all peers witho
 without making the key). Then come the *warm* rounds: in each, every peer makes the ensemble once,
 with a key it has not seen, in an order that rotates. Times are medians, in brackets the first and
 third quartile; CPU time is that of all threads. Ratios are medians of the ratios within a round.
-Peak memory is the growth of resident memory during one warm call, over the size of the output.
+Peak memory is the growth of resident memory during one warm call, over the size of the output, or
+over the parts of it that a process holds. Of a peer in several processes, the wall time is that of
+the slowest and the CPU time that of all.
 Results of the peers that promise jax's numbers, or a framework's, are compared with those, every
 bit of every leaf. Nothing is asserted about time.
 """
@@ -54,9 +56,10 @@ ABOUT = {
     "cold": "The first call of a process, by depth, by number of leaves and by number of members.",
     "donate": "A new ensemble into the memory of the old one, beside fresh memory.",
     "latency": "One small call, beside a compiled function that draws nothing.",
+    "scale": "Past one device: what lies in parts on virtual devices of this processor.",
     "roofline": "Every kernel beside the bound that this machine sets it.",
 }
-_LIMITS = ("scaling", "isa", "roofline")
+_LIMITS = ("scaling", "isa", "scale", "roofline")
 
 
 def readme(results: Path) -> str:

@@ -28,6 +28,7 @@ _COLUMNS = {
     "modules": _ALL,
     "frameworks": _ALL,
     "scaling": _WARM,
+    "scale": (("cold start, CPU s", "cold_cpu", 1.0, ".2f"), *_WARM, _ALL[-1]),
     "donate": (*_WARM, _ALL[-1]),
     "latency": (("one call, wall µs", "wall", 1e6, ".1f"), ("one call, CPU µs", "cpu", 1e6, ".1f")),
 }

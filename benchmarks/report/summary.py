@@ -17,8 +17,9 @@ class Row:
     Attributes:
         wall, cpu: medians of the warm calls.
         spread: first and third quartile of the warm wall times.
-        cold: median wall time of a cold start.
-        peak: largest growth of resident memory during a call, as a multiple of the output.
+        cold, cold_cpu: median wall and CPU time of a cold start.
+        peak: largest growth of resident memory during a call, as a multiple of the output, or of
+            what the process holds of it.
         faster_wall, faster_cpu: median over rounds of this peer's time divided by the time of
             `ours` in the same round, so that a machine that slows down cancels out.
         faster_cold: this peer's median cold start divided by that of `ours`.
@@ -31,6 +32,7 @@ class Row:
     cpu: float | None
     spread: tuple[float, float] | None
     cold: float | None
+    cold_cpu: float | None
     peak: float | None
     faster_wall: float | None
     faster_cpu: float | None
@@ -66,7 +68,7 @@ def output(case: dict[str, Any]) -> tuple[int, int]:
 def _row(name: str, peer: dict[str, Any], own: dict[str, Any]) -> Row:
     wall, cold = peer.get("warm_wall"), peer.get("cold_wall")
     own_cold = own.get("cold_wall")
-    growth = peer.get("peak_growth")
+    growth, made = peer.get("peak_growth"), peer.get("held", peer.get("bytes"))
     return Row(
         name=name,
         status=peer["status"],
@@ -75,7 +77,8 @@ def _row(name: str, peer: dict[str, Any], own: dict[str, Any]) -> Row:
         cpu=_median(peer.get("warm_cpu")),
         spread=_quartiles(wall),
         cold=_median(cold),
-        peak=max(growth) / peer["bytes"] if growth and peer.get("bytes") else None,
+        cold_cpu=_median(peer.get("cold_cpu")),
+        peak=max(growth) / made if growth and made else None,
         faster_wall=_paired(wall, own.get("warm_wall")),
         faster_cpu=_paired(peer.get("warm_cpu"), own.get("warm_cpu")),
         faster_cold=median(cold) / median(own_cold) if cold and own_cold else None,

@@ -6,9 +6,9 @@ import fnmatch
 from dataclasses import replace
 
 from ..case import Case
-from . import comparisons, limits
+from . import comparisons, limits, scale
 
-CASES = (*comparisons.CASES, *limits.CASES)
+CASES = (*comparisons.CASES, *limits.CASES, *scale.CASES)
 TABLES = tuple(dict.fromkeys(case.table for case in CASES))
 
 

@@ -19,26 +19,27 @@ def mlp(*widths: int) -> tuple[Leaf, ...]:
     return tuple(leaves)
 
 
+def block(width: int) -> tuple[Leaf, ...]:
+    """One pre-norm block of a decoder."""
+    return (
+        *(Leaf(name, "lecun_normal", (width, width)) for name in ("query", "key", "value", "out")),
+        Leaf("up", "he_normal", (width, 4 * width)),
+        Leaf("up_bias", "zeros", (4 * width,)),
+        Leaf("down", "lecun_normal", (4 * width, width)),
+        Leaf("down_bias", "zeros", (width,)),
+        *(Leaf(f"norm{i}_scale", "ones", (width,)) for i in range(2)),
+        *(Leaf(f"norm{i}_bias", "zeros", (width,)) for i in range(2)),
+    )
+
+
 def transformer(width: int, layers: int, vocabulary: int, length: int) -> tuple[Leaf, ...]:
-    """A decoder: token and position embeddings, pre-norm blocks, an output head."""
+    """A decoder: token and position embeddings, blocks, an output head."""
     leaves = [
         Leaf("tokens", "embedding", (vocabulary, width)),
         Leaf("positions", "embedding", (length, width)),
     ]
     for layer in range(layers):
-        block = [
-            *(
-                Leaf(name, "lecun_normal", (width, width))
-                for name in ("query", "key", "value", "out")
-            ),
-            Leaf("up", "he_normal", (width, 4 * width)),
-            Leaf("up_bias", "zeros", (4 * width,)),
-            Leaf("down", "lecun_normal", (4 * width, width)),
-            Leaf("down_bias", "zeros", (width,)),
-            *(Leaf(f"norm{i}_scale", "ones", (width,)) for i in range(2)),
-            *(Leaf(f"norm{i}_bias", "zeros", (width,)) for i in range(2)),
-        ]
-        leaves += [replace(leaf, name=f"block{layer}_{leaf.name}") for leaf in block]
+        leaves += [replace(leaf, name=f"block{layer}_{leaf.name}") for leaf in block(width)]
     return (*leaves, Leaf("head", "lecun_normal", (width, vocabulary)))
 
 

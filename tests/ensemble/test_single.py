@@ -80,6 +80,21 @@ def test_nothing_is_made_twice_and_nothing_sent():
     assert memory.output_size_in_bytes == 1024 * 512 * 4 // 8
 
 
+def test_planning_looks_at_each_constant_a_few_times_however_many_there_are(monkeypatch):
+    from seedbed._plan import plan
+
+    made = []
+    fill = plan._fill
+    monkeypatch.setattr(plan, "_fill", lambda *given: made.append(given) or fill(*given))
+
+    def many(key):
+        return [jax.random.normal(key, (8, 16)), *[jnp.full(16, float(i)) for i in range(60)]]
+
+    place = NamedSharding(mesh_of("Auto", (8,)), P())
+    jax.block_until_ready(sb.single(many, out_shardings=place)(KEY))
+    assert 0 < len(made) <= 10 * 60
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_donated_arrays_are_written_over(kind):
     shardings = places(mesh_of(kind, (4, 2), ("a", "b")))

@@ -11,6 +11,8 @@ import pytest
 pytestmark = pytest.mark.end("oldest")
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+# Those that take seconds as they are.
+SHORT = {"sharded.py"}
 
 
 def _run(name, *arguments):
@@ -66,9 +68,29 @@ def test_a_population_improves_from_round_to_round():
     assert len(set(rates)) > 1
 
 
+def test_each_device_holds_its_part():
+    # Several processes: tests/ensemble/test_processes.py.
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / "sharded.py"), "--devices", "4"],
+        env={name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    parts: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        name, leaf, *_, held = line.split()
+        parts.setdefault(f"{name} {leaf}", []).append(held)
+    distinct = {name: len(set(held)) for name, held in parts.items()}
+    assert all(len(held) == 4 for held in parts.values())
+    # The bias lies along one of two axes.
+    assert distinct == {"ensemble b": 4, "ensemble w": 4, "single b": 2, "single w": 4}
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_examples_are_listed_and_explain_their_options(path):
     assert f"({path.name})" in (EXAMPLES / "README.md").read_text()
     source = path.read_text()
-    assert "--small" in source
+    assert ("--small" in source) == (path.name not in SHORT)
     assert ("--out" in source) == ("savefig" in source)

@@ -147,6 +147,7 @@ class Part:
         self.wanted: dict[tuple[Draw, tuple[Axes, ...] | None], int] = {}
         self.read = {index: self.number(plan.draws[index], None) for index in sorted(read)}
         self.direct: dict[int, int] = {}
+        self.fills = plan.fills
         self.cut: set[int] = set()
         for position, output in self.outputs.items():
             self.add(plan, position, output)
@@ -154,9 +155,9 @@ class Part:
     def add(self, plan: Plan, position: int, output: Output) -> None:
         split = self.layout.specs[position][1:]
         source = output.source
-        if position in plan.fills:
+        if position in self.fills:
             # All blocks of a constant are alike.
-            fill = plan.fills[position]
+            fill = self.fills[position]
             shape = self.layout.tile(position, output.shape)
             part = fill.replace(inner=math.prod(shape), shape=shape)
             self.direct[position] = self.number(part, None)
