@@ -23,10 +23,10 @@ from seedbed._plan import (
     can_tile,
     float_params,
     key_path,
-    layout_of,
     make_draw,
     node,
     params,
+    rows_of,
 )
 from seedbed._run import fill, portable
 
@@ -77,7 +77,7 @@ def operands(mode, size=SIZE):
 
 
 def blocks_of(draw, tile):
-    return list(itertools.product(*map(range, layout_of(draw, tile).blocks)))
+    return list(itertools.product(*map(range, rows_of(draw, tile).blocks)))
 
 
 def taken(whole, tile, numbers, lead=1):
@@ -253,12 +253,12 @@ def test_exported_programs_need_no_extension():
 
 def test_rows_are_as_long_as_can_be():
     weights = drawn(Kind.BITS, KeyPath(), (6, 4, 10))[2]
-    assert layout_of(weights, (3, 4, 10)).inner == 120
-    assert layout_of(weights, (3, 2, 10)).dims == (3,)
-    cut = layout_of(weights, (6, 4, 5))
+    assert rows_of(weights, (3, 4, 10)).inner == 120
+    assert rows_of(weights, (3, 2, 10)).dims == (3,)
+    cut = rows_of(weights, (6, 4, 5))
     assert (cut.dims, cut.counters, cut.inner) == ((24,), (10,), 5)
     stacked = drawn(Kind.BITS, key_path((6,), node(1), [Level(0, (1,))]), (6, 4, 10))[2]
-    cut = layout_of(stacked, (3, 4, 5))
+    cut = rows_of(stacked, (3, 4, 5))
     assert (cut.dims, cut.counters, cut.levels) == ((3, 4), (0, 10), (Level(0, (1, 0)),))
 
 

@@ -17,11 +17,11 @@ from .draw import can_tile as can_tile
 from .draw import float_params as float_params
 from .draw import kernel_of as kernel_of
 from .draw import key_path as key_path
-from .draw import layout_of as layout_of
 from .draw import make_draw as make_draw
 from .draw import node as node
 from .draw import params as params
 from .draw import root as root
+from .draw import rows_of as rows_of
 from .plan import ALL_KERNELS as ALL_KERNELS
 from .plan import CUDA_KERNELS as CUDA_KERNELS
 from .plan import NATIVE_DTYPES as NATIVE_DTYPES

@@ -24,7 +24,7 @@ import numpy as np
 from .._base.record import Record
 
 if TYPE_CHECKING:
-    from .tile import Layout
+    from .tile import Rows
 
 Shape = tuple[int, ...]
 
@@ -279,14 +279,14 @@ class Draw(Record):
 
 def can_tile(draw: Draw, tile: Shape) -> bool:
     """Whether blocks of a draw that have this shape can be made each by itself."""
-    return layout_of(draw, tile) is not None
+    return rows_of(draw, tile) is not None
 
 
-def layout_of(draw: Draw, tile: Shape | None) -> Layout | None:
+def rows_of(draw: Draw, tile: Shape | None) -> Rows | None:
     """The rows of a draw, or of its blocks of this shape; None if these cannot be made."""
     from . import tile as _tile  # of no use before
 
-    return _tile.layout_of(draw, tile)
+    return _tile.rows_of(draw, tile)
 
 
 def kernel_of(kind: Kind, word_bits: int) -> str:

@@ -24,7 +24,7 @@ class Part(Record):
     count: int
 
 
-class Layout(Record):
+class Rows(Record):
     """A draw, or one block of it, in rows: of one key and of consecutive counters each.
 
     Attributes:
@@ -45,7 +45,7 @@ class Layout(Record):
     blocks: Shape = ()
 
 
-def layout_of(draw: Draw, tile: Shape | None) -> Layout | None:
+def rows_of(draw: Draw, tile: Shape | None) -> Rows | None:
     """A draw, or its blocks of this shape, in rows; None if these cannot be made.
 
     The draw's shape and the dimensions of its keys and counters are cut into factors which both
@@ -54,14 +54,14 @@ def layout_of(draw: Draw, tile: Shape | None) -> Layout | None:
     """
     batch, levels = draw.key.batch, draw.key.levels
     if tile is None:
-        return Layout(batch, (0,) * len(batch), levels, draw.inner)
+        return Rows(batch, (0,) * len(batch), levels, draw.inner)
     if len(tile) != len(draw.shape) or not all(map(_divides, tile, draw.shape)):
         return None
     blocks = tuple(size // one if size else 1 for size, one in zip(draw.shape, tile, strict=True))
     if draw.kind is Kind.CONSTANT:
-        return Layout((), (), (), math.prod(tile), (), blocks)
+        return Rows((), (), (), math.prod(tile), (), blocks)
     if 0 in draw.shape:
-        return Layout((0,), (0,), (), 1, (), blocks)
+        return Rows((0,), (0,), (), 1, (), blocks)
     is_key = draw.kind is Kind.KEY
     factors = _factors(draw.shape, (*batch, 2 if is_key else draw.inner))
     if factors is None:
@@ -89,7 +89,7 @@ def layout_of(draw: Draw, tile: Shape | None) -> Layout | None:
         one.part = (axis, divisor, count) if count > 1 else None
         made[-1].grow(one) if made[-1].continues(one) else made.append(one)
     run, dims = made[0], made[:0:-1]
-    return Layout(
+    return Rows(
         tuple(one.extent for one in dims),
         tuple(one.counter for one in dims),
         tuple(

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from .._jax import ask_xla, compat
-from .._plan import MEMBER, RECORDS, Draw, KeyMode, Node, Shape, layout_of
+from .._plan import MEMBER, RECORDS, Draw, KeyMode, Node, Shape, rows_of
 
 # Must equal the version the extension reports: a stale build would misread plans.
 PLAN_VERSION = 6
@@ -89,7 +89,7 @@ def encode(draws: tuple[Draw, ...], tiles: Tiles = ()) -> np.ndarray[Any, np.dty
     layouts = []
     blocks: list[int] = []
     for draw, tile in zip(draws, tiles or (None,) * len(draws), strict=True):
-        layout = layout_of(draw, tile)
+        layout = rows_of(draw, tile)
         if layout is None:
             raise ValueError(f"{draw}, of shape {draw.shape}, has no blocks of shape {tile}")
         layouts.append((layout, len(blocks)))

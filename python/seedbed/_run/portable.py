@@ -17,7 +17,7 @@ from jax import lax
 
 from .._base.record import Record
 from .._jax import compat
-from .._plan import Draw, KeyMode, Kind, Node, Shape, layout_of
+from .._plan import Draw, KeyMode, Kind, Node, Shape, rows_of
 from . import formula
 
 _MASK32, _MASK64 = (1 << 32) - 1, (1 << 64) - 1
@@ -45,7 +45,7 @@ def fill(
         known: dict[Node, Any] = {}
         made, first = [], 0
         for draw, tile in zip(draws, tiles or (None,) * len(draws), strict=True):
-            layout = layout_of(draw, tile)
+            layout = rows_of(draw, tile)
             assert layout is not None
             numbers = () if tile is None else blocks[first : first + len(tile)]
             first += len(numbers)
@@ -59,7 +59,7 @@ class _Rows(Record):
     """The rows of a draw, or of a block of one.
 
     Attributes:
-        layout: where they are (`_plan.layout_of`).
+        layout: where they are (`_plan.rows_of`).
         keys: of every row, ``uint32[..., 2]``.
         numbers: of the block, along each dimension of the draw's shape; ``()`` for the whole.
     """
