@@ -94,6 +94,22 @@ def test_any_mesh_gives_the_bits_of_one_device(shape, kind, layout, alone):
             assert_same_bits(whole(run(KEY)), alone)
 
 
+def narrow(key):
+    keys = jax.random.split(key, 3)
+    return {f"{n}": jax.random.normal(keys[n - 3], (16, n)) for n in (3, 4, 5)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_normals_in_short_rows_are_within_three_ulps(kind):
+    # XLA makes them (docs/short-rows.md), by a loop that depends on how many members it sees.
+    mesh = mesh_of(kind, (4, 2), ("a", "b"))
+    want = whole(jax.jit(jax.vmap(narrow))(jax.random.split(KEY, 64)))
+    for spec in (P(("a", "b")), P("a", "b")):
+        got = whole(sb.ensemble(narrow, 64, out_shardings=NamedSharding(mesh, spec))(KEY))
+        for name, leaf in got.items():
+            np.testing.assert_array_max_ulp(np.asarray(leaf), np.asarray(want[name]), maxulp=3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_specs_are_of_the_mesh_that_is_set(kind, alone):
     mesh = mesh_of(kind, (4, 2), ("a", "b"))
