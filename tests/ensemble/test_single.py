@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +61,25 @@ def test_any_mesh_gives_the_bits_of_one_device(shape, kind):
         for name, leaf in got.items():
             assert leaf.sharding.is_equivalent_to(shardings[name], leaf.ndim)
     assert make(KEY)["normal"].sharding == shardings["normal"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_jax_lays_out_within_init(kind):
+    """Its decompositions and jitted functions say where they lie while a mesh is set."""
+    matrix = jax.nn.initializers.orthogonal()
+    inits = [
+        lambda key: jax.random.orthogonal(key, 16),
+        lambda key: matrix(key, (16, 8)),
+        lambda key: jax.jit(lambda x: jnp.abs(x) + 1)(jax.random.uniform(key, (16, 8))),
+    ]
+    with jax.set_mesh(mesh_of(kind, (4, 2), ("a", "b"))):
+        for init in inits:
+            want = whole(jax.jit(init)(KEY))
+            for spec in (P(), P("a", "b")):
+                make = sb.single(init, out_shardings=spec)
+                for run in (make, jax.jit(make)):
+                    assert_same_bits(whole(run(KEY)), want)
+            assert sb.ensemble(init, 8, out_shardings=P("b"))(KEY).shape == (8, *want.shape)
 
 
 def test_one_spec_under_a_mesh():
@@ -181,6 +202,18 @@ def test_parts_made_by_the_processor(kind):
         by_spec(KEY)
     assert repr(make).endswith(", host=True)") and copy.copy(make).host
     assert make.plan(KEY).reference is None
+
+
+def test_a_first_call_that_is_made_by_the_processor():
+    program = """
+import jax, seedbed as sb
+from jax.sharding import NamedSharding, PartitionSpec as P
+place = NamedSharding(jax.make_mesh((8,), ("x",)), P("x"))
+make = sb.single(lambda key: jax.random.bits(key, (8, 3)), out_shardings=place, host=True)
+print(make(jax.random.key(0)).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "(8, 3)\n", done.stderr
 
 
 def test_parts_made_by_the_processor_without_the_extension(monkeypatch):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import make_jaxpr
 
 from .compat import abstract, core
@@ -144,6 +145,7 @@ def context_fields(eqn: JaxprEqn) -> tuple[tuple[str, Any], ...]:
 
 
 NO_MESH: Any = jax.sharding.AbstractMesh((), ())
+NO_DEVICES: Any = jax.sharding.Mesh(np.empty((), object), ())
 
 
 def on_mesh(mesh: Any) -> Any:

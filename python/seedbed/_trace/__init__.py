@@ -3,7 +3,7 @@
 Here a function becomes a jaxpr of one member (`recorded`), calls in it are opened and constants
 folded (`inline`, `openers`, `fold`, `graph`), what loops draw is taken out of them (`loops`,
 `bodies`), two programs are compared (`fingerprint`), and a program is cut into what something
-depends on and the rest (`cut`, `tap`), or freed of what it says of places (`unlaid`). Nothing here
+depends on and the rest (`cut`, `tap`), or freed of what it says of places (`offmesh`). Nothing here
 knows what a draw is.
 """
 
@@ -35,8 +35,8 @@ if _typing.TYPE_CHECKING:
     from .inline import unseal as unseal
     from .loops import Loop as Loop
     from .loops import hoisted as hoisted
-    from .unlaid import moved as moved
-    from .unlaid import unlaid as unlaid
+    from .offmesh import moved as moved
+    from .offmesh import unlaid as unlaid
 
 # Imported when the first plan is made.
 _LATE = {
@@ -47,8 +47,8 @@ _LATE = {
     "unseal": "inline",
     "Loop": "loops",
     "hoisted": "loops",
-    "moved": "unlaid",
-    "unlaid": "unlaid",
+    "moved": "offmesh",
+    "unlaid": "offmesh",
 }
 
 

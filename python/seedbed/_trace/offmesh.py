@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from .._jax.types import Eqn
     from .recorded import Recorded
 
-_CONSTRAINT = "sharding_constraint"
+# What only says where a value lies. Functions that split values over an explicit mesh, where types
+# say it too, do not come here.
+_PLACES = ("sharding_constraint", "reshard")
 
 
 def unlaid(recorded: Recorded) -> Recorded:
     """The same function, without its sharding constraints and as if no mesh had been set."""
     if not any(
-        eqn.primitive.name == _CONSTRAINT or jaxprs.has_mesh(eqn)
+        eqn.primitive.name in _PLACES or jaxprs.has_mesh(eqn)
         for eqn in jaxprs.equations(recorded.closed)
     ):
         return recorded
@@ -30,6 +32,8 @@ def unlaid(recorded: Recorded) -> Recorded:
 def moved(eqn: Eqn, mesh: Any) -> Eqn:
     """An equation of such a function as if it, and what it calls, had been traced on a mesh."""
     params = {name: _parameter(value, mesh) for name, value in eqn.params.items()}
+    if "ctx_mesh" in params:  # of calls of jitted functions
+        params["ctx_mesh"] = jaxprs.NO_DEVICES
     return eqn.replace(params=params, ctx=jaxprs.moved(eqn.ctx, mesh))
 
 
@@ -50,7 +54,7 @@ def _program(program: Any, mesh: Any) -> Any:
     eqns = []
     for eqn in inner.eqns:
         inputs = [read(atom) for atom in eqn.invars]
-        if eqn.primitive.name == _CONSTRAINT:
+        if eqn.primitive.name in _PLACES:
             same[eqn.outvars[0]] = inputs[0]
         else:
             outputs = write(eqn.outvars)
