@@ -165,12 +165,6 @@ def runs_whole(context: Any) -> bool:
     return False
 
 
-def explicit_mesh() -> bool:
-    """Whether shardings are part of the types of what is being traced now."""
-    mesh: Any = jax.sharding.get_abstract_mesh()
-    return any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types or ())
-
-
 def for_export(context: Any) -> bool:
     """Whether code is being lowered for `jax.export`."""
     return bool(context.module_context.lowering_parameters.for_export)

@@ -161,6 +161,11 @@ def of(values: Iterable[Any]) -> Hashable:
     return found if any(found) else None
 
 
+def explicit_mesh() -> bool:
+    """Whether shardings are part of the types of what is being traced now."""
+    return is_explicit(jax.sharding.get_abstract_mesh())
+
+
 def mapped_over() -> bool:
     """Whether what is traced now is inside of `jax.vmap` over an axis that lies on a mesh."""
     environment = compat.core.get_axis_env()

@@ -226,7 +226,7 @@ def _narrowed(bit_width: int) -> bool:
 
 def _for_jax(shape: Shape, *operands: Any) -> bool:
     """Whether jax's functions are traced themselves: symbolic sizes, shardings as types."""
-    if not _static(shape) or lowering.explicit_mesh() or places.mapped_over():
+    if not _static(shape) or places.explicit_mesh() or places.mapped_over():
         return True
     return any(places.sharding_of(one) is not None for one in operands)
 

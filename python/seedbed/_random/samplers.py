@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from .. import _match, _trace
-from .._jax import compat, generators, jaxprs, lowering
+from .._jax import compat, generators, jaxprs, places
 from .._plan import Draw, FromDraw
 from .._trust import backends
 from . import cipher, prng_impl
@@ -147,7 +147,7 @@ def _native_key(key: Any) -> bool:
 def _drawn(closed: ClosedJaxpr) -> _Program | None:
     """A program of one native draw, if that is the result of a function of a key's words."""
     # Such a draw says nothing of how its result is laid out over devices.
-    if lowering.explicit_mesh():
+    if places.explicit_mesh():
         return None
     tree = jax.tree_util.tree_structure(0)
     graph = _trace.flatten(_trace.Recorded(closed, tree, ("result",)))

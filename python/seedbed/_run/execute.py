@@ -111,10 +111,7 @@ def reference_program(
             reference.member_keys(key, total, None if whole else chosen, by_fold) if parted else key
             for key, chosen, parted, by_fold in zip(keys, members, split, fold, strict=True)
         ]
-        args = [
-            arg if axis is None else padded(arg, axis, size)
-            for arg, axis in zip(args, axes, strict=True)
-        ]
+        args = [padded(arg, axis, size) for arg, axis in zip(args, axes, strict=True)]
         given = [padded(key, 0, size) for key in given]
         out = reference.evaluate(trimmed, size, given, captures, args, axes)
         if layout is None or single or not layout.abstract:

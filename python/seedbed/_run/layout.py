@@ -94,11 +94,12 @@ class Layout(Record):
         ]
 
 
-def padded(array: Any, axis: int, size: int) -> Any:
-    """What ``size`` members take, of fewer: the last one again and again."""
-    count = array.shape[axis]
-    if count == size:
+def padded(array: Any, axis: int | None, size: int) -> Any:
+    """What ``size`` members take, of fewer: the last one again and again. Without an axis over
+    members, all take the same."""
+    if axis is None or array.shape[axis] == size:
         return array
+    count = array.shape[axis]
     return jnp.take(array, np.minimum(np.arange(size), count - 1), axis=axis)
 
 

@@ -74,10 +74,7 @@ def program(
         keys = [
             padded(key, 0, size) if own else key for key, own in zip(keys, stacked, strict=True)
         ]
-        args = [
-            arg if axis is None else padded(arg, axis, size)
-            for arg, axis in zip(args, axes, strict=True)
-        ]
+        args = [padded(arg, axis, size) for arg, axis in zip(args, axes, strict=True)]
         listed = KeyMode.INDICES in modes
         if listed:
             members = padded(members, 0, size)
