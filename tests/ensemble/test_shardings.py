@@ -155,7 +155,7 @@ def test_some_members(layout, kind, alone):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("spec", [None, (), ("a",)], ids=["one device", "whole", "sharded"])
-def test_mapped_arguments_and_stacked_keys(spec, kind):
+def test_mapped_arguments_and_stacked_keys(native, spec, kind):
     mesh = mesh_of(kind, (4, 2), ("a", "b"))
     keys, scale = jax.random.split(KEY, SIZE), jnp.arange(1.0, SIZE + 1)
     want = whole(jax.jit(jax.vmap(init))(keys, scale))
@@ -224,7 +224,7 @@ def large(key):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("spec", [("a",), (("a", "b"),), ("a", "b"), (None, "b")], ids=str)
-def test_no_device_has_more_than_its_part(spec, kind):
+def test_no_device_has_more_than_its_part(native, spec, kind):
     mesh = mesh_of(kind, (4, 2), ("a", "b"))
     make = sb.ensemble(large, 8, out_shardings=NamedSharding(mesh, P(*spec)))
     text, memory = compiled_text(make, KEY)
@@ -236,7 +236,7 @@ def test_no_device_has_more_than_its_part(spec, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_users_own_program_is_split_over_members(kind):
+def test_the_users_own_program_is_split_over_members(native, kind):
     mesh = mesh_of(kind, (4, 2), ("a", "b"))
     place = NamedSharding(mesh, P(("a", "b")))
     make = sb.ensemble(large, 8)
@@ -317,7 +317,7 @@ def constrained(key):
     }
 
 
-def test_what_init_says_of_places_gives_way():
+def test_what_init_says_of_places_gives_way(native):
     mesh = mesh_of("Auto", (4, 2), ("a", "b"))
     with jax.set_mesh(mesh):
         want = whole(jax.jit(jax.vmap(constrained))(jax.random.split(KEY, 8)))
@@ -377,7 +377,7 @@ def test_copies_lay_out_as_the_original():
         assert again(KEY)["w"].sharding.is_equivalent_to(place, 3)
 
 
-def test_the_plan_says_what_is_made_whole():
+def test_the_plan_says_what_is_made_whole(native):
     mesh = mesh_of("Auto", (4, 2), ("a", "b"))
     make = sb.ensemble(init, SIZE, out_shardings=LAYOUTS["parameters"](mesh))
     plan = make.plan(KEY, jnp.float32(2))

@@ -88,7 +88,7 @@ def test_one_spec_under_a_mesh():
         assert make(KEY).addressable_shards[5].data.shape == (1, 3)
 
 
-def test_nothing_is_made_twice_and_nothing_sent():
+def test_nothing_is_made_twice_and_nothing_sent(native):
     mesh = mesh_of("Auto", (4, 2), ("a", "b"))
     make = sb.single(
         lambda key: jax.random.normal(key, (1024, 512)),
@@ -184,7 +184,7 @@ def test_what_is_refused():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parts_made_by_the_processor(kind):
+def test_parts_made_by_the_processor(native, kind):
     want = whole(jax.jit(init)(KEY, jnp.float32(2)))
     mesh = mesh_of(kind, (4, 2), ("a", "b"))
     make = sb.single(init, out_shardings=places(mesh), host=True)
