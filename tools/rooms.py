@@ -20,7 +20,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "python" / "seedbed"
 # From the ground up: a room imports from those before it. Files beside the rooms are the faces that
 # users see, each with a place of its own.
 ROOMS = (
-    *("_base", "_jax", "_trace", "_plan", "_run", "_trust", "_match", "_random", "_ensemble"),
+    *("_base", "_jax", "_trace", "_plan", "_run", "_trust", "_match", "_random", "_store"),
+    "_ensemble",
     *("filters", "prng", "random", "nn._tree", "nn._call", "nn"),
     *("adapters._shared", "adapters._brainstate", "adapters._nnx", "adapters", "cli", ""),
 )

@@ -1,0 +1,231 @@
+"""What a store looks like: `seedbed.json`, beside the arrays, as data that is checked when read.
+
+    STORE/seedbed.json                        the manifest; there when all of the rest is
+    STORE/_METADATA, _CHECKPOINT_METADATA     what Orbax knows it by
+    STORE/layers.0.w/zarr.json, c/...         one array for each leaf, members first
+
+Each array is of zarr 3, with shards of ``chunk`` members; in a shard ``inner`` members are one
+piece, uncompressed, with its checksum (crc32c). Keys of jax are stored as their words.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.record import Record
+from .._jax import paths
+
+NAME = "seedbed.json"
+FORMAT = 1
+
+
+class StoreError(ValueError):
+    """A store on disk that is not what it has to be: damaged, foreign or of other origin."""
+
+
+class Leaf(Record):
+    """One array of a store.
+
+    Attributes:
+        path: as `jax.tree_util.keystr` writes it.
+        name: of its folder, the path as one word.
+        shape, dtype: of one member, as stored.
+        impl: for keys of jax, the name of their implementation; ``shape`` ends with their words.
+    """
+
+    path: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    impl: str | None = None
+
+    @property
+    def member_bytes(self) -> int:
+        """What one member takes."""
+        return math.prod(self.shape) * int(jnp.dtype(self.dtype).itemsize)
+
+
+class Manifest(Record):
+    """What a store holds, and of what it was made.
+
+    Attributes:
+        size: number of members.
+        chunk: members that were made, and are stored, together.
+        inner: members that are read together.
+        tree: structure of the result, see `described`.
+        leaves: in the order of `jax.tree_util.tree_leaves`.
+        made_from: what decides the numbers, by name, as text: two stores with equal ones hold the
+            same bytes.
+    """
+
+    size: int
+    chunk: int
+    inner: int
+    tree: Any
+    leaves: tuple[Leaf, ...]
+    made_from: dict[str, str]
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.size // self.chunk)
+
+    @property
+    def bytes(self) -> int:
+        return self.size * sum([leaf.member_bytes for leaf in self.leaves])
+
+    def text(self) -> str:
+        """The manifest as JSON."""
+        fields = {
+            "format": FORMAT,
+            "size": self.size,
+            "chunk": self.chunk,
+            "inner": self.inner,
+            "made_from": self.made_from,
+            "leaves": [
+                {
+                    "path": leaf.path,
+                    "name": leaf.name,
+                    "shape": list(leaf.shape),
+                    "dtype": leaf.dtype,
+                    "impl": leaf.impl,
+                }
+                for leaf in self.leaves
+            ],
+            "tree": self.tree,
+        }
+        return json.dumps(fields, indent=1) + "\n"
+
+
+# --- the structure of a result ----------------------------------------------------------
+
+
+def described(tree: Any) -> Any:
+    """A pytree's structure as JSON: its dicts, lists, tuples and None, and the places of leaves.
+
+    Containers of other types become ``{"other": type, "children": [[word, ...], ...]}``: without
+    the type at hand they are read as dicts.
+    """
+    places = jax.tree_util.tree_map(lambda _: _Place(), tree)
+    for number, place in enumerate(jax.tree_util.tree_leaves(places)):
+        place.number = number
+    return _described(places)
+
+
+class _Place:
+    number = 0
+
+
+def _described(node: Any) -> Any:
+    if isinstance(node, _Place):
+        return node.number
+    if node is None:
+        return None
+    kind = type(node)
+    if kind is dict and all(isinstance(key, (str, int)) for key in node):
+        return {"dict": [[key, _described(node[key])] for key in sorted(node)]}
+    if kind in (list, tuple):
+        return {kind.__name__: [_described(child) for child in node]}
+    level, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda one: one is not node)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return {
+        "other": name,
+        "children": [[paths.short(path), _described(child)] for path, child in level],
+    }
+
+
+def rebuilt(tree: Any, leaves: list[Any]) -> Any:
+    """The pytree that `described` told of, with these leaves; other containers are dicts."""
+    if tree is None:
+        return None
+    if isinstance(tree, int):
+        return leaves[tree]
+    if "dict" in tree:
+        return {key: rebuilt(child, leaves) for key, child in tree["dict"]}
+    if "list" in tree:
+        return [rebuilt(child, leaves) for child in tree["list"]]
+    if "tuple" in tree:
+        return tuple([rebuilt(child, leaves) for child in tree["tuple"]])
+    return {word: rebuilt(child, leaves) for word, child in tree["children"]}
+
+
+# --- reading ----------------------------------------------------------------------------
+
+
+def read(store: Path) -> Manifest:
+    """The manifest of a store.
+
+    Raises:
+        FileNotFoundError: there is nothing at this path.
+        StoreError: it is no store of seedbed, or one of a newer version, or damaged.
+    """
+    file = store / NAME
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if not store.exists():
+            raise FileNotFoundError(f"`path` {str(store)!r} does not exist") from None
+        raise StoreError(
+            f"`path` {str(store)!r} is no ensemble that seedbed saved: it has no {NAME}"
+        ) from None
+    except NotADirectoryError:
+        raise StoreError(
+            f"`path` {str(store)!r} is no ensemble that seedbed saved: it is a file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{file} is damaged: {error}") from None
+    try:
+        fields = json.loads(text)
+        version = fields["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{file} is damaged: {error!r}") from None
+    if version != FORMAT:
+        raise StoreError(
+            f"{str(store)!r} has the format {version!r}, and this seedbed reads format {FORMAT}: "
+            "a newer seedbed wrote it, or it is damaged"
+        )
+    try:
+        return _checked(fields)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{file} is damaged: {error!r}") from None
+
+
+def _checked(fields: dict[str, Any]) -> Manifest:
+    size, chunk, inner = (_positive(fields, name) for name in ("size", "chunk", "inner"))
+    leaves = []
+    for entry in fields["leaves"]:
+        leaf = Leaf(
+            str(entry["path"]),
+            str(entry["name"]),
+            tuple([_natural(one) for one in entry["shape"]]),
+            str(entry["dtype"]),
+            None if entry["impl"] is None else str(entry["impl"]),
+        )
+        if Path(leaf.name).is_absolute() or ".." in Path(leaf.name).parts or not leaf.name:
+            raise ValueError(f"a leaf's folder cannot be {leaf.name!r}")
+        jnp.dtype(leaf.dtype)
+        leaves.append(leaf)
+    if not chunk <= size or not inner <= chunk:
+        raise ValueError(f"size {size}, chunk {chunk} and inner {inner} do not fit")
+    made_from = {str(name): str(value) for name, value in fields["made_from"].items()}
+    manifest = Manifest(size, chunk, inner, fields["tree"], tuple(leaves), made_from)
+    rebuilt(manifest.tree, leaves)
+    return manifest
+
+
+def _positive(fields: dict[str, Any], name: str) -> int:
+    value = fields[name]
+    if _natural(value) < 1:
+        raise ValueError(f"{name} is {value}")
+    return int(value)
+
+
+def _natural(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no size")
+    return value
