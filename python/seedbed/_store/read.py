@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,8 @@ from .format import Leaf, Manifest, StoreError
 
 # What is kept of what was read, in bytes: the places of pieces in their files, mostly.
 _KEPT = 16 << 20
+# Where jax lets arrays begin.
+_ALIGNED = 64
 
 
 class Reader:
@@ -54,9 +57,9 @@ class Reader:
         for number in chunks:
             for place in places:
                 self._there(self.manifest.leaves[place], number)
-        reading = [array[members].read() for array in self._open(places)]
+        reading = [self._begin(array[members]) for array in self._open(places)]
         return lambda: [
-            self._done(place, future, chosen) for place, future in zip(places, reading, strict=True)
+            self._done(place, chosen, *begun) for place, begun in zip(places, reading, strict=True)
         ]
 
     def part(self, place: int, index: tuple[slice, ...]) -> np.ndarray[Any, Any]:
@@ -66,7 +69,12 @@ class Reader:
             self._there(leaf, number)
         (array,) = self._open([place])
         chosen = Chosen(members.stop - members.start, members.start)
-        return self._done(place, array[index].read(), chosen)
+        return self._done(place, chosen, *self._begin(array[index]))
+
+    def _begin(self, stored: Any) -> tuple[np.ndarray[Any, Any], Any]:
+        """Memory for an array, and the future that fills it."""
+        read = _aligned(stored.shape, stored.dtype.numpy_dtype)
+        return read, self._tensorstore.array(read, context=self._context).write(stored)
 
     def _there(self, leaf: Leaf, chunk: int) -> None:
         """That a file has the length that it must have, before memory is taken for what it holds:
@@ -126,15 +134,27 @@ class Reader:
                 f"of the array that the manifest says the leaf {leaf.path} is: {_said(error)}"
             ) from None
 
-    def _done(self, place: int, future: Any, chosen: Chosen) -> np.ndarray[Any, Any]:
+    def _done(
+        self, place: int, chosen: Chosen, read: np.ndarray[Any, Any], future: Any
+    ) -> np.ndarray[Any, Any]:
         try:
-            return np.asarray(future.result())
+            future.result()
+            return read
         except _WRONG as error:
             numbers = chosen.indices()
             raise StoreError(
                 f"{str(self.path)!r} is damaged, in the leaf {self.manifest.leaves[place].path} "
                 f"among the members {numbers.min()} to {numbers.max()}: {_said(error)}"
             ) from None
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """Memory that jax takes over as it is on the CPU, and of which NumPy asks for large pages."""
+    length = math.prod(shape) * dtype.itemsize
+    memory = np.empty(length + _ALIGNED, np.uint8)
+    first = -memory.ctypes.data % _ALIGNED
+    array: np.ndarray[Any, Any] = memory[first : first + length].view(dtype).reshape(shape)
+    return array
 
 
 # What TensorStore raises for what is wrong on disk.
