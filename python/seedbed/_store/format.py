@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def _described(node: Any) -> Any:
     }
 
 
-def rebuilt(tree: Any, leaves: list[Any]) -> Any:
+def rebuilt(tree: Any, leaves: Sequence[Any] | Mapping[int, Any]) -> Any:
     """The pytree that `described` told of, with these leaves; other containers are dicts."""
     if tree is None:
         return None
@@ -252,7 +253,8 @@ def _checked(fields: dict[str, Any]) -> Manifest:
             str(entry["dtype"]),
             None if entry["impl"] is None else str(entry["impl"]),
         )
-        if Path(leaf.name).is_absolute() or ".." in Path(leaf.name).parts or not leaf.name:
+        parts = Path(leaf.name).parts
+        if Path(leaf.name).is_absolute() or ".." in parts or "\0" in leaf.name or not parts:
             raise ValueError(f"a leaf's folder cannot be {leaf.name!r}")
         jnp.dtype(leaf.dtype)
         leaves.append(leaf)
@@ -260,7 +262,8 @@ def _checked(fields: dict[str, Any]) -> Manifest:
         raise ValueError(f"size {size}, chunk {chunk} and inner {inner} do not fit")
     made_from = {str(name): str(value) for name, value in fields["made_from"].items()}
     manifest = Manifest(size, chunk, inner, fields["tree"], tuple(leaves), made_from)
-    places = jax.tree_util.tree_leaves(rebuilt(manifest.tree, list(range(len(leaves)))))
+    numbers = dict(enumerate(range(len(leaves))))
+    places = jax.tree_util.tree_leaves(rebuilt(manifest.tree, numbers))
     if sorted(places) != list(range(len(leaves))):
         raise ValueError(f"the structure does not hold each of the {len(leaves)} leaves once")
     return manifest

@@ -16,7 +16,7 @@ from .._jax import paths, places
 from .._run import layout
 from .._run.members import Chosen, indexed, size
 from . import format as _format
-from .format import Leaf
+from .format import Leaf, StoreError
 from .read import Reader
 
 # What is read at once where members are wanted one by one, in bytes.
@@ -178,6 +178,8 @@ class Saved(_Members):
         plain = _format.rebuilt(manifest.tree, numbers)
         order, tree = jax.tree_util.tree_flatten(plain)
         words = dict(zip(order, [word for _, word in paths.names(plain)], strict=True))
+        for leaf in manifest.leaves:
+            _known(path, leaf)
         self._names = [(leaf.path, words[number]) for number, leaf in enumerate(manifest.leaves)]
         self._like = None
         if like is not None:
@@ -289,6 +291,17 @@ def _exact(leaf: Leaf) -> None:
             f"the leaf {leaf.path} is saved as {leaf.dtype}, and jax would make 32 bits of it: set "
             "jax_enable_x64, as when it was made, or read other leaves alone, by `leaf`"
         )
+
+
+def _known(store: Path, leaf: Leaf) -> None:
+    """That jax knows the keys of a leaf, if it holds some."""
+    try:
+        _shape(leaf)
+    except (ValueError, TypeError) as error:
+        raise StoreError(
+            f"{str(store)!r} holds keys of {leaf.impl!r} in the leaf {leaf.path}, which jax does "
+            f"not know here: {error}"
+        ) from None
 
 
 def _as_key(leaf: Leaf, words: Any) -> Any:
