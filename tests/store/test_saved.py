@@ -1,6 +1,7 @@
 """`load`: what was saved is read again, with the same bits, and nothing but what is asked for."""
 
 import collections
+import doctest
 import os
 import pickle
 import shutil
@@ -17,6 +18,7 @@ import tensorstore
 import seedbed as sb
 import stores
 from helpers import assert_same_bits, run_python, take
+from seedbed._store import saved as _saved
 
 pytestmark = pytest.mark.end("newest")
 
@@ -338,3 +340,9 @@ def test_without_tensorstore_an_error_says_what_to_install(path):
     )
     assert "read with tensorstore, which is not installed" in out
     assert "pip install 'seedbed[save]'" in out
+
+
+@pytest.mark.skipif(not hasattr(sb.Ensemble, "save"), reason="the examples save")
+def test_examples_in_the_documentation():
+    results = doctest.testmod(_saved)
+    assert not results.failed and results.attempted >= 8

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from .._jax import paths, places
-from .._run import layout
+from .._jax import paths
 from .._run.members import Chosen, indexed, size
 from . import format as _format
-from .format import Leaf, StoreError
+from .format import Leaf
+from .leaves import as_key, exact, known, type_of
 from .read import Reader
 
 # What is read at once where members are wanted one by one, in bytes.
@@ -82,7 +80,8 @@ class _Members:
         pieces = max(1, _AT_ONCE // max(1, inner * self._member_bytes))
         for count, read in self._pieces(min(pieces * inner, self._reader.manifest.chunk)):
             for member in range(count):
-                yield self._result([array[member] for array in read])
+                # Copies, so that a member that is kept does not keep its piece.
+                yield self._result([array[member].copy() for array in read])
 
     def chunks(self, chunk_size: Any = None) -> Iterator[Any]:
         """All members in order, in pieces of at most ``chunk_size``: by default as they were saved.
@@ -90,9 +89,8 @@ class _Members:
         While one piece is worked with, the next one is read.
         """
         # Checked here, not when the first piece is asked for.
-        chunk = (
-            self._reader.manifest.chunk if chunk_size is None else size(chunk_size, "chunk_size")
-        )
+        as_saved = self._reader.manifest.chunk
+        chunk = as_saved if chunk_size is None else size(chunk_size, "chunk_size")
         return (self._result(read) for _, read in self._pieces(chunk))
 
     def _pieces(self, chunk: int) -> Iterator[tuple[int, list[np.ndarray[Any, Any]]]]:
@@ -122,42 +120,19 @@ class _Members:
             ValueError: it is not like the result, or a leaf cannot be laid out as it says.
             StoreError: what is on disk is damaged.
         """
-        entries = layout.spread(sharding, self._tree, "sharding")
-        whole = layout.whole(entries)
-        resolved = [_resolved(whole if one is None else one, sharding) for one in entries]
-        for leaf, one in zip(self._stored, resolved, strict=True):
-            _fits(leaf, self.size, one)
-        laid = [self._laid(*one) for one in zip(self._leaves, resolved, strict=True)]
-        return jax.tree_util.tree_unflatten(self._tree, laid)
+        from . import placed
 
-    def _laid(self, place: int, sharding: Any) -> Any:
-        leaf = self._reader.manifest.leaves[place]
-        shape = (self.size, *leaf.shape)
-        _exact(leaf)
-        wanted = [
-            ([slice(*one.indices(n)) for one, n in zip(index, shape, strict=True)], device)
-            for device, index in sharding.addressable_devices_indices_map(shape).items()
-        ]
-        # Devices that have the same part one after the other, so that it is read once.
-        wanted.sort(key=lambda one: [(part.start, part.stop) for part in one[0]])
-        arrays: list[Any] = []
-        last, part = None, np.empty(0)
-        for index, device in wanted:
-            if index != last:
-                last, part = index, self._reader.part(place, tuple(index))
-            there = SingleDeviceSharding(device, memory_kind=sharding.memory_kind)
-            arrays.append(jax.device_put(part, there))
-        made = jax.make_array_from_single_device_arrays(shape, sharding, arrays)
-        return _as_key(leaf, made)
+        laid = placed.placed(self._reader, self._leaves, self._tree, sharding)
+        return jax.tree_util.tree_unflatten(self._tree, laid)
 
     def _begin(self, chosen: Chosen) -> Any:
         for leaf in self._stored:
-            _exact(leaf)
+            exact(leaf)
         return self._reader.begin(self._leaves, chosen)
 
     def _result(self, read: list[np.ndarray[Any, Any]]) -> Any:
         put = jax.device_put(read)
-        leaves = [_as_key(*one) for one in zip(self._stored, put, strict=True)]
+        leaves = [as_key(*one) for one in zip(self._stored, put, strict=True)]
         return jax.tree_util.tree_unflatten(self._tree, leaves)
 
 
@@ -179,7 +154,7 @@ class Saved(_Members):
         order, tree = jax.tree_util.tree_flatten(plain)
         words = dict(zip(order, [word for _, word in paths.names(plain)], strict=True))
         for leaf in manifest.leaves:
-            _known(path, leaf)
+            known(path, leaf)
         self._names = [(leaf.path, words[number]) for number, leaf in enumerate(manifest.leaves)]
         self._like = None
         if like is not None:
@@ -196,7 +171,7 @@ class Saved(_Members):
     @property
     def shapes(self) -> Any:
         """One member, as a pytree of `jax.ShapeDtypeStruct`."""
-        shapes = [_shape(leaf) for leaf in self._stored]
+        shapes = [type_of(leaf) for leaf in self._stored]
         return jax.tree_util.tree_unflatten(self._tree, shapes)
 
     @property
@@ -240,8 +215,8 @@ class Saved(_Members):
         stored = self._stored
         width = max([len(word) for word in self.paths[:_SHOWN]], default=0)
         for word, leaf in zip(self.paths[:_SHOWN], stored, strict=False):
-            shape = _shape(leaf)
-            lines.append(f"  {word:<{width}}  {shape.dtype} {shape.shape}")
+            kind = type_of(leaf)
+            lines.append(f"  {word:<{width}}  {kind.dtype} {kind.shape}")
         if len(stored) > _SHOWN:
             lines.append(f"  ... and {len(stored) - _SHOWN} more")
         return "\n".join(lines)
@@ -263,11 +238,11 @@ class SavedLeaf(_Members):
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one member."""
-        return tuple(_shape(self._stored[0]).shape)
+        return tuple(type_of(self._stored[0]).shape)
 
     @property
     def dtype(self) -> Any:
-        return _shape(self._stored[0]).dtype
+        return type_of(self._stored[0]).dtype
 
     def __reduce__(self) -> Any:
         return SavedLeaf, (self._saved, self._leaves[0])
@@ -277,76 +252,6 @@ class SavedLeaf(_Members):
             f"SavedLeaf({self.path}: {self.size:,} members of {self.dtype} {self.shape}, "
             f"{_bytes(self.nbytes)})"
         )
-
-
-# --- leaves as jax has them -------------------------------------------------------------
-
-
-def _exact(leaf: Leaf) -> None:
-    """That jax will not make other numbers of a leaf's."""
-    config: Any = jax.config
-    wide = np.dtype(jnp.dtype(leaf.dtype)) in (np.int64, np.uint64, np.float64, np.complex128)
-    if wide and not config.jax_enable_x64:
-        raise ValueError(
-            f"the leaf {leaf.path} is saved as {leaf.dtype}, and jax would make 32 bits of it: set "
-            "jax_enable_x64, as when it was made, or read other leaves alone, by `leaf`"
-        )
-
-
-def _known(store: Path, leaf: Leaf) -> None:
-    """That jax knows the keys of a leaf, if it holds some."""
-    try:
-        _shape(leaf)
-    except (ValueError, TypeError) as error:
-        raise StoreError(
-            f"{str(store)!r} holds keys of {leaf.impl!r} in the leaf {leaf.path}, which jax does "
-            f"not know here: {error}"
-        ) from None
-
-
-def _as_key(leaf: Leaf, words: Any) -> Any:
-    if leaf.impl is None:
-        return words
-    return jax.random.wrap_key_data(words, impl=leaf.impl)
-
-
-def _shape(leaf: Leaf) -> jax.ShapeDtypeStruct:
-    of: Any = jax.ShapeDtypeStruct
-    stored: jax.ShapeDtypeStruct = of(leaf.shape, jnp.dtype(leaf.dtype))
-    if leaf.impl is not None:
-        stored = jax.eval_shape(lambda words: _as_key(leaf, words), stored)
-    return stored
-
-
-def _resolved(entry: Any, given: Any) -> Any:
-    """A sharding, of what stands for one leaf."""
-    if isinstance(entry, jax.sharding.Sharding):
-        return entry
-    if not isinstance(entry, PartitionSpec):
-        raise TypeError(
-            "`sharding` must consist of shardings, PartitionSpecs and None (whole on every "
-            f"device), and not of None alone; got {entry!r} of type {type(entry).__name__} in "
-            f"{given!r}"
-        )
-    mesh = places.ambient_mesh()
-    if mesh is None:
-        raise ValueError(
-            f"`sharding` has {entry!r}, a PartitionSpec, and no mesh is set that it could be of: "
-            "use jax.set_mesh, or give a NamedSharding"
-        )
-    return NamedSharding(mesh, entry)
-
-
-def _fits(leaf: Leaf, members: int, sharding: Any) -> None:
-    try:
-        if len(getattr(sharding, "spec", ())) > 1 + len(_shape(leaf).shape):
-            raise ValueError("it has more entries than the leaf has dimensions")
-        sharding.shard_shape((members, *leaf.shape))
-    except ValueError as error:
-        raise ValueError(
-            f"`sharding` gives {sharding!r} for the leaf {leaf.path} of shape "
-            f"{(members, *_shape(leaf).shape)}: {error}"
-        ) from None
 
 
 def _bytes(count: int) -> str:
@@ -373,6 +278,27 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Saved:
         StoreError: it is no such store, or an unfinished, damaged or newer one.
         ValueError: ``like`` is of another structure.
         ImportError: TensorStore is not installed, which ``seedbed[save]`` brings.
+
+    Example:
+        >>> import jax, os, seedbed as sb, tempfile
+        >>> def init(key):
+        ...     w, b = jax.random.split(key)
+        ...     return {"w": jax.random.normal(w, (3, 2)), "b": jax.random.uniform(b, (2,))}
+        >>> path = os.path.join(tempfile.mkdtemp(), "run")
+        >>> _ = sb.ensemble(init, 1000).save(path, jax.random.key(0), progress=False)
+        >>> saved = sb.load(path)
+        >>> saved[17]["w"].shape
+        (3, 2)
+        >>> saved[::100]["b"].shape
+        (10, 2)
+        >>> saved.leaf("w")[[5, -1]].shape
+        (2, 3, 2)
+        >>> sum(len(chunk["b"]) for chunk in saved.chunks(300))
+        1000
+        >>> saved.verify(progress=False)
+        >>> everything = saved.to(jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        >>> everything["w"].shape
+        (1000, 3, 2)
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(
