@@ -168,11 +168,29 @@ def test_an_array_that_is_not_what_the_manifest_says_is_an_error(store, old, new
             ask()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"dtype": "object"}, {"dtype": "str"}, {"shape": [1] * 40}, {"shape": [1 << 40] * 8}],
+    ids=str,
+)
+def test_an_array_that_cannot_be_is_an_error(store, change):
+    fields = json.loads((store / _format.NAME).read_text())
+    fields["leaves"][0].update(change)
+    manifest(store, leaves=fields["leaves"])
+    with pytest.raises(sb.StoreError, match="is damaged"):
+        sb.load(store)[0]
+
+
 def test_a_manifest_is_checked_by_its_digest(store):
+    opened = sb.load(store)
     file = store / _format.NAME
     file.write_text(file.read_text().replace('"w"', '"v"', 1))
-    with pytest.raises(sb.StoreError, match="seedbed.json is damaged: .* digest"):
-        sb.load(store)
+    for ask in (lambda: sb.load(store), lambda: opened.verify(progress=False)):
+        with pytest.raises(sb.StoreError, match="seedbed.json is damaged: .* digest"):
+            ask()
+    manifest(store, made_from={})
+    with pytest.raises(sb.StoreError, match="was replaced by another store since it was opened"):
+        opened.verify(progress=False)
 
 
 @pytest.mark.parametrize("size", [1 << 60, 1 << 61])

@@ -106,7 +106,10 @@ class Reader:
             with self._opening:
                 opening = [(place, self._array(self.manifest.leaves[place])) for place in missing]
                 for place, future in opening:
-                    self._opened[place] = self._array_of(place, future)
+                    try:
+                        self._opened[place] = future.result()
+                    except _WRONG as error:
+                        raise self._unlike(self.manifest.leaves[place], error) from None
         return [self._opened[place] for place in places]
 
     def _array(self, leaf: Leaf) -> Any:
@@ -117,22 +120,21 @@ class Reader:
                 f"is a link to {str(inside)!r}, outside of it"
             )
         spec = arrays.spec(self.path, self.manifest, leaf)
-        return self._tensorstore.open(
-            {**spec, "fill_missing_data_reads": False},
-            open=True,
-            read=True,
-            context=self._context,
-        )
-
-    def _array_of(self, place: int, future: Any) -> Any:
         try:
-            return future.result()
+            return self._tensorstore.open(
+                {**spec, "fill_missing_data_reads": False},
+                open=True,
+                read=True,
+                context=self._context,
+            )
         except _WRONG as error:
-            leaf = self.manifest.leaves[place]
-            raise StoreError(
-                f"{str(self.path)!r} is damaged: {leaf.name}/zarr.json is missing, damaged, or not "
-                f"of the array that the manifest says the leaf {leaf.path} is: {_said(error)}"
-            ) from None
+            raise self._unlike(leaf, error) from None
+
+    def _unlike(self, leaf: Leaf, error: Exception) -> StoreError:
+        return StoreError(
+            f"{str(self.path)!r} is damaged: {leaf.name}/zarr.json is missing, damaged, or not of "
+            f"the array that the manifest says the leaf {leaf.path} is: {_said(error)}"
+        )
 
     def _done(
         self, place: int, chosen: Chosen, read: np.ndarray[Any, Any], future: Any
@@ -161,6 +163,6 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
 _WRONG = (ValueError, OSError, RuntimeError, LookupError, NotImplementedError)
 
 
-def _said(error: BaseException) -> str:
+def _said(error: Exception) -> str:
     """What TensorStore says of an error, without all that it was told."""
     return str(error).split(" [tensorstore_spec=")[0].split(" [source locations=")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .._run.members import Chosen
-from .format import Manifest, StoreError
+from .format import Manifest, StoreError, read
 from .progress import Bar
 from .read import Reader
 
@@ -21,6 +21,8 @@ def verify(path: Path, manifest: Manifest, progress: bool) -> None:
     Raises:
         StoreError: some are damaged; it names them, and the leaf and the members that are in each.
     """
+    if read(path) != manifest:
+        raise StoreError(f"{str(path)!r} was replaced by another store since it was opened")
     # Nothing that was read before: it might not be what is there.
     reader = Reader(path, manifest, kept=0)
     wrong: dict[str, None] = {}
