@@ -5,8 +5,7 @@
     STORE/layers.0.w/zarr.json, c.0.0.0, ...  one array for each leaf, members first
 
 Each array is of zarr 3, with shards of ``chunk`` members, a file each; in a shard ``inner`` members
-are one piece, uncompressed, with its checksum (crc32c); after the pieces come their places (two
-words of 8 bytes each) and the checksum of these. Keys of jax are stored as their words.
+are one piece, uncompressed, with its checksum (crc32c). Keys of jax are stored as their words.
 """
 
 from __future__ import annotations
@@ -88,12 +87,6 @@ class Manifest(Record):
     def bytes(self) -> int:
         return self.size * sum([leaf.member_bytes for leaf in self.leaves])
 
-    def file_bytes(self, leaf: Leaf, chunk: int) -> int:
-        """How long the file of a chunk is."""
-        members = min(self.chunk, self.size - chunk * self.chunk)
-        pieces = -(-members // self.inner) * (self.inner * leaf.member_bytes + 4)
-        return pieces + 16 * (self.chunk // self.inner) + 4
-
     def text(self) -> str:
         """The manifest as JSON."""
         fields = {
@@ -115,6 +108,13 @@ class Manifest(Record):
             "tree": self.tree,
         }
         return json.dumps({**fields, "digest": _digest(fields)}, indent=1) + "\n"
+
+    def file_bytes(self, leaf: Leaf, chunk: int) -> int:
+        """How long the file of a chunk is: its pieces with their checksums, then the places of all
+        that fit in a chunk, two words of 8 bytes each, and the checksum of these."""
+        members = min(self.chunk, self.size - chunk * self.chunk)
+        pieces = -(-members // self.inner) * (self.inner * leaf.member_bytes + 4)
+        return pieces + 16 * (self.chunk // self.inner) + 4
 
 
 def _digest(fields: dict[str, Any]) -> str:
