@@ -1,7 +1,8 @@
-"""Which members are wanted, and their numbers as words."""
+"""Which members are wanted, checked, and their numbers as words."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable
 from typing import Any
 
@@ -12,6 +13,9 @@ import numpy as np
 from .._base.record import Record
 from .._jax import compat, places
 from .layout import Layout
+
+# More members than a 64-bit processor has addresses.
+_SIZE_LIMIT = 1 << 48
 
 
 class Chosen(Record):
@@ -49,6 +53,118 @@ class Chosen(Record):
 @jax.jit
 def _picked(whole: Any, index: Any) -> Any:
     return jax.tree_util.tree_map(lambda leaf: leaf[index], whole)
+
+
+# --- what users ask for -----------------------------------------------------------------
+
+
+def size(value: Any, name: str = "size") -> int:
+    """A positive number of members."""
+    if compat.is_tracer(value):
+        raise TypeError(
+            f"`{name}` must be known when the program is traced, as array shapes are; got the "
+            f"traced value {value!r}"
+        )
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(
+            f"`{name}` must be a positive integer (int or NumPy integer); got {value!r} of type "
+            f"{type(value).__name__}"
+        )
+    number = operator.index(value)
+    if not 0 < number < _SIZE_LIMIT:
+        raise ValueError(f"`{name}` must be at least 1 and below 2**48; got {number}")
+    return number
+
+
+def member(value: Any, count: int, name: str = "i") -> Chosen:
+    """One member, by index."""
+    array = isinstance(value, (jax.Array, np.ndarray))
+    if array and compat.is_key(value.dtype):
+        raise TypeError(f"`{name}` must be an integer; got a key (the key comes first)")
+    if array and value.ndim == 0 and value.dtype.kind in "iu":
+        if compat.is_tracer(value):
+            return Chosen(1, _traced(value, count, name), None)
+        value = int(value)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(
+            f"`{name}` must be an integer; got {value!r} of type {type(value).__name__}"
+        )
+    number = operator.index(value)
+    if not -count <= number < count:
+        raise IndexError(f"`{name}` is {number}, out of range for an ensemble of size={count}")
+    return Chosen(1, number % count, None)
+
+
+def members(index: Any, count: int) -> Chosen:
+    """Several members, by slice or index array."""
+    if isinstance(index, slice):
+        chosen = range(*index.indices(count))
+        if chosen.step == 1:
+            return Chosen(len(chosen), chosen.start, None)
+        return Chosen(len(chosen), None, np.arange(chosen.start, chosen.stop, chosen.step))
+    if isinstance(index, (list, tuple, range)):
+        try:
+            index = np.asarray(index, dtype=None if len(index) else np.int64)
+        except ValueError:  # rows of different lengths
+            pass
+    array = isinstance(index, (np.ndarray, jax.Array))
+    if array and compat.is_key(index.dtype):
+        raise TypeError(
+            "`index` must be a slice or an array of integers; got keys (they come first)"
+        )
+    if not array or index.ndim != 1 or index.dtype.kind not in "iu":
+        what = f"an array of dtype {index.dtype} and shape {index.shape}" if array else repr(index)
+        raise TypeError(
+            f"`index` must be a slice or a one-dimensional array of integers; got {what} of type "
+            f"{type(index).__name__}"
+        )
+    if compat.is_tracer(index):
+        return Chosen(index.shape[0], None, _traced(index, count, "index"))
+    listed = np.asarray(index)
+    wrong = listed[(listed < -count) | (listed >= count)]
+    if wrong.size:
+        raise IndexError(
+            f"`index` contains {int(wrong[0])}, out of range for an ensemble of size={count}"
+        )
+    listed = listed.astype(np.int64)
+    return Chosen(listed.size, None, np.where(listed < 0, listed + count, listed))
+
+
+def indexed(index: Any, count: int) -> tuple[Chosen, bool]:
+    """What ``[index]`` picks, and whether that is one member, without a dimension for members."""
+    if isinstance(index, tuple):
+        raise TypeError(
+            f"the index must be of members alone: an integer, a slice, a list or an array; got the "
+            f"tuple {index!r}"
+        )
+    if isinstance(index, (slice, list, range)) or getattr(index, "ndim", 0) > 0:
+        return members(index, count), False
+    return member(index, count, "index"), True
+
+
+def _traced(index: Any, count: int, name: str) -> Any:
+    """Traced indices, counted from the front: unsigned, of 32 or 64 bits.
+
+    What arithmetic, or jax at the edge of a compiled function, has made of numbers that a type of
+    32 bits does not hold cannot be seen any more: it would be the number of some other member.
+    """
+    if index.dtype.itemsize < 4:
+        index = index.astype(np.int32)
+    kept = 1 << (8 * index.dtype.itemsize - (index.dtype.kind == "i"))
+    if count > kept:
+        raise TypeError(
+            f"`{name}` is traced and of dtype {index.dtype}, in which indices of size={count} "
+            "members wrap around; use 64 bits (jax.enable_x64), or an ensemble of a size up to "
+            f"{kept}, whose members are the same"
+        )
+    if index.dtype.kind == "u":
+        return index
+    unsigned = np.dtype(f"uint{8 * index.dtype.itemsize}")
+    from_front = index.astype(unsigned)
+    return jnp.where(index < 0, from_front + unsigned.type(count), from_front)
+
+
+# --- in programs ------------------------------------------------------------------------
 
 
 class Wanted(Record):
