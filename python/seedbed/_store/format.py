@@ -2,10 +2,10 @@
 
     STORE/seedbed.json                        the manifest; there when all of the rest is
     STORE/_METADATA, _CHECKPOINT_METADATA     what Orbax knows it by
-    STORE/layers.0.w/zarr.json, c/...         one array for each leaf, members first
+    STORE/layers.0.w/zarr.json, c.0.0.0, ...  one array for each leaf, members first
 
-Each array is of zarr 3, with shards of ``chunk`` members; in a shard ``inner`` members are one
-piece, uncompressed, with its checksum (crc32c). Keys of jax are stored as their words.
+Each array is of zarr 3, with shards of ``chunk`` members, a file each; in a shard ``inner`` members
+are one piece, uncompressed, with its checksum (crc32c). Keys of jax are stored as their words.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from .._jax import paths
 
 NAME = "seedbed.json"
 FORMAT = 1
+# What the name of a store ends with until all of it is there.
+PARTIAL = ".partial"
 
 
 class StoreError(ValueError):
@@ -49,6 +51,10 @@ class Leaf(Record):
     def member_bytes(self) -> int:
         """What one member takes."""
         return math.prod(self.shape) * int(jnp.dtype(self.dtype).itemsize)
+
+    def file(self, chunk: int) -> str:
+        """Where in the store a chunk of it is. Arrays without elements have no files."""
+        return f"{self.name}/c.{chunk}{'.0' * len(self.shape)}"
 
 
 class Manifest(Record):
@@ -78,6 +84,24 @@ class Manifest(Record):
     @property
     def bytes(self) -> int:
         return self.size * sum([leaf.member_bytes for leaf in self.leaves])
+
+    def missing(self, store: Path, chunk: int) -> list[str]:
+        """The files of a chunk that are not there."""
+        return [
+            leaf.file(chunk)
+            for leaf in self.leaves
+            if leaf.member_bytes and not (store / leaf.file(chunk)).exists()
+        ]
+
+    def differs(self, other: Manifest) -> str:
+        """What another store is made from that this one is not, in words; empty if nothing."""
+        names = dict.fromkeys((*self.made_from, *other.made_from))
+        pairs = [(name, self.made_from.get(name), other.made_from.get(name)) for name in names]
+        return "; ".join(
+            f"{name} was {there or 'not there'}, now is {here or 'not there'}"
+            for name, here, there in pairs
+            if here != there
+        )
 
     def text(self) -> str:
         """The manifest as JSON."""
