@@ -92,9 +92,9 @@ def save(
     bar = bars.Bar(progress, "saving", shown, manifest.bytes // make.size)
     if not write.save(folder, manifest, made, parts, overwrite, bar):
         return None
-    from .._store import read  # type: ignore[attr-defined]
+    from .._store import saved
 
-    return read.load(folder)
+    return saved.load(folder)
 
 
 # --- what was passed in -----------------------------------------------------------------
@@ -183,14 +183,17 @@ def _leaves(tree: Any) -> tuple[formats.Leaf, ...]:
     taken: dict[str, str] = {}
     for leaf in leaves:
         _name(leaf)
-        other = taken.setdefault(leaf.name, leaf.path)
-        if other is not leaf.path:
-            raise ValueError(f"leaves {other} and {leaf.path} would both be named {leaf.name!r}")
+        if leaf.name in taken:
+            one, other = taken[leaf.name], leaf.path
+            raise ValueError(f"leaves {one} and {other} would both be named {leaf.name!r}")
+        taken[leaf.name] = leaf.path
     for leaf in leaves:
         parts = leaf.name.split("/")
         for end in range(1, len(parts)):
-            if (other := taken.get("/".join(parts[:end]))) is not None:
-                raise ValueError(f"leaf {leaf.path} would be in the folder of the leaf {other}")
+            if (above := "/".join(parts[:end])) in taken:
+                raise ValueError(
+                    f"leaf {leaf.path} would be in the folder of the leaf {taken[above]}"
+                )
     return tuple(leaves)
 
 

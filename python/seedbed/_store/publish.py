@@ -8,7 +8,8 @@
 
 Each step is one rename, so that a process may be killed between any two of them, and the next call
 goes on from there. Processes of one machine take turns at the steps, by a lock on the folder around
-`PATH` that is gone with its holder; without such locks the renames alone still lose nothing.
+`PATH`, and those that write hold one on `PATH.partial` together, so that it gets its name when all
+are done. Locks are gone with their holders; without any the renames alone still lose nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Place:
             StoreError: ``partial`` was begun by another call, or the store is damaged.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _turn(self.path.parent):
+        with _locked(self.path.parent):
             if self._done():
                 self._clear()
                 return True
@@ -69,6 +70,19 @@ class Place:
                 _synchronise(self.path.parent, deep=False)
         return False
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[bool]:
+        """While files are written; gives whether there are any to write.
+
+        Raises:
+            StoreError: see `published`.
+        """
+        with contextlib.ExitStack() as stack:
+            # What is not there was given its name meanwhile, or is gone.
+            with contextlib.suppress(FileNotFoundError):
+                stack.enter_context(_locked(self.partial, shared=True))
+            yield not self.published()
+
     def publish(self) -> bool:
         """Gives the store its name, if all chunks are there.
 
@@ -76,22 +90,23 @@ class Place:
             Whether it has it now.
 
         Raises:
-            StoreError: what was made so far is gone, or was changed.
+            StoreError: see `published`.
         """
-        with _turn(self.path.parent):
+        with _locked(self.path.parent):
             if self._done() or self.published():
                 return True
             if any(self.manifest.missing(self.partial, n) for n in range(self.manifest.chunks)):
                 return False
-            for place, _, files in os.walk(self.partial):
-                for name in files:
-                    # Of writers that were killed.
-                    if name.endswith(".__lock"):
-                        Path(place, name).unlink(missing_ok=True)
-            _synchronise(self.partial)
-            if self.path.exists():
-                os.rename(self.path, self.old)
-            os.rename(self.partial, self.path)
+            with _locked(self.partial):
+                for place, _, files in os.walk(self.partial):
+                    for name in files:
+                        # Of writers that were killed.
+                        if name.endswith(".__lock"):
+                            Path(place, name).unlink(missing_ok=True)
+                _synchronise(self.partial)
+                if self.path.exists():
+                    os.rename(self.path, self.old)
+                os.rename(self.partial, self.path)
             _synchronise(self.path.parent, deep=False)
             self._clear()
             return True
@@ -156,7 +171,8 @@ class Place:
                 f"by this call: {differs}; repeat that call, or pass overwrite=True to start anew"
             )
         if differs:
-            _delete(self.partial)
+            with _locked(self.partial, wait=False):
+                _delete(self.partial)
         return not differs
 
     def _clear(self) -> None:
@@ -196,18 +212,26 @@ def _occupied_is_there() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Processes of one machine take turns in a folder."""
+def _locked(folder: Path, shared: bool = False, wait: bool = True) -> Iterator[None]:
+    """Processes of one machine take turns with a folder, or those that share it are in it together.
+
+    Raises:
+        StoreError: not to ``wait``, and another process is in it.
+    """
     try:
         import fcntl
-    except ImportError:  # pragma: no cover - not on Windows
+    except ImportError:  # pragma: no cover - Windows
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        # Some network file systems have no locks of folders.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise StoreError(f"{str(folder)!r} is being written by another process") from None
+        except OSError:  # some network file systems have no locks of folders
+            pass
         yield
     finally:
         os.close(descriptor)

@@ -28,7 +28,7 @@ _COPIES = 2
 # What TensorStore raises for what goes wrong.
 _FAILURES = (ValueError, OSError, RuntimeError, LookupError, NotImplementedError)
 # An operating system's error, in TensorStore's words.
-_OS_ERROR = re.compile(r"\[OS error (?:code )?(\d+)")
+_OS_ERROR = re.compile(r"os_error_code=.(\d+)")
 
 
 class Chunk(NamedTuple):
@@ -103,7 +103,9 @@ def save(
             if not todo:
                 return False
             bar.begin(_members(manifest, chunks) - _members(manifest, todo))
-            _Writer(place, tensorstore, make, bar).write(todo)
+            with place.writing() as needed:
+                if needed:
+                    _Writer(place, tensorstore, make, bar).write(todo)
     return True
 
 
