@@ -138,13 +138,15 @@ def serve() -> None:
 def kills(folder: Path, count: int, want: dict[str, str], seed: int = 0, number: int = 9) -> str:
     """Kills saves at random moments, and has the next process finish each.
 
+    Every second moment is one after the first chunk was begun: before it, most time is spent.
+
     Returns:
         In how many of them nothing, some or all of the chunks were there.
     """
     rng = random.Random(seed)
     before: Path | None = None
     found = [0, 0, 0]
-    took = 0.0
+    took: tuple[float, float] | None = None
     for i in range(count + 1):
         with Worker() as worker:
             # What a process does first, it also compiles, so it is first told to do something else.
@@ -156,18 +158,29 @@ def kills(folder: Path, count: int, want: dict[str, str], seed: int = 0, number:
             if i == count:
                 break
             if not took:
-                start = time.monotonic()
-                worker.begin(folder / "timed")
-                worker.answer()
-                took = time.monotonic() - start
+                took = _timed(worker, folder / "timed")
             before = folder / f"killed{i}"
+            grown = before.with_name(before.name + ".partial")
             worker.begin(before)
-            time.sleep(rng.uniform(0, 1.1 * took))
+            while i % 2 and not grown.exists():
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 1.1 * took[i % 2]))
             worker.kill(number)
-        grown = before.with_name(before.name + ".partial")
         chunks = len([*grown.glob("scale/c.*[0-9]")]) if grown.exists() else 0
         found[2 if before.exists() else int(chunks > 0)] += 1
     return f"{count} kills: {found[0]} before a chunk was there, {found[1]} after, {found[2]} late"
+
+
+def _timed(worker: Worker, path: Path) -> tuple[float, float]:
+    """How long a save takes: all of it, and from when its folder is there."""
+    start = time.monotonic()
+    worker.begin(path)
+    while not (grown := path.with_name(path.name + ".partial")).exists():
+        time.sleep(0.001)
+    begun = time.monotonic()
+    worker.answer()
+    assert not grown.exists()
+    return time.monotonic() - start, time.monotonic() - begun
 
 
 def exceptions(folder: Path, chunks: range, want: dict[str, str]) -> str:

@@ -30,8 +30,11 @@ _CHUNK_BYTES = 128 << 20
 # What is read for one member is a piece: small enough to be read in no time, and large enough that
 # its checksum and its place in the index do not count.
 _PIECE_BYTES = 2 << 20
-# Names of a store's own files, and what would lie in other folders.
-_TAKEN = frozenset(["_METADATA", "_CHECKPOINT_METADATA", "commit_success.txt", formats.NAME])
+# What a store's own files, and what else Orbax or zarr look for in a folder, is named.
+_TAKEN = frozenset(
+    [formats.NAME, "zarr.json", "commit_success.txt", "_METADATA", "_CHECKPOINT_METADATA"]
+    + ["_sharding", "array_metadatas", "manifest.ocdbt"]
+)
 _NAME_LIMIT = 200
 
 
@@ -107,7 +110,7 @@ def _path(path: Any) -> Path:
             f"{type(path).__name__}"
         )
     text = os.fspath(path)
-    found = Path(os.path.realpath(text))
+    found = Path(os.path.realpath(text.replace("\0", "")))
     if not text or "\0" in text or not found.name:
         raise ValueError(f"`path` must be the path of a new folder; got {text!r}")
     if "://" in text:
@@ -177,6 +180,8 @@ def _leaves(tree: Any) -> tuple[formats.Leaf, ...]:
             generator = compat.key_impl(aval.dtype)
             shape, dtype = (*shape, *generator.key_shape), "uint32"
             impl = str(generator.name)
+        if name == paths.WHOLE and name not in path:
+            name = ""  # of a key without letters, not of an array alone
         leaves.append(formats.Leaf(path, name, shape, dtype, impl))
     if not leaves:
         raise ValueError("`init` returns no arrays, so there is nothing to save")
