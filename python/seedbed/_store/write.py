@@ -127,7 +127,6 @@ class _Writer:
                 "cache_pool": {"total_bytes_limit": 0},
                 "data_copy_concurrency": {"limit": _COPIES},
                 "file_io_concurrency": {"limit": _FILES},
-                "file_io_mode": {"mode": mode(place.partial)},
                 "file_io_sync": True,
             }
         )
@@ -198,8 +197,3 @@ class _Writer:
         code = int(found[1])
         more = "; the same call goes on from here" if code in (errno.ENOSPC, errno.EDQUOT) else ""
         return OSError(code, f"{os.strerror(code)}, while {where}{more}")
-
-
-def mode(folder: Path) -> str:
-    """How TensorStore writes files in a folder: past the system's cache, where that is possible."""
-    return "direct" if os.environ.get("SB_MODE") else "default"
