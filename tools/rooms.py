@@ -29,7 +29,6 @@ ROOMS = (
 # Arrows that run up all the same: (from, to) and why.
 UP = {
     ("_run", ""): "the version that the extension must be of stands in seedbed/__init__.py",
-    ("_ensemble", ""): "the same version, which a store is made from",
     ("cli", ""): "the same version, shown",
     ("adapters._brainstate", "adapters"): "an ensemble starts each member by the public function",
 }

@@ -295,6 +295,6 @@ def test_tests_stand_in_the_room_that_they_test():
     rooms -= {"support", "__pycache__"}
     assert rooms == {
         *("adapters", "cuda", "ensemble", "gpu", "match", "native"),
-        *("nn", "random", "repo", "run", "trace", "trust"),
+        *("nn", "random", "repo", "run", "store", "trace", "trust"),
     }
     assert [path.name for path in (ROOT / "tests").glob("*.py")] == ["conftest.py"]

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import _trace
 from .._jax import compat, generators, known, paths
+from .._run import native
 from .._run.members import Chosen
 from .._store import format as formats
 from .._store import progress as bars
@@ -239,7 +240,6 @@ def _made_from(
     make: Ensemble, call: Call, prepared: Prepared, recorded: Any, chunk: int
 ) -> dict[str, str]:
     """All that decides the bytes of a store, by name."""
-    from .. import __version__
     from .._trace import digest
 
     here = known.situation()
@@ -251,7 +251,7 @@ def _made_from(
         "init": f"{_name_of(make.init)}, traced as {digest.digest(recorded.closed)}",
         "args": _args(call),
         "in_axes": str(call.axes),
-        "seedbed": __version__,
+        "seedbed": native.version(),
         "jax": here["jax"],
         "jaxlib": here["jaxlib"],
         "platform": f"{compat.platform()}, {here['machine']}",
