@@ -179,6 +179,14 @@ def test_an_array_alone_is_called_result(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "x"), make(KEY))
 
 
+@pytest.mark.end("newest")
+def test_nothing_but_arrays_without_elements(tmp_path):
+    make = sb.ensemble(lambda key: [jnp.zeros((0, 3)), jax.random.normal(key, (2, 0))], 7)
+    make.save(tmp_path / "x", KEY, chunk_size=3)
+    make.save(tmp_path / "x", KEY, chunk_size=3)
+    assert read(tmp_path / "x", "1").shape == (7, 2, 0)
+
+
 @pytest.mark.parametrize("keys", ["legacy", "stacked", "several"])
 def test_keys_of_all_kinds(keys, tmp_path):
     key = {

@@ -262,7 +262,9 @@ def test_a_damaged_store_is_made_anew_when_asked(make, tmp_path):
     make.save(path, KEY, chunk_size=3)
     want = faults.tree(path)
     (path / "w" / "c.1.0.0").unlink()
-    with pytest.raises(sb_store_error(), match="damaged: w/c.1.0.0 is not there.*overwrite=True"):
+    with pytest.raises(
+        sb_store_error(), match="damaged: files of the members from 3 on.*1 chunks.*overwrite="
+    ):
         make.save(path, KEY, chunk_size=3)
     make.save(path, KEY, chunk_size=3, overwrite=True)
     faults.same(path, want)
@@ -293,6 +295,13 @@ def test_the_old_one_is_kept_until_the_new_one_is_whole(make, tmp_path):
     shutil.copytree(tmp_path / "x.partial", tmp_path / ".x.seedbed-old")
     make.save(path, jax.random.key(5), chunk_size=3)
     faults.same(path, new)
+
+
+def test_a_folder_that_is_empty_is_in_nobodys_way(make, tmp_path):
+    (tmp_path / "x.partial").mkdir()
+    (tmp_path / ".x.seedbed-old").mkdir()
+    make.save(tmp_path / "x", KEY)
+    assert [*tmp_path.iterdir()] == [tmp_path / "x"]
 
 
 def test_leftovers_of_killed_processes(make, tmp_path):

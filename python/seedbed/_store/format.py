@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,11 @@ class Leaf(Record):
 
     def file(self, chunk: int) -> str:
         """Where in the store a chunk of it is. Arrays without elements have no files."""
-        return f"{self.name}/c.{chunk}{'.0' * len(self.shape)}"
+        return f"{self.name}/{self.file_name(chunk)}"
+
+    def file_name(self, chunk: int) -> str:
+        """Its name in the folder of the leaf."""
+        return f"c.{chunk}{'.0' * len(self.shape)}"
 
 
 class Manifest(Record):
@@ -85,12 +91,20 @@ class Manifest(Record):
     def bytes(self) -> int:
         return self.size * sum([leaf.member_bytes for leaf in self.leaves])
 
-    def missing(self, store: Path, chunk: int) -> list[str]:
-        """The files of a chunk that are not there."""
+    def missing(self, store: Path, chunks: Sequence[int]) -> list[int]:
+        """Those of some chunks of which a file is not there."""
+        names = []
+        for leaf in self.leaves:
+            if leaf.member_bytes:
+                try:
+                    there = set(os.listdir(store / leaf.name))
+                except OSError:
+                    there = set()
+                names.append((there, leaf))
         return [
-            leaf.file(chunk)
-            for leaf in self.leaves
-            if leaf.member_bytes and not (store / leaf.file(chunk)).exists()
+            chunk
+            for chunk in chunks
+            if any(leaf.file_name(chunk) not in there for there, leaf in names)
         ]
 
     def differs(self, other: Manifest) -> str:

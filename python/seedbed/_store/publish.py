@@ -95,7 +95,7 @@ class Place:
         with _locked(self.path.parent):
             if self._done() or self.published():
                 return True
-            if any(self.manifest.missing(self.partial, n) for n in range(self.manifest.chunks)):
+            if self.manifest.missing(self.partial, range(self.manifest.chunks)):
                 return False
             with _locked(self.partial):
                 for place, _, files in os.walk(self.partial):
@@ -144,19 +144,19 @@ class Place:
             )
         if differs:
             return False
-        missing = [
-            name for n in range(there.chunks) for name in self.manifest.missing(self.path, n)
-        ]
+        missing = self.manifest.missing(self.path, range(self.manifest.chunks))
         if missing and not self.overwrite:
+            chunk = self.manifest.chunk
             raise StoreError(
-                f"`path` {str(self.path)!r} holds this ensemble, damaged: {missing[0]} is not "
-                f"there ({len(missing)} such files); overwrite=True makes it anew"
+                f"`path` {str(self.path)!r} holds this ensemble, damaged: files of the members "
+                f"from {missing[0] * chunk} on are not there ({len(missing)} chunks); "
+                "overwrite=True makes it anew"
             )
         return not missing
 
     def _begun(self) -> bool:
         """Whether ``partial`` is there and of this call."""
-        if not os.path.lexists(self.partial):
+        if not os.path.lexists(self.partial) or _emptied(self.partial):
             return False
         try:
             differs = self.manifest.differs(read(self.partial))
@@ -188,8 +188,19 @@ def _literal(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
+def _emptied(folder: Path) -> bool:
+    """Removes a folder with nothing in it: what `_delete` leaves that is killed at the very end."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
+
+
 def _delete(store: Path) -> None:
     """Deletes a store, and the manifest last: until then it can be seen that it is one."""
+    if _emptied(store):
+        return
     if not (store / NAME).is_file() or store.is_symlink():
         raise FileExistsError(f"{str(store)!r} is no store of seedbed, and in the way; move it")
     for one in store.iterdir():

@@ -99,7 +99,7 @@ def save(
     chunks = range(number * manifest.chunks // count, (number + 1) * manifest.chunks // count)
     with bar:
         while not place.publish():
-            todo = [n for n in chunks if manifest.missing(place.partial, n)]
+            todo = manifest.missing(place.partial, chunks)
             if not todo:
                 return False
             bar.begin(_members(manifest, chunks) - _members(manifest, todo))
@@ -182,7 +182,7 @@ class _Writer:
                 write.result()
         except _FAILURES as error:
             # Another process makes the same, and was first.
-            missing = self.place.manifest.missing(self.place.partial, pending.number)
+            missing = self.place.manifest.missing(self.place.partial, [pending.number])
             if missing and not self.place.published():
                 raise self.said(error) from error
         self.bar.advance(_count(self.place.manifest, pending.number))
