@@ -20,8 +20,8 @@ from .format import Manifest, StoreError
 from .progress import Bar
 from .publish import Place
 
-# Files of one chunk that are written at a time: a disk takes several better than one.
-_FILES = 4
+# Files that are written at a time: what each waits for, to be synchronised, is one for several.
+_FILES = 16
 # Threads that add checksums; they are far faster than disks.
 _COPIES = 2
 
@@ -143,7 +143,8 @@ class _Writer:
 
     def write(self, chunks: Sequence[int]) -> None:
         manifest = self.place.manifest
-        pending: _Pending | None = None
+        # While one is synchronised the next one's bytes are on their way: disks are never idle.
+        pending: list[_Pending] = []
         spare: Any = None
         try:
             for number in chunks:
@@ -154,19 +155,17 @@ class _Writer:
                 given, spare = (spare if count == manifest.chunk else None), None
                 chunk = self.make(start, count, given)
                 del given
-                if pending is not None:
-                    spare = self.finish(pending)
-                    pending = None
-                pending = _Pending(number, chunk, self.begun(chunk, start, count))
+                pending.append(_Pending(number, chunk, self.begun(chunk, start, count)))
                 del chunk
-            if pending is not None:
+                if len(pending) == 2:
+                    spare = self.finish(pending)
+            while pending:
                 self.finish(pending)
-                pending = None
         finally:
             # What failed, failed: chunks that were made before are written all the same.
-            if pending is not None:
-                for one in pending.writes:
-                    one.exception()
+            for one in pending:
+                for write in one.writes:
+                    write.exception()
 
     def begun(self, chunk: Chunk, start: int, count: int) -> list[Any]:
         return [
@@ -175,18 +174,20 @@ class _Writer:
             if data.size
         ]
 
-    def finish(self, pending: _Pending) -> Any:
-        """Waits until a chunk is written; what may be given up."""
+    def finish(self, pending: list[_Pending]) -> Any:
+        """Waits until the first chunk is written; what may be given up."""
+        first = pending[0]
         try:
-            for write in pending.writes:
+            for write in first.writes:
                 write.result()
         except _FAILURES as error:
             # Another process makes the same, and was first.
-            missing = self.place.manifest.missing(self.place.partial, [pending.number])
+            missing = self.place.manifest.missing(self.place.partial, [first.number])
             if missing and not self.place.published():
                 raise self.said(error) from error
-        self.bar.advance(_count(self.place.manifest, pending.number))
-        return pending.chunk.spare
+        del pending[0]
+        self.bar.advance(_count(self.place.manifest, first.number))
+        return first.chunk.spare
 
     def said(self, error: Exception) -> Exception:
         """TensorStore's error as Python's."""
