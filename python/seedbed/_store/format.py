@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,11 @@ class Leaf(Record):
 
     def file(self, chunk: int) -> str:
         """Where in the store a chunk of it is. Arrays without elements have no files."""
-        return f"{self.name}/c.{chunk}{'.0' * len(self.shape)}"
+        return f"{self.name}/{self.file_name(chunk)}"
+
+    def file_name(self, chunk: int) -> str:
+        """Its name in the folder of the leaf."""
+        return f"c.{chunk}{'.0' * len(self.shape)}"
 
 
 class Manifest(Record):
@@ -86,6 +91,32 @@ class Manifest(Record):
     @property
     def bytes(self) -> int:
         return self.size * sum([leaf.member_bytes for leaf in self.leaves])
+
+    def missing(self, store: Path, chunks: Sequence[int]) -> list[int]:
+        """Those of some chunks of which a file is not there."""
+        names = []
+        for leaf in self.leaves:
+            if leaf.member_bytes:
+                try:
+                    there = set(os.listdir(store / leaf.name))
+                except OSError:
+                    there = set()
+                names.append((there, leaf))
+        return [
+            chunk
+            for chunk in chunks
+            if any(leaf.file_name(chunk) not in there for there, leaf in names)
+        ]
+
+    def differs(self, other: Manifest) -> str:
+        """What another store is made from that this one is not, in words; empty if nothing."""
+        names = dict.fromkeys((*self.made_from, *other.made_from))
+        pairs = [(name, self.made_from.get(name), other.made_from.get(name)) for name in names]
+        return "; ".join(
+            f"{name} was {there or 'not there'}, now is {here or 'not there'}"
+            for name, here, there in pairs
+            if here != there
+        )
 
     def text(self) -> str:
         """The manifest as JSON."""
