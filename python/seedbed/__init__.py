@@ -15,6 +15,7 @@ if _typing.TYPE_CHECKING:
     from . import filters as filters
     from . import nn as nn
     from . import random as random
+    from ._ensemble.lazy import Lazy as Lazy
     from ._ensemble.single import Single as Single
     from ._ensemble.single import single as single
     from ._random.accelerate import accelerate as accelerate
@@ -25,12 +26,14 @@ _MODULES = ("adapters", "filters", "nn", "random")
 _ELSEWHERE = {
     "accelerate": "_random.accelerate",
     "SelfCheckWarning": "_trust.selfcheck",
+    "Lazy": "_ensemble.lazy",
     "Single": "_ensemble.single",
     "single": "_ensemble.single",
 }
 
 __all__ = [
     "Ensemble",
+    "Lazy",
     "Plan",
     "SelfCheckWarning",
     "Single",

@@ -1,0 +1,416 @@
+"""Mapped: functions over all members of an ensemble, which are made in chunks within one loop.
+
+The loop's counter is a number of two words, so that it passes 2**32 without integers of 64 bits. A
+chunk is made where it is used, so no more than one of them is ever there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.record import Record
+from .._jax import compat, generators, places
+from .._run.layout import padded
+from .._run.members import Chosen, plus, words
+from .._trust import backends
+from . import check
+from .call import Call, unused
+from .ensemble import Ensemble
+
+if TYPE_CHECKING:
+    from .._run.layout import Layout
+    from .prepare import Prepared
+
+# What a chunk of members takes where the user names none: half of a processor's second cache, so
+# that what `fn` reads is still there. Larger ones are slower once they leave it, and smaller ones
+# where starting the native call takes as long as what it makes.
+CHUNK_BYTES = 1 << 18
+# Programs kept for one ensemble: one for each function and each size of chunks and results.
+KEPT = 64
+# Steps that a loop of XLA counts.
+_STEPS = 1 << 31
+
+
+class Loop(Record):
+    """What a compiled loop depends on, but for keys and arguments.
+
+    Attributes:
+        fn: the user's function.
+        count: how many members it runs over.
+        chunk: how many of them are made at once.
+        whole: whether they are all of the ensemble.
+        concrete: whether the loop is about to run, not only traced.
+    """
+
+    fn: Callable[..., Any]
+    count: int
+    chunk: int
+    whole: bool
+    concrete: bool
+
+
+def map_members(make: Ensemble, call: Call, fn: Any, chunk_size: Any, members: Any) -> Any:
+    """``fn`` of each member, stacked; see `lazy.Lazy.map`."""
+    first, count = _range(make, members)
+    prepared = make._prepare(call)
+    layout, blocks = prepared.layout, 1
+    if layout is not None:
+        part = None if members is None else Chosen(count, first)
+        count = make._padded(layout, call.replace(chosen=part))
+        blocks = layout.blocks(_members_axes(layout))
+    if count >= 1 << 32:
+        raise ValueError(
+            f"the result would be of {count} members, and one array holds up to 2**32; map some "
+            "of them, as in members=slice(0, 2**20), or use `reduce`"
+        )
+    chunk = chunk_of(chunk_size, prepared, count // blocks)
+    loop = Loop(_function(fn), count, chunk, members is None, _runs_now(call))
+    return _run(mapped, make, call, prepared, loop, first)
+
+
+def reduce_members(
+    make: Ensemble, call: Call, fn: Any, init: Any, chunk_size: Any, members: Any
+) -> Any:
+    """``fn`` of a carry and each member in turn; see `lazy.Lazy.reduce`."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(check.finite(init, "init")):
+        if not check.array_like(leaf):
+            raise TypeError(
+                f"`init` must be a pytree of arrays or numbers; init{jax.tree_util.keystr(path)} "
+                f"is {leaf!r} of type {type(leaf).__name__}"
+            )
+    first, count = _range(make, members)
+    prepared = make._prepare(call)
+    chunk = chunk_of(chunk_size, prepared, count)
+    if count // chunk >= _STEPS:
+        raise ValueError(
+            f"{count} members in chunks of {chunk} are 2**31 steps or more; choose a larger "
+            "`chunk_size`, or some of the members, as in members=slice(0, 2**20)"
+        )
+    loop = Loop(_function(fn), count, chunk, members is None, _runs_now(call))
+    return _run(reduced, make, call, prepared, loop, first, init)
+
+
+def _function(fn: Any) -> Any:
+    if not callable(fn):
+        raise TypeError(f"`fn` must be a function; got {fn!r} of type {type(fn).__name__}")
+    return fn
+
+
+def _runs_now(call: Call) -> bool:
+    return compat.at_top() and not compat.under_trace([*call.keys, *call.leaves])
+
+
+def chunk_of(value: Any, prepared: Prepared, count: int, fitting: int = CHUNK_BYTES) -> int:
+    """How many members to make at once.
+
+    Args:
+        value: what the user said, or None.
+        prepared: says what a member takes.
+        count: members in all.
+        fitting: bytes of a chunk where the user said nothing.
+    """
+    if value is None:
+        return max(1, min(count, fitting // max(1, prepared.member_bytes)))
+    number = check.size(value, "chunk_size")
+    if number > count:
+        raise ValueError(
+            f"`chunk_size` must be at most {count}, the number of members; got {number}"
+        )
+    return number
+
+
+def _range(make: Ensemble, members: Any) -> tuple[int, int]:
+    """The first member and how many."""
+    if members is None:
+        return 0, make.size
+    if not isinstance(members, slice):
+        raise TypeError(
+            f"`members` must be a slice with a step of 1, or None; got {members!r} of type "
+            f"{type(members).__name__}"
+        )
+    chosen = range(*members.indices(make.size))
+    if chosen.step != 1 or not chosen:
+        raise ValueError(
+            f"`members` must be a slice with a step of 1 that holds some of size={make.size} "
+            f"members; got {members!r}"
+        )
+    return chosen.start, len(chosen)
+
+
+# --- programs ---------------------------------------------------------------------------
+
+
+def _run(
+    program: Callable[..., Any],
+    make: Ensemble,
+    call: Call,
+    prepared: Prepared,
+    loop: Loop,
+    first: int,
+    *rest: Any,
+) -> Any:
+    """Runs a loop, compiled once for each `Loop`; within a trace it becomes a part of that."""
+    start = words(np.asarray(first))
+    if loop.concrete and prepared.lasting:
+        return compiled(program, make, loop)(call.key, call.args, start, *rest)
+    return program(make, loop)(call.key, call.args, start, *rest)
+
+
+def compiled(program: Callable[..., Any], make: Ensemble, loop: Loop) -> Any:
+    """A jitted loop, the same one for the same function."""
+    programs: OrderedDict[Hashable, Any] = make._kept.setdefault("loops", OrderedDict())
+    mesh = None if make.out_shardings is None else places.ambient_mesh()
+    rest = (program, loop.count, loop.chunk, loop.whole, backends.requested(), mesh)
+    key: Hashable = (loop.fn, *rest)
+    try:
+        found = programs.get(key)
+    except TypeError:  # not hashable: by its address, which the program keeps from being reused
+        key = (id(loop.fn), *rest)
+        found = programs.get(key)
+    if found is None:
+        found = programs[key] = jax.jit(program(make, loop))
+        while len(programs) > KEPT:
+            programs.popitem(last=False)
+    return found
+
+
+def mapped(make: Ensemble, loop: Loop) -> Callable[..., Any]:
+    """The program ``(key, args, start) -> fn`` of each member, stacked."""
+
+    def seedbed_map(key: Any, args: tuple[Any, ...], start: Any) -> Any:
+        call = make._call(key, args)
+        made_of = _material(make, call, loop, start)
+        layout = make._prepare(call).layout
+        if layout is None:
+            return _stacked(made_of, made_of.values, start, loop.count, loop)
+        names = _members_axes(layout)
+        local = loop.count // layout.blocks(names)
+        mesh, manual = places.mesh_to_map(layout.mesh)
+        spec: Any = jax.sharding.PartitionSpec
+        specs = [
+            spec() if axis is None else spec(*[None] * axis, names or None) for axis in made_of.axes
+        ]
+        values = [
+            padded(value, axis, loop.count)
+            for value, axis in zip(made_of.values, made_of.axes, strict=True)
+        ]
+        if places.is_explicit(mesh):
+            values = [places.put(one, mesh, at) for one, at in zip(values, specs, strict=True)]
+            start = places.put(start, mesh, spec())
+
+        def part(values: list[Any], start: Any) -> Any:
+            number = jax.lax.axis_index(names).astype(np.uint32) if names else np.uint32(0)
+            start = plus(start, _wide(number * np.uint32(local)))
+            return _stacked(made_of, values, start, local, loop)
+
+        on_mesh: Any = jax.shard_map(
+            part,
+            mesh=mesh,
+            in_specs=(specs, spec()),
+            out_specs=spec(names or None),
+            axis_names=manual,
+            check_vma=False,
+        )
+        return on_mesh(values, start)
+
+    return seedbed_map
+
+
+def _stacked(made_of: _Material, values: list[Any], start: Any, count: int, loop: Loop) -> Any:
+    """``fn`` of ``count`` members, written chunk by chunk into the result."""
+    chunk = loop.chunk
+    fn = _giving_arrays(loop.fn)
+
+    def piece(offset: Any) -> Any:
+        chosen = Chosen(chunk, plus(start, _wide(offset)), None, offset)
+        return jax.vmap(fn)(made_of.build(values, chosen))
+
+    types, tree = jax.tree_util.tree_flatten(jax.eval_shape(piece, compat.abstract((), np.uint32)))
+    plain = [jax.eval_shape(compat.key_words, one) for one in types]
+    taken = [compat.abstract((count, *one.shape[1:]), one.dtype) for one in plain]
+    if loop.concrete:
+        asked = sum([math.prod(one.shape) * one.dtype.itemsize for one in taken])
+        check.room(asked, f"the results of `fn` for {count} members")
+
+    def step(carry: Any, _: Any) -> Any:
+        number, buffers = carry
+        # The last chunk starts early enough to be whole, and makes some members again.
+        offset = jnp.minimum(number * np.uint32(chunk), np.uint32(count - chunk))
+        made = map(compat.key_words, jax.tree_util.tree_leaves(piece(offset)))
+        buffers = [
+            jax.lax.dynamic_update_slice_in_dim(buffer, leaf, offset, 0)
+            for buffer, leaf in zip(buffers, made, strict=True)
+        ]
+        return (number + np.uint32(1), buffers), None
+
+    buffers = [jnp.zeros(one.shape, one.dtype) for one in taken]
+    (_, buffers), _ = jax.lax.scan(step, (jnp.uint32(0), buffers), None, length=-(-count // chunk))
+    leaves = []
+    for leaf, one in zip(buffers, types, strict=True):
+        if compat.is_key(one.dtype):
+            leaf = jax.random.wrap_key_data(leaf, impl=compat.key_impl(one.dtype))
+        leaves.append(compat.with_weak_type(leaf, one.weak_type))
+    return jax.tree_util.tree_unflatten(tree, leaves)
+
+
+def reduced(make: Ensemble, loop: Loop) -> Callable[..., Any]:
+    """The program ``(key, args, start, init) -> carry`` after the last member."""
+
+    def seedbed_reduce(key: Any, args: tuple[Any, ...], start: Any, init: Any) -> Any:
+        made_of = _material(make, make._call(key, args), loop, start)
+
+        def piece(at: Any, count: int) -> Any:
+            return made_of.build(made_of.values, Chosen(count, plus(start, at), None, at[1]))
+
+        def fold(carry: Any, at: Any, count: int) -> Any:
+            members = piece(at, count)
+            return jax.lax.scan(lambda carry, one: (loop.fn(carry, one), None), carry, members)[0]
+
+        def step(state: Any, _: Any) -> Any:
+            at, carry = state
+            return (plus(at, _wide(np.uint32(loop.chunk))), fold(carry, at, loop.chunk)), None
+
+        at = jnp.zeros(2, np.uint32)
+        member = jax.eval_shape(
+            lambda at: jax.tree_util.tree_map(lambda leaf: leaf[0], piece(at, 1)), at
+        )
+        carry = _carry(loop.fn, init, member)
+        steps, rest = divmod(loop.count, loop.chunk)
+        (at, carry), _ = jax.lax.scan(step, (at, carry), None, length=steps)
+        return fold(carry, at, rest) if rest else carry
+
+    return seedbed_reduce
+
+
+# --- what loops run over ----------------------------------------------------------------
+
+
+class _Material(Record):
+    """What members are made of: arrays, the axis of members of each, and ``build(values, chosen)``.
+
+    Attributes:
+        axes: of those that hold something for each member; None for others.
+        build: makes chosen members.
+    """
+
+    values: list[Any]
+    axes: list[int | None]
+    build: Callable[[list[Any], Chosen], Any]
+
+
+def _material(make: Ensemble, call: Call, loop: Loop, start: Any) -> _Material:
+    """What a loop makes its chunks of, as values of the program that is being traced.
+
+    Keys of which a member's is found only among all are split before the loop; where members are
+    what they are only among all, these are made before it.
+    """
+    prepared = make._prepare(call)
+    drawing = prepared.drawing
+    if drawing.alone:
+        keys = [
+            key if check.is_stack(key) or folds else _split(key, make.size)
+            for key, folds in zip(call.keys, drawing.folds, strict=True)
+        ]
+        count = len(keys)
+        values = [*keys, *call.leaves]
+        axes = [*[0 if check.is_stack(key) else None for key in keys], *call.axes]
+        plain = _without_places(make)
+
+        def build(values: list[Any], chosen: Chosen) -> Any:
+            part = call.with_keys(values[:count])
+            args = jax.tree_util.tree_unflatten(prepared.tree, values[count:])
+            return plain._run(part.replace(args=args, leaves=values[count:], chosen=chosen))
+
+    else:
+        check.memory(prepared.plan, prepared.member_bytes, make.size, loop.concrete)
+        values, tree = jax.tree_util.tree_flatten(make._run(unused(call)))
+        axes = [0] * len(values)
+
+        def build(values: list[Any], chosen: Chosen) -> Any:
+            return jax.tree_util.tree_unflatten(tree, [chosen.take(one, 0) for one in values])
+
+    if not loop.whole:
+        here = Chosen(loop.count, None, None, start[1])
+        values = [
+            value if axis is None else here.take(value, axis)
+            for value, axis in zip(values, axes, strict=True)
+        ]
+    return _Material(values, axes, build)
+
+
+def _split(key: Any, size: int) -> Any:
+    """The members' keys."""
+    return jax.random.split(generators.unused(key), size)
+
+
+def _without_places(make: Ensemble) -> Ensemble:
+    """The same ensemble, whose results lie where jax has them."""
+    if make.out_shardings is None:
+        return make
+    twin: Ensemble | None = make._kept.get("twin")
+    if twin is None:
+        twin = make._kept["twin"] = Ensemble(make.init, make.size, in_axes=make.in_axes)
+    return twin
+
+
+def _members_axes(layout: Layout) -> Any:
+    """The axes of a mesh that members are split over: of the leaf that is split most."""
+    return max([spec[0] for spec in layout.specs], key=layout.blocks, default=())
+
+
+def _wide(number: Any) -> Any:
+    """A number of 32 bits as two words."""
+    return jnp.stack([jnp.zeros_like(number), number])
+
+
+# --- what users' functions give ---------------------------------------------------------
+
+
+def _giving_arrays(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose result is checked."""
+
+    def checked(*given: Any) -> Any:
+        out = fn(*given)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(out):
+            if not check.array_like(leaf):
+                name = f"result{jax.tree_util.keystr(path)}"
+                raise TypeError(
+                    "`fn` must return a pytree of arrays or numbers; of one member the "
+                    f"{name} is {leaf!r} of type {type(leaf).__name__}"
+                )
+        return out
+
+    return checked
+
+
+def _carry(fn: Callable[..., Any], init: Any, member: Any) -> Any:
+    """``init`` with the types that ``fn`` gives: Python's numbers take those that they meet."""
+    tree = jax.tree_util.tree_structure(init)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(init)]
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree_util.tree_leaves(init)]
+    for settled in (False, True):
+        carry = jax.tree_util.tree_unflatten(tree, leaves)
+        out, after = jax.tree_util.tree_flatten(jax.eval_shape(_giving_arrays(fn), carry, member))
+        if after != tree:
+            raise TypeError(
+                f"`fn` must return a carry like `init`, of structure {tree}; it returns {after}"
+            )
+        for place, (one, path) in enumerate(zip(out, paths, strict=True)):
+            leaf = leaves[place]
+            if one.shape == leaf.shape and one.dtype == leaf.dtype:
+                continue
+            if settled or one.shape != leaf.shape or not jax.typeof(leaf).weak_type:
+                raise TypeError(
+                    f"`fn` must return a carry like `init`: init{path} is "
+                    f"{leaf.dtype}{list(leaf.shape)}, and `fn` returns "
+                    f"{one.dtype}{list(one.shape)} for it"
+                )
+            leaves[place] = leaf.astype(one.dtype)
+    return carry
