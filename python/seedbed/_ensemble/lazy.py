@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from .._jax import compat, paths
 from .._plan import Plan
 from .._run.members import Chosen
-from . import check, mapped, shardings
+from . import check, mapped
 from .call import Call, unused
 from .ensemble import Ensemble
 
@@ -76,7 +75,8 @@ class Lazy:
     @property
     def plan(self) -> Plan:
         """What is made natively of a member, and what is not; print ``plan.explain()``."""
-        return self._prepared().plan
+        plan: Plan = self._prepared().plan
+        return plan
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -123,8 +123,8 @@ class Lazy:
                 f"leaf({index!r})."
             )
         elif not isinstance(index, (list, range)) and np.ndim(index) == 0:
-            return self._make.member(self._key, index, *self._args)
-        return self._make.members(self._key, index, *self._args)
+            return self._chosen(check.member(index, self.size, "index"), single=True)
+        return self._chosen(check.members(index, self.size))
 
     def leaf(self, path: str) -> LazyLeaf:
         """One leaf of every member: what is asked of it makes that leaf alone.
@@ -262,6 +262,9 @@ class Lazy:
     def _call(self) -> Call:
         return self._make._call(self._key, self._args)
 
+    def _chosen(self, members: Chosen, single: bool = False) -> Any:
+        return self._make._run(self._call().replace(chosen=members, single=single))
+
     def _prepared(self, call: Call | None = None) -> Any:
         return self._make._prepare(self._call() if call is None else call)
 
@@ -316,7 +319,7 @@ def _alone(of: Lazy, position: int) -> Ensemble:
     place = None
     if layout is not None:
         spec = layout.spec(position, False)
-        place = spec if layout.abstract else shardings.NamedSharding(layout.mesh, spec)
+        place = spec if layout.abstract else jax.sharding.NamedSharding(layout.mesh, spec)
     leaves = make._kept.setdefault("leaves", {})
     found: Ensemble | None = leaves.get((position, place))
     if found is None:
