@@ -18,7 +18,7 @@ from meshes import KINDS, mesh_of
 from models import small, sweep
 from plan_reference import fold, threefry
 
-pytestmark = [pytest.mark.shared, pytest.mark.reference("oldest")]
+pytestmark = pytest.mark.end("newest")
 
 SIZE = 11
 HUGE = (1 << 48) - 1
@@ -135,6 +135,7 @@ def test_leaves_are_made_alone(key):
 # --- beyond 2**32 -----------------------------------------------------------------------
 
 
+@pytest.mark.reference("newest")
 def test_members_of_every_number(key):
     ens = sb.ensemble(words, HUGE).lazy(key)
     expected = cipher(key, EDGES)
