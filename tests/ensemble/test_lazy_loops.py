@@ -11,7 +11,7 @@ import seedbed as sb
 from helpers import assert_same_bits, native_problem
 from meshes import KINDS, mesh_of
 from models import small, sweep
-from seedbed._ensemble import mapped
+from seedbed._ensemble import loops, mapped
 
 pytestmark = pytest.mark.shared
 on_reference = pytest.mark.reference("newest")
@@ -92,7 +92,7 @@ def test_functions_that_are_not_hashable(make, key):
 
 
 def test_programs_are_not_kept_for_ever(make, key, monkeypatch):
-    monkeypatch.setattr(mapped, "KEPT", 2)
+    monkeypatch.setattr(loops, "KEPT", 2)
     ens = make.lazy(key)
     for factor in range(4):
         assert ens.map(lambda member, factor=factor: member["step"] + factor)[0] == factor
@@ -173,8 +173,8 @@ def test_temporaries(key):
     def fn(member):
         return jnp.tanh(member["w"].T @ member["w"]).sum()
 
-    chunk = mapped.chunk_of(None, make._prepare(make._call(key, ())), size)
-    program = mapped.compiled(mapped.mapped, make, mapped.Loop(fn, size, chunk, True, True))
+    chunk = loops.chunk_of(None, make._prepare(make._call(key, ())), size)
+    program = loops.compiled(mapped.mapped, make, mapped.Loop(fn, size, chunk, True, True))
     compiled = program.lower(key, (), np.zeros(2, "uint32")).compile()
     # On the reference backend the cipher has temporaries of its own.
     assert 0 < compiled.memory_analysis().temp_size_in_bytes < 1 << (21 if native_problem() else 20)

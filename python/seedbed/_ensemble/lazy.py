@@ -11,7 +11,7 @@ import numpy as np
 from .._jax import compat, paths
 from .._plan import Plan
 from .._run.members import Chosen
-from . import check, mapped
+from . import check, loops
 from .call import Call, unused
 from .ensemble import Ensemble
 
@@ -153,11 +153,11 @@ class Lazy:
             chunk_size: members of a piece; the last one may have fewer. None: as many as take
                 64 MiB.
         """
-        chunk = mapped.chunk_of(chunk_size, self._prepared(), self.size, _PIECE_BYTES)
+        chunk = loops.chunk_of(chunk_size, self._prepared(), self.size, _PIECE_BYTES)
         return (self[start : start + chunk] for start in range(0, self.size, chunk))
 
     def __iter__(self) -> Iterator[Any]:
-        chunk = mapped.chunk_of(None, self._prepared(), self.size, _RUN_BYTES)
+        chunk = loops.chunk_of(None, self._prepared(), self.size, _RUN_BYTES)
         for start in range(0, self.size, chunk):
             count = min(chunk, self.size - start)
             piece = self[start : start + count]
@@ -205,7 +205,7 @@ class Lazy:
             >>> norms.shape, ens[int(norms.argmax())].shape  # the largest, made again
             ((100000,), (4,))
         """
-        return mapped.map_members(self._make, self._call(), fn, chunk_size, members)
+        return loops.map_members(self._make, self._call(), fn, chunk_size, members)
 
     def reduce(
         self,
@@ -239,7 +239,7 @@ class Lazy:
             >>> ens.reduce(lambda most, member: jax.numpy.maximum(most, member.max()), 0.0).shape
             ()
         """
-        return mapped.reduce_members(self._make, self._call(), fn, init, chunk_size, members)
+        return loops.reduce_members(self._make, self._call(), fn, init, chunk_size, members)
 
     def materialise(self) -> Any:
         """All members: ``make(key, *args)``, bit for bit.
