@@ -15,6 +15,7 @@ if _typing.TYPE_CHECKING:
     from . import filters as filters
     from . import nn as nn
     from . import random as random
+    from ._ensemble.lazy import Lazy as Lazy
     from ._ensemble.single import Single as Single
     from ._ensemble.single import single as single
     from ._random.accelerate import accelerate as accelerate
@@ -30,6 +31,7 @@ _ELSEWHERE = {
     "load": "_store.saved",
     "Saved": "_store.saved",
     "SelfCheckWarning": "_trust.selfcheck",
+    "Lazy": "_ensemble.lazy",
     "Single": "_ensemble.single",
     "single": "_ensemble.single",
     "StoreError": "_store.format",
@@ -37,6 +39,7 @@ _ELSEWHERE = {
 
 __all__ = [
     "Ensemble",
+    "Lazy",
     "Plan",
     "Saved",
     "SelfCheckWarning",

@@ -221,6 +221,13 @@ def memory(
         )
 
 
+def room(asked: int, what: str) -> None:
+    """Refuses other results that cannot exist."""
+    available = _free_memory() if asked >= _SMALL else None
+    if available is not None and asked > available:
+        raise MemoryError(f"{what} are {asked:,} bytes, and {available:,} bytes are free")
+
+
 def _free_memory() -> int | None:
     """Bytes that the device has left, or this machine where the device has no memory of its own."""
     if (platform := compat.platform()) == "cuda":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._run.layout import Layout
     from .call import Signature
     from .direct import Direct
+    from .lazy import Lazy
     from .prepare import Prepared
 
 
@@ -61,6 +62,8 @@ class Ensemble:
             raise ValueError("`pad` is for `out_shardings`, which is not given")
         self._prepared: dict[Signature, Prepared] = {}
         self._direct: Direct | None = None
+        # What `lazy` has made of it.
+        self._kept: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         name = getattr(self.init, "__qualname__", None) or repr(self.init)
@@ -209,6 +212,12 @@ class Ensemble:
         from . import saving
 
         return saving.save(self, path, key, args, chunk_size, progress, overwrite, part)
+
+    def lazy(self, key: Any, *args: Any) -> Lazy:
+        """The ensemble as an object that makes what it is asked for; see `Lazy`."""
+        from .lazy import Lazy
+
+        return Lazy(self, key, args)
 
     def _call(self, key: Any, args: tuple[Any, ...], *wanted: Any, **options: Any) -> Call:
         return checked(key, args, self.in_axes, self.size, *wanted, **options)

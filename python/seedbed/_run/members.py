@@ -19,19 +19,41 @@ _SIZE_LIMIT = 1 << 48
 
 
 class Chosen(Record):
-    """Members asked for: ``count`` from ``start`` on, or those with the given indices."""
+    """Members asked for: ``count`` from ``start`` on, or those with the given indices.
+
+    Attributes:
+        start: an integer, which may be traced; or two words of one, the high one first, which
+            need no integers of 64 bits.
+        place: where in arrays of members those from `start` on are; None: at their number.
+    """
 
     count: int
     start: Any | None = None
     listed: Any | None = None
+    place: Any | None = None
 
     def indices(self) -> Any:
-        """Member numbers, as an integer array."""
+        """Member numbers, as an integer array; not of those that start at two words."""
         if self.start is None:
             return self.listed
         if isinstance(self.start, int):
             return np.arange(self.start, self.start + self.count)
         return jnp.arange(self.count, dtype=self.start.dtype) + self.start
+
+    def words(self) -> Any:
+        """Member numbers as ``uint32[count, 2]``, high word first."""
+        if not self._in_words:
+            return words(self.indices())
+        low = jnp.arange(self.count, dtype=np.uint32)
+        return plus(self.start, jnp.stack([jnp.zeros_like(low), low], axis=-1))
+
+    def first_words(self) -> Any:
+        """The number of the first of consecutive members as ``uint32[2]``."""
+        return self.start if self._in_words else words(self.start)
+
+    @property
+    def _in_words(self) -> bool:
+        return bool(getattr(self.start, "ndim", 0))
 
     def pick(self, whole: Any, single: bool) -> Any:
         """The chosen members of a whole ensemble."""
@@ -43,6 +65,8 @@ class Chosen(Record):
     def take(self, leaf: Any, axis: int) -> Any:
         """The chosen members of an array with a member axis."""
         leaf = places.gathered(leaf, axis)
+        if self.place is not None:
+            return jax.lax.dynamic_slice_in_dim(leaf, self.place, self.count, axis)
         if isinstance(self.start, int):
             return jax.lax.slice_in_dim(
                 jnp.asarray(leaf), self.start, self.start + self.count, axis=axis
@@ -191,6 +215,13 @@ class Wanted(Record):
     @property
     def size(self) -> int:
         return self.padded or (self.total if self.chosen is None else self.chosen.count)
+
+
+def plus(a: Any, b: Any) -> Any:
+    """The sum of numbers of two words, the high one first."""
+    low = a[..., 1] + b[..., 1]
+    carry = (low < a[..., 1]).astype(np.uint32)
+    return jnp.stack([a[..., 0] + b[..., 0] + carry, low], axis=-1)
 
 
 def words(indices: Any) -> Any:
