@@ -156,6 +156,31 @@ class Ensemble:
         """
         return self._run(self._call(key, args, check.members(index, self.size)))
 
+    def reinit(self, params: Any, key: Any, index: Any, *args: Any) -> Any:
+        """Some members drawn again, the others as they are, bit for bit.
+
+        A chosen member i of the result is member i of ``make(key, *args)``. Only the chosen are
+        made, unless a mask is traced: how many it chooses is not known then, and all are. Where
+        that is bounded, ``jnp.nonzero(mask, size=k, fill_value=size)[0]`` makes k. With
+        ``donate=True`` the arrays of ``params`` are given up and overwritten, as in the call.
+
+        Args:
+            params: a result of the call, or like one. Its arrays stay on their devices; on several
+                of them, what is made is sent to where it belongs.
+            key: as for the call. Use a new one: with the old key members come out as they were.
+            index: an integer, a slice, an array of integers, or a mask of ``size`` bools. Traced
+                integers as for `members`, but those out of range choose nobody.
+            *args: as for the call.
+
+        Raises:
+            TypeError: ``index`` is none of these, or a leaf of ``params`` is not an array.
+            ValueError: ``params`` is not like the result, or a mask not of ``size`` values.
+            IndexError: an index is out of range.
+        """
+        from . import renew
+
+        return renew.renewed(self, params, key, index, args)
+
     def stream(self, key: Any, *args: Any, chunk_size: int) -> Iterator[Any]:
         """All members in order, in pieces of at most ``chunk_size``, each made when asked for."""
         # Checked here, not when the first piece is asked for.
@@ -320,8 +345,8 @@ def ensemble(
             given keys are padded with their last one.
 
     Returns:
-        An `Ensemble`: call it, or use its methods ``plan``, ``member``, ``members`` and
-        ``stream``. It works under ``jax.jit``, ``jax.vmap``, ``jax.lax.scan`` and
+        An `Ensemble`: call it, or use its methods ``plan``, ``member``, ``members``, ``reinit``
+        and ``stream``. It works under ``jax.jit``, ``jax.vmap``, ``jax.lax.scan`` and
         ``jax.eval_shape``.
 
     Raises:
