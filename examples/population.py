@@ -2,7 +2,8 @@
 
 Every member has a learning rate of its own. After each round the quarter of the members that is
 worst on held-out data becomes a copy of the best quarter (exploit), with changed learning rates
-(explore). See Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846
+(explore). Copies make the population ever more alike, so of these members a few start anew instead,
+from weights and a learning rate of their own. See Jaderberg et al. 2017, https://arxiv.org/abs/1711.09846
 """
 
 import argparse
@@ -35,7 +36,11 @@ def exploit_and_explore(key, losses, params, state):
     rates = state.hyperparams["learning_rate"]
     factors = jax.random.choice(key, jnp.array([0.7, 1.4]), rates.shape)
     rates = jnp.where(source == members, rates, rates * factors)
-    return params, state._replace(hyperparams={**state.hyperparams, "learning_rate": rates})
+    return params, with_rates(state, rates), order
+
+
+def with_rates(state, rates):
+    return state._replace(hyperparams={**state.hyperparams, "learning_rate": rates})
 
 
 def main():

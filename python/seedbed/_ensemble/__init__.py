@@ -4,4 +4,4 @@
 results are to lie. Nothing here knows modules, states or frameworks.
 """
 
-__all__ = ["check", "donate", "ensemble", "shardings", "single"]
+__all__ = ["check", "donate", "ensemble", "renew", "shardings", "single"]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.record import Record
-from .._jax import compat
+from .._jax import compat, places
 from .._run.members import Chosen
 from . import check, donate, shardings
 from .call import unused
@@ -30,7 +30,7 @@ class Choice(Record):
     """
 
     chosen: Chosen | None
-    index: Any = None
+    index: Any
     mask: Any = None
 
     @property
@@ -67,10 +67,10 @@ def choice(index: Any, count: int) -> Choice:
                 f"have shape ({count},)"
             )
         if compat.is_tracer(index):
-            return Choice(None, mask=index)
+            return Choice(None, None, index)
         index = np.flatnonzero(np.asarray(index))
     whole = isinstance(index, (int, np.integer)) and not isinstance(index, bool)
-    numbers = array and index.ndim <= 1 and getattr(index.dtype, "kind", "") in "iu"
+    numbers = array and index.ndim <= 1 and jnp.issubdtype(index.dtype, np.integer)
     if not (whole or numbers or isinstance(index, slice)):
         what = f"an array of dtype {index.dtype} and shape {index.shape}" if array else repr(index)
         raise TypeError(
@@ -80,7 +80,8 @@ def choice(index: Any, count: int) -> Choice:
     if whole or (array and index.ndim == 0):
         chosen = check.member(index, count, "index")
         if compat.is_tracer(chosen.start):
-            chosen = Chosen(1, None, chosen.start[None])
+            start: Any = chosen.start
+            chosen = Chosen(1, None, start[None])
     else:
         chosen = check.members(index, count)
     listed = chosen.indices()
@@ -152,14 +153,15 @@ def put(
     tracing = compat.under_trace([*old, *new, chosen.index]) or not compat.at_top()
     if tracing:
         return _set(along, list(old), list(new), jnp.asarray(chosen.index))
-    places = [_place(leaf) for leaf in old]
+    lie = [_place(leaf) for leaf in old]
     new = [
-        made if place is None or made.sharding.device_set == place.device_set
+        made
+        if place is None or made.sharding.device_set == place.device_set
         # From one device to several, which jax does not do by itself for bound arrays.
         else jax.device_put(made, _everywhere(place))
-        for made, place in zip(new, places, strict=True)
+        for made, place in zip(new, lie, strict=True)
     ]
-    run = _program(along, donated, tuple(places))
+    run = _program(along, donated, tuple(lie))
     # Sent explicitly, which jax.transfer_guard("disallow") allows.
     old = [leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf) for leaf in old]
     out: list[Any] = run(old, list(new), jax.device_put(chosen.index))
@@ -167,10 +169,20 @@ def put(
 
 
 def _set(axes: tuple[int, ...], old: list[Any], new: list[Any], index: Any) -> list[Any]:
-    return [
-        leaf.at[(*[slice(None)] * axis, index)].set(jnp.moveaxis(made, 0, axis), mode="drop")
-        for leaf, made, axis in zip(map(jnp.asarray, old), new, axes, strict=True)
-    ]
+    return [*map(functools.partial(_set_one, index), old, new, axes)]
+
+
+def _set_one(index: Any, old: Any, new: Any, axis: int) -> Any:
+    old, new = jnp.asarray(old), jnp.moveaxis(new, 0, axis)
+    options = {}
+    if (sharding := places.laid_out(old)) is not None:
+        # On an explicit mesh jax sends nothing by itself.
+        spec: Any = [*sharding.spec, *[None] * (old.ndim - len(sharding.spec))]
+        reshard: Any = jax.sharding.reshard
+        parts = sharding.update(spec=[None if d == axis else x for d, x in enumerate(spec)])
+        new, options = reshard(new, parts), {"out_sharding": sharding}
+    at = (*[slice(None)] * axis, index)
+    return old.at[at].set(new, mode="drop", **options)
 
 
 def _selected(mask: Any, old: Any, new: Any, axis: int) -> Any:
@@ -191,8 +203,9 @@ def _place(leaf: Any) -> Any:
 
 
 def _everywhere(place: Any) -> Any:
+    spec: Any = jax.sharding.PartitionSpec
     if isinstance(place, jax.sharding.NamedSharding):
-        return jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
+        return jax.sharding.NamedSharding(place.mesh, spec())
     return place
 
 

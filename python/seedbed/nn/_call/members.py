@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ... import _trace
 from ..._ensemble import donate, ensemble, single
+from ..._ensemble.check import Chosen
 from ..._jax import compat
 from .._tree import State, content_of, walk
 from .excluded import parted
@@ -67,6 +68,23 @@ def nested(
 ) -> Sequence[Any]:
     """For a call within one that is being traced for its members and will find the draws."""
     return _vmapped({}, program, size, axes, key, leaves)
+
+
+def nested_some(
+    chosen: Chosen, program: _trace.Recorded, size: int, axes: Axes, key: Any, leaves: list[Any]
+) -> Sequence[Any]:
+    """The same for some of them."""
+
+    def member(key: Any, *leaves: Any) -> Any:
+        return _evaluated(program, key, leaves)
+
+    keys = chosen.take(jax.random.split(key, size), 0)
+    parts = [
+        leaf if axis is None else chosen.take(leaf, axis)
+        for leaf, axis in zip(leaves, axes, strict=True)
+    ]
+    out: Sequence[Any] = jax.vmap(member, in_axes=(0, *axes))(keys, *parts)
+    return out
 
 
 def _vmapped(
