@@ -8,7 +8,7 @@ import pytest
 import seedbed as sb
 from helpers import assert_same_bits, oracle, programs
 from seedbed import _trace
-from seedbed._ensemble import ensemble
+from seedbed._ensemble import within
 
 pytestmark = [pytest.mark.shared, pytest.mark.reference("oldest")]
 
@@ -106,7 +106,7 @@ def test_a_recorded_function_runs_without_another_trace(key):
     want = oracle(init, 4, key, scales, shift, in_axes=(0, None))
     traces.clear()
     made = recorded(init, scales[0], shift)
-    make = ensemble.for_modules(made, 4, (0, None))
+    make = within.for_modules(made, 4, (0, None))
     leaves = scales, shift["a"]
     assert_same_bits(make(key, *leaves), want)
     assert_same_bits(make(jax.random.split(key, 4), *leaves), want)
@@ -123,20 +123,20 @@ def test_a_recorded_function_runs_without_another_trace(key):
 
 
 def test_a_recorded_function_without_arguments(key):
-    make = ensemble.for_modules(recorded(sorting()), 3, ())
+    make = within.for_modules(recorded(sorting()), 3, ())
     assert_same_bits(make(key), oracle(sorting(), 3, key))
 
 
 def test_two_recordings_share_a_program(key):
-    ensemble.for_modules(recorded(sorting()), 3, ())(key)
+    within.for_modules(recorded(sorting()), 3, ())(key)
     before = programs()
-    ensemble.for_modules(recorded(sorting()), 3, ())(key)
+    within.for_modules(recorded(sorting()), 3, ())(key)
     assert programs() == before
 
 
 def test_a_recorded_function_refuses_other_types(key):
     made = recorded(lambda key, x: x + normal(key), np.float32(1.0))
-    make = ensemble.for_modules(made, 3, (None,))
+    make = within.for_modules(made, 3, (None,))
     with pytest.raises(TypeError, match="was traced for arguments of types"):
         make(key, np.ones(2, np.float32))
     with pytest.raises(TypeError, match="was traced for arguments of types"):

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from .record import Record
+
 # What `__reduce__` returns, for values that it says nothing of otherwise.
 Reduced = tuple[Callable[..., Any], tuple[Any, ...]]
 # Where functions of jax are looked up first: their own modules are private.
@@ -212,6 +214,15 @@ class _Unpickler(pickle.Unpickler):
 
 
 _inside = threading.local()  # .values: ids of the values of `Packed` being pickled
+
+
+class AsItIs(Record):
+    """A value that deep copies share: devices cannot be copied."""
+
+    value: Any
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AsItIs:
+        return self
 
 
 class Packed:

@@ -2,7 +2,8 @@
 
 `ensemble` and `single` are what users call, `check` everything they pass in, `shardings` where
 results are to lie, `lazy` an ensemble that is not stored (`loops` and `mapped` run over its
-members). Nothing here knows modules, states or frameworks.
+members), `within` the calls that the package itself makes. Nothing here knows modules, states or
+frameworks.
 """
 
-__all__ = ["check", "donate", "ensemble", "lazy", "shardings", "single"]
+__all__ = ["check", "donate", "ensemble", "lazy", "renew", "shardings", "single", "within"]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import numpy as np
 
 from .._jax import compat
 from .._plan import Plan
@@ -55,7 +56,9 @@ def free(arrays: Iterable[Any], kept: Iterable[Any]) -> list[Any]:
     return found
 
 
-def checked(old: Any, plan: Plan, leading: tuple[int, ...], others: Any) -> list[Any]:
+def checked(
+    old: Any, plan: Plan, leading: tuple[int, ...], others: Any, name: str = "old"
+) -> list[Any]:
     """The arrays of a result that is given back to be overwritten.
 
     Only paths and types are compared: nothing else of the old result is made use of.
@@ -65,44 +68,62 @@ def checked(old: Any, plan: Plan, leading: tuple[int, ...], others: Any) -> list
         plan: of the new result.
         leading: the dimensions in front of a member's: one, for the members.
         others: the key and the arguments, which are read while ``old`` is overwritten.
+        name: of the argument.
 
     Raises:
         TypeError: a leaf is not a `jax.Array`.
         ValueError: ``old`` is not like the result, or cannot be given up.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(old)
+    leaves = alike(old, plan, leading, name, reused=True)
+    read = frozenset().union(*map(memory, jax.tree_util.tree_leaves(others)))
+    seen: frozenset[Any] = frozenset()
+    for named, leaf in leaves:
+        if compat.is_tracer(leaf):
+            continue
+        if leaf.is_deleted():
+            raise ValueError(f"{named} has been deleted or donated already")
+        places = memory(leaf)
+        if places & seen or places & read:
+            other = f"another leaf of `{name}`" if places & seen else "the key or an argument"
+            raise ValueError(
+                f"{named} has the same memory as {other}; it can be given up only once"
+            )
+        seen |= places
+    return [leaf for _, leaf in leaves]
+
+
+def alike(
+    given: Any, plan: Plan, leading: tuple[int, ...], name: str, reused: bool = False
+) -> list[tuple[str, Any]]:
+    """The leaves of what has to be like a result, each with its name for messages.
+
+    Raises:
+        TypeError: a leaf is not an array, or is to be ``reused`` and not a `jax.Array`.
+        ValueError: there are other leaves than in the result, or of other shapes or dtypes.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(given)
     found = [jax.tree_util.keystr(path) for path, _ in leaves]
     alone = jax.tree_util.treedef_is_leaf(plan.out_tree)
     paths = ["" if alone else output.path for output in plan.outputs]
     if found != paths:
         raise ValueError(
-            "`old` must be a result of an earlier call, with the leaves "
+            f"`{name}` must be a result of an earlier call, with the leaves "
             f"{_listed(paths)}; got {_listed(found)}"
         )
-    read = frozenset().union(*map(memory, jax.tree_util.tree_leaves(others)))
-    seen: frozenset[Any] = frozenset()
+    kinds = (jax.Array,) if reused else (jax.Array, np.ndarray, np.generic)
+    wanted = "a jax.Array, whose memory can be reused" if reused else "an array"
+    checked = []
     for path, (_, leaf), output in zip(paths, leaves, plan.outputs, strict=True):
-        name, shape = f"`old{path}`", (*leading, *output.shape)
-        if not isinstance(leaf, jax.Array):
-            raise TypeError(
-                f"{name} must be a jax.Array, whose memory can be reused; got a value of type "
-                f"{type(leaf).__name__}"
-            )
+        named, shape = f"`{name}{path}`", (*leading, *output.shape)
+        if not isinstance(leaf, kinds):
+            raise TypeError(f"{named} must be {wanted}; got a value of type {type(leaf).__name__}")
         if leaf.shape != shape or str(leaf.dtype) != output.dtype:
             raise ValueError(
-                f"{name} must have shape {shape} and dtype {output.dtype}; got shape {leaf.shape} "
+                f"{named} must have shape {shape} and dtype {output.dtype}; got shape {leaf.shape} "
                 f"and dtype {leaf.dtype}"
             )
-        if compat.is_tracer(leaf):
-            continue
-        if leaf.is_deleted():
-            raise ValueError(f"{name} has been deleted or donated already")
-        places = memory(leaf)
-        if places & seen or places & read:
-            other = "another leaf of `old`" if places & seen else "the key or an argument"
-            raise ValueError(f"{name} has the same memory as {other}; it can be given up only once")
-        seen |= places
-    return [leaf for _, leaf in leaves]
+        checked.append((named, leaf))
+    return checked
 
 
 def _listed(paths: list[str]) -> str:

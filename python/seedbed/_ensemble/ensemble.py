@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from .._base import pickling
-from .._base.record import Record
 from .._jax import compat, generators
 from .._plan import Plan
 from .._run.members import Wanted
@@ -17,6 +16,7 @@ from .call import Call, checked, unused
 
 if TYPE_CHECKING:
     from .._run.layout import Layout
+    from .._store.saved import Saved
     from .call import Signature
     from .direct import Direct
     from .lazy import Lazy
@@ -81,7 +81,7 @@ class Ensemble:
         options = {
             "in_axes": self.in_axes,
             "donate": self.donate,
-            "out_shardings": AsItIs(self.out_shardings),
+            "out_shardings": pickling.AsItIs(self.out_shardings),
             "pad": self.pad,
         }
         return _restored, (pickling.Packed(self.init), self.size, options)
@@ -159,6 +159,31 @@ class Ensemble:
         """
         return self._run(self._call(key, args, check.members(index, self.size)))
 
+    def reinit(self, params: Any, key: Any, index: Any, *args: Any) -> Any:
+        """Some members drawn again, the others as they are, bit for bit.
+
+        A chosen member i of the result is member i of ``make(key, *args)``. Only the chosen are
+        made, unless a mask is traced: how many it chooses is not known then, and all are. Where
+        that is bounded, ``jnp.nonzero(mask, size=k, fill_value=size)[0]`` makes k. With
+        ``donate=True`` the arrays of ``params`` are given up and overwritten, as in the call.
+
+        Args:
+            params: a result of the call, or like one. Its arrays stay on their devices; on several
+                of them, what is made is sent to where it belongs.
+            key: as for the call. Use a new one: with the old key members come out as they were.
+            index: an integer, a slice, an array of integers, or a mask of ``size`` bools. Traced
+                integers as for `members`, but those out of range choose nobody.
+            *args: as for the call.
+
+        Raises:
+            TypeError: ``index`` is none of these, or a leaf of ``params`` is not an array.
+            ValueError: ``params`` is not like the result, or a mask not of ``size`` values.
+            IndexError: an index is out of range.
+        """
+        from . import renew
+
+        return renew.renewed(self, params, key, index, args)
+
     def stream(self, key: Any, *args: Any, chunk_size: int) -> Iterator[Any]:
         """All members in order, in pieces of at most ``chunk_size``, each made when asked for."""
         # Checked here, not when the first piece is asked for.
@@ -180,7 +205,7 @@ class Ensemble:
         progress: bool = True,
         overwrite: bool = False,
         part: tuple[int, int] | None = None,
-    ) -> Any:
+    ) -> Saved | None:
         """Writes all members to disk, in pieces: memory is bounded by two of them.
 
         What is written is a checkpoint of Orbax, of zarr arrays, with the members in dimension 0.
@@ -301,40 +326,9 @@ class Ensemble:
         return donate.free(old, taken)
 
 
-class AsItIs(Record):
-    """A value that deep copies share: devices cannot be copied."""
-
-    value: Any
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> AsItIs:
-        return self
-
-
 def _restored(init: pickling.Packed, size: int, options: dict[str, Any]) -> Ensemble:
     options["out_shardings"] = options["out_shardings"].value
     return Ensemble(init.value, size, **options)
-
-
-# --- for callers within the package -----------------------------------------------------
-
-
-def for_modules(
-    init: Callable[..., Any], size: int, in_axes: Any = None, **options: Any
-) -> Ensemble:
-    """An ensemble in a call on modules, where the number of members is ``axis_size``."""
-    made = Ensemble(init, size, in_axes=in_axes, **options)
-    made._size_name = "axis_size"
-    return made
-
-
-def single(make: Ensemble, key: Any, *args: Any) -> Any:
-    """What an ensemble of one makes with this key, which is not split, without the member axis."""
-    return make._run(make._call(key[None], args, single=True))
-
-
-def into(make: Ensemble, old: list[Any], key: Any, *args: Any) -> Any:
-    """What ``make(key, *args)`` is, in the memory of arrays that are given up."""
-    return make._run(make._call(key, args, give_up=lambda plan, shape: old))
 
 
 def ensemble(
@@ -371,8 +365,8 @@ def ensemble(
             given keys are padded with their last one.
 
     Returns:
-        An `Ensemble`: call it, or use its methods ``plan``, ``member``, ``members`` and
-        ``stream``. It works under ``jax.jit``, ``jax.vmap``, ``jax.lax.scan`` and
+        An `Ensemble`: call it, or use its methods ``plan``, ``member``, ``members``, ``reinit``
+        and ``stream``. It works under ``jax.jit``, ``jax.vmap``, ``jax.lax.scan`` and
         ``jax.eval_shape``.
 
     Raises:

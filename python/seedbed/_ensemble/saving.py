@@ -21,6 +21,7 @@ from .._store import write
 from . import check
 
 if TYPE_CHECKING:
+    from .._store.saved import Saved
     from .call import Call
     from .ensemble import Ensemble
     from .prepare import Prepared
@@ -48,7 +49,7 @@ def save(
     progress: Any,
     overwrite: Any,
     part: Any,
-) -> Any:
+) -> Saved | None:
     """See `Ensemble.save`."""
     write.libraries()
     folder = _path(path)

@@ -11,7 +11,7 @@ from .._base import pickling
 from .._jax import compat, places
 from .._plan import Plan
 from . import check, donate, shardings
-from .ensemble import AsItIs, Ensemble
+from .ensemble import Ensemble
 
 if TYPE_CHECKING:
     from .call import Call
@@ -67,7 +67,7 @@ class Single:
 
     def __reduce__(self) -> Any:
         options = {"donate": self.donate, "host": self.host}
-        return _restored, (pickling.Packed(self.init), AsItIs(self.out_shardings), options)
+        return _restored, (pickling.Packed(self.init), pickling.AsItIs(self.out_shardings), options)
 
     def __call__(self, key: Any, *args: Any) -> Any:
         """The model: equal to ``jax.jit(init)(key, *args)``.
@@ -166,7 +166,7 @@ def _stacked(key: Any) -> Any:
     return jax.tree_util.tree_map(lambda one: one[None], key)
 
 
-def _restored(init: pickling.Packed, places: AsItIs, options: dict[str, bool]) -> Single:
+def _restored(init: pickling.Packed, places: pickling.AsItIs, options: dict[str, bool]) -> Single:
     return Single(init.value, out_shardings=places.value, **options)
 
 

@@ -10,6 +10,7 @@ from ._call import vmap as vmap
 from ._call import vmap_call_all_fns as vmap_call_all_fns
 from ._call import vmap_init_all_states as vmap_init_all_states
 from ._call import vmap_new_states as vmap_new_states
+from ._call import vmap_reinit_members as vmap_reinit_members
 from ._call import vmap_reset_all_states as vmap_reset_all_states
 from ._layers import LIF as LIF
 from ._layers import Dropout as Dropout

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ..._ensemble import check, ensemble
+from ..._ensemble import check, ensemble, within
 from ..._jax import compat, generators
 
 
@@ -18,16 +18,16 @@ def split_key(state: Any, n: Any = None, backup: bool = False) -> Any:
     if backup or not (threefry and compat.partitionable()) or key.ndim:
         return type(state).split_key(state, n, backup)
     if n is None:
-        state.value, second = ensemble.single(_pair(), key)
+        state.value, second = within.alone(_pair(), key)
         return second
     rest = _rest(check.size(n, "axis_size")).members(key, slice(1, None))
-    state.value, _ = ensemble.single(_pair(), key)
+    state.value, _ = within.alone(_pair(), key)
     return rest
 
 
 @functools.lru_cache(maxsize=64)
 def _rest(n: int) -> Any:
-    return ensemble.for_modules(lambda key: key, n + 1)
+    return within.for_modules(lambda key: key, n + 1)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from brainstate.util.filter import to_predicate
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ... import filters
-from ..._ensemble import ensemble, shardings, single
+from ..._ensemble import shardings, single, within
 from ..._plan import Plan
 from .._shared.layouts import checked_pad
 
@@ -86,7 +86,7 @@ class Way:
             return _Alone(single.single(program, **options))
         if self.pad:
             options["pad"] = True
-        return ensemble.for_modules(program, size, tuple(axes), **options)
+        return within.for_modules(program, size, tuple(axes), **options)
 
     def _entries(self, states: Sequence[Any]) -> list[Any]:
         paths = {

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ... import _trace
-from ..._ensemble import donate, ensemble, single
+from ..._ensemble import donate, single, within
+from ..._ensemble.check import Chosen
 from ..._jax import compat
 from .._tree import State, content_of, walk
 from .excluded import parted
@@ -69,6 +70,23 @@ def nested(
     return _vmapped({}, program, size, axes, key, leaves)
 
 
+def nested_some(
+    chosen: Chosen, program: _trace.Recorded, size: int, axes: Axes, key: Any, leaves: list[Any]
+) -> Sequence[Any]:
+    """The same for some of them."""
+
+    def member(key: Any, *leaves: Any) -> Any:
+        return _evaluated(program, key, leaves)
+
+    keys = chosen.take(jax.random.split(key, size), 0)
+    parts = [
+        leaf if axis is None else chosen.take(leaf, axis)
+        for leaf, axis in zip(leaves, axes, strict=True)
+    ]
+    out: Sequence[Any] = jax.vmap(member, in_axes=(0, *axes))(keys, *parts)
+    return out
+
+
 def _vmapped(
     options: dict[str, Any],
     program: _trace.Recorded,
@@ -113,15 +131,15 @@ def fused(
     out_shardings: Any = None,
 ) -> Sequence[Any]:
     """All members at once, the draws in one custom call; arrays of ``old`` are given up."""
-    make = ensemble.for_modules(program, size, axes, out_shardings=out_shardings)
+    make = within.for_modules(program, size, axes, out_shardings=out_shardings)
     given = (key, *leaves)
-    out: Sequence[Any] = make(*given) if old is None else ensemble.into(make, old, *given)
+    out: Sequence[Any] = make(*given) if old is None else within.into(make, old, *given)
     return out
 
 
 def _single(program: _trace.Recorded, key: Any, leaves: list[Any]) -> Sequence[Any]:
     """The same for a single model."""
-    out: Sequence[Any] = ensemble.single(ensemble.for_modules(program, 1), key, *leaves)
+    out: Sequence[Any] = within.alone(within.for_modules(program, 1), key, *leaves)
     return out
 
 
@@ -138,7 +156,7 @@ def plan(traced: Traced) -> Any:
     """What would run for all members, as a `seedbed.Plan`."""
     parts = parted(traced)
     leaves, axes = _operands(traced, [_blank(aval) for aval in parts.read])
-    make = ensemble.for_modules(parts.members, traced.inputs.size, axes)
+    make = within.for_modules(parts.members, traced.inputs.size, axes)
     return make.plan(traced.key, *leaves)
 
 

@@ -55,13 +55,18 @@ def publish_members(
         if draft.initialises or draft.made(state):
             content = content._replace(tags=content.tags | tags)
         contents.append((state, content._replace(value=value)))
-    _wait(contents)
     written = {id(output.state) for output in traced.outputs}
     for state, axis in traced.inputs.own:
         content = content_of(state)
         if id(state) not in written and not content.mapped:
             # From now on it holds members, also for `vmap` and `__call__`.
             contents.append((state, content._replace(mapped=(MemberAxis(size, axis),))))
+    publish_contents(draft, contents, target)
+
+
+def publish_contents(draft: Draft, contents: Sequence[tuple[State, Content]], target: Any) -> None:
+    """Publishes a call after which states hold this, and not what was traced for one member."""
+    _wait(contents)
     draft.rewrite(contents)
     publish(draft, target)
 

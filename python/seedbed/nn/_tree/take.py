@@ -41,10 +41,7 @@ def take(module: Any, index: Any) -> Any:
         (2, 2, 3)
     """
     walk.check_target(module)
-    sizes = {state.members for state in walk.walk(module).states.values()} - {None}
-    if len(sizes) != 1:
-        raise ValueError(f"`module` must hold one number of members; its states hold {sizes or 0}")
-    size: Any = sizes.pop()
+    size = members_of(module, "module")
     single = isinstance(index, (int, np.integer)) and not isinstance(index, (bool, np.bool_))
     if single:
         check.member(index, size, "index")
@@ -72,3 +69,16 @@ def take(module: Any, index: Any) -> Any:
         return twin
 
     return _module.clone(module, {}, copied)
+
+
+def members_of(target: Any, name: str) -> int:
+    """The one number of members that the states of a tree hold, beside those without members.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
+    sizes = {state.members for state in walk.walk(target).states.values()} - {None}
+    if len(sizes) != 1:
+        raise ValueError(f"`{name}` must hold one number of members; its states hold {sizes or 0}")
+    size: Any = sizes.pop()
+    return int(size)
