@@ -21,7 +21,7 @@ from .._ensemble import ensemble
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 # Frames of these say nothing to who wrote the function.
-_INSIDE = (_PACKAGE, str(Path(jax.__file__).parent), "<frozen importlib")
+_INSIDE = (*(str(Path(one).parent) for one in (jax.__file__, importlib.__file__)), _PACKAGE, "<")
 
 
 class Unusable(Exception):
@@ -66,7 +66,7 @@ def _imported(name: str, text: str) -> Any:
     if name.endswith(".py") or os.sep in name:
         raise Unusable(
             f"{text!r} has the path of a file; the name of a module is meant, as in "
-            f"{name.removesuffix('.py').strip('./').replace(os.sep, '.')}:function, seen from {here}"
+            f"{_dotted(name)}:function, seen from {here}"
         )
     try:
         return importlib.import_module(name)
@@ -81,6 +81,10 @@ def _imported(name: str, text: str) -> Any:
         ) from None
     except Exception as error:
         raise Raised(told(error)) from None
+
+
+def _dotted(file: str) -> str:
+    return file.removesuffix(".py").strip("./").replace(os.sep, ".")
 
 
 def _attribute(owner: Any, name: str, module: str) -> Any:
@@ -130,7 +134,7 @@ def _init(
         return nn.init_function(found, *args), ()
     if not callable(found):
         raise Unusable(
-            f"{text} is {found!r:.80} of type {type(found).__name__}, and no function init(key, ...)"
+            f"{text} is {found!r:.60} of type {type(found).__name__}, and no function init(key)"
         )
     return found, args
 
@@ -198,13 +202,14 @@ def _value(value: Any) -> Any:
 
 
 def told(error: BaseException) -> str:
-    """The traceback of an error from the first frame of the user's code on."""
+    """The traceback of an error, of the user's code alone."""
     shown = traceback.TracebackException.from_exception(error)
     frames = [frame for frame in shown.stack if not _inside(frame.filename)]
     if not frames:
         return f"{type(error).__name__}: {error}"
-    first = shown.stack.index(frames[0])
-    shown.stack = traceback.StackSummary.from_list(shown.stack[first:])
+    shown.stack = traceback.StackSummary.from_list(frames)
+    # jax says how to see its own frames, which are cut here anyway.
+    shown.__notes__ = [one for one in shown.__notes__ or () if "JAX" not in one]
     return "".join(shown.format(chain=False)).rstrip()
 
 

@@ -102,7 +102,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         saved = _checked(lambda: make.save(store, key, *given, **options))
     except (formats.StoreError, OSError, ImportError, MemoryError) as error:
-        return _failed(error, WRONG)
+        return _failed(str(error).replace("overwrite=True", "--overwrite"), WRONG)
     _finished(saved, before, args, time.perf_counter() - started)
     return OK
 
@@ -124,7 +124,7 @@ def _checked(call: Callable[[], Any]) -> Any:
         if _target.of_user(error):
             raise _target.Raised(_target.told(error)) from None
         if isinstance(error, (TypeError, ValueError)):
-            raise _target.Unusable(str(error)) from None
+            raise _target.Unusable(str(error).replace("`chunk_size`", "--chunk")) from None
         raise
 
 
@@ -134,26 +134,33 @@ def _shown(outputs: Any) -> str:
     return ", ".join([*first, "..."] if len(outputs) > len(first) else first)
 
 
-def _begun(store: Path, args: argparse.Namespace) -> tuple[int, list[tuple[str, str]]]:
-    """How many members an earlier command left, and what to say of that."""
+def _begun(store: Path, args: argparse.Namespace) -> tuple[int | None, list[tuple[str, str]]]:
+    """How many members an earlier command left, where that is known, and what to say of it."""
     if store.exists():
-        what = "is there already" + ", and is replaced" * args.overwrite
-        return 0 if args.overwrite else args.members, [("", f"which {what}")]
+        if args.overwrite:
+            return None, [("", "which exists, and is replaced if it is another ensemble")]
+        return args.members, [("", "which exists")]
     found = _stores.unfinished(store)
     if found is None:
         return 0, []
     return found.members, [("resumes", f"{found.members:,} members are there already")]
 
 
-def _finished(saved: Any, before: int, args: argparse.Namespace, seconds: float) -> None:
+def _finished(saved: Any, before: int | None, args: argparse.Namespace, seconds: float) -> None:
     took = _text.seconds(seconds)
     if saved is None:
-        print(f"\npart {args.part[0]} of {args.part[1]} is there, in {took}; others are missing yet,")
+        print(
+            f"\npart {args.part[0]} of {args.part[1]} is there, in {took}; others are missing yet,"
+        )
         print("and the last of them puts the folder in its place")
-        return
-    made = saved.nbytes * (args.members - before) // args.members
-    rate = f", {_text.size(made / seconds)} a second" if made and args.part is None else ""
-    print(f"\nall {saved.size:,} members are there: {_text.size(made)} made in {took}{rate}")
+    elif before == args.members:
+        print(f"\nall {saved.size:,} members were there already")
+    else:
+        told = ""
+        if before is not None and args.part is None:
+            made = saved.nbytes * (args.members - before) // args.members
+            told = f": {_text.size(made)} made, {_text.size(made / seconds)} a second"
+        print(f"\nall {saved.size:,} members are there, in {took}{told}")
 
 
 def _part(text: str) -> tuple[int, int]:

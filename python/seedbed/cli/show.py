@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from . import OK, USAGE, WRONG, _stores, _text
 
 _SAMPLE = 64  # members in the table
 _DRAWN = 256  # members in the picture
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,21 +92,26 @@ def _show(store: _stores.Store, places: list[int]) -> None:
     state = "whole"
     if not store.whole:
         share = store.members / manifest.size
-        state = f"UNFINISHED: {store.members:,} members ({share:.0%}) are there; the command or the\n"
+        state = (
+            f"UNFINISHED: {store.members:,} members ({share:.0%}) are there; the command or the\n"
+        )
         state += "call of `save` that began it goes on where it ended"
     lines = [
         ("state", state),
-        ("member", f"{_text.count(manifest.leaves, 'leaf array')}, {_text.size(member)}"),
+        ("member", f"{_text.count(manifest.leaves, 'array')}, {_text.size(member)}"),
         ("stored", f"in {manifest.chunks:,} chunks of {manifest.chunk:,} members"),
         ("read", f"{manifest.inner:,} members at a time, {_text.size(manifest.inner * member)}"),
         ("on disk", f"{_text.size(size)} in {files:,} files"),
     ]
     print(_text.fields(lines))
-    print("\nmade from\n" + _text.fields(list(manifest.made_from.items())))
+    origin = [(name, _DIGEST.sub(r"\1...", told)) for name, told in manifest.made_from.items()]
+    print("\nmade from\n" + _text.fields(origin))
     print("\n" + _text.table(_table(store, places)))
     if store.whole:
         members = min(_SAMPLE, manifest.size)
-        print(f"\n  mean to max: of {members:,} members, evenly from the whole; of large leaves fewer")
+        print(
+            f"\n  mean to max: of {members:,} members, evenly from the whole; of large leaves fewer"
+        )
 
 
 def _table(store: _stores.Store, places: list[int]) -> list[list[str]]:
@@ -114,8 +121,10 @@ def _table(store: _stores.Store, places: list[int]) -> list[list[str]]:
     found = dict(store.samples(places, _SAMPLE)) if store.whole else {}
     for place in places:
         leaf = leaves[place]
-        dtype = leaf.dtype if leaf.impl is None else f"key<{leaf.impl}>"
-        row = [names[place], str(leaf.shape), dtype, _text.size(leaf.member_bytes)]
+        shape, dtype = leaf.shape, leaf.dtype
+        if leaf.impl is not None:
+            shape, dtype = shape[:-1], f"key<{leaf.impl}>"
+        row = [names[place], str(shape), dtype, _text.size(leaf.member_bytes)]
         if store.whole:
             row += _statistics(_stores.numbers(leaf, found[place]))
         rows.append(row)
@@ -152,7 +161,7 @@ def _plot(file: Path, store: _stores.Store, places: list[int]) -> None:
     ]
     manifest = store.manifest
     title = f"{manifest.size:,} members of {_init_name(manifest)}"
-    about = f"{_text.count(leaves, 'leaf array')}, {_text.size(manifest.bytes)}, {store.folder.name}"
+    about = f"{store.folder.name}: {_text.count(leaves, 'array')}, {_text.size(manifest.bytes)}"
     _leaves.draw(file, title, about, cards, len(drawable) - len(shown))
     print(f"picture: {file}")
 

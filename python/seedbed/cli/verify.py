@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from .._store import format as formats
+from .._store import saved
 from . import INTERRUPTED, OK, WRONG, _text
 
 
@@ -18,8 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .._ensemble import saved
-
     started = time.perf_counter()
     try:
         store = saved.load(args.folder)
