@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import operator
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -88,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
         ("leaves", f"{_text.count(plan.outputs, 'array')}, of {_shown(plan.outputs)}"),
         ("size", f"{_text.size(plan.member_bytes)} each, {_text.size(total)} in all"),
         ("made by", made_by),
-        ("into", str(store)),
+        ("into", f"{store}, where {_text.size(_free(store))} are free"),
         *begun,
     ]
     print(_text.fields(lines), flush=True)
@@ -132,6 +133,12 @@ def _shown(outputs: Any) -> str:
     """The shapes of the first leaves."""
     first = [f"{leaf.dtype}{list(leaf.shape)}" for leaf in outputs[:4]]
     return ", ".join([*first, "..."] if len(outputs) > len(first) else first)
+
+
+def _free(store: Path) -> int:
+    """Bytes that a disk has room for."""
+    place = next(folder for folder in (store, *store.parents) if folder.is_dir())
+    return shutil.disk_usage(place).free
 
 
 def _begun(store: Path, args: argparse.Namespace) -> tuple[int | None, list[tuple[str, str]]]:
