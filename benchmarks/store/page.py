@@ -48,15 +48,6 @@ def page(run: dict[str, Any]) -> str:
     for name, label in _READERS.items():
         if name in run["reads"]:
             lines.append(f"| {label} | {' | '.join(_read(run['reads'][name], size))} |")
-    if "one" in run.get("lazy", {}):
-        lazy = run["lazy"]
-        lines += [
-            "",
-            f"**Never stored**: a member of 2^40 by `make.lazy` takes {lazy['one'] * 1e3:.2f} ms; "
-            f"`map` of the sum of squares over as many members as above {lazy['map']:.2f} s, "
-            f"{size / lazy['map'] / 1e9:.2g} GB/s, for which the process grew by "
-            f"{lazy['peak'] / 1e6:.1f} MB.",
-        ]
     return "\n".join(lines)
 
 

@@ -69,8 +69,6 @@ def measure(
                     read["same_bytes"] = digest == made.get("digest")
                 found["reads"][name] = read
                 log(f"  read by {name}: {read}")
-        found["lazy"] = ask("lazy", "seedbed", place, members)
-        log(f"  never stored: {found['lazy']}")
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return found

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 _MEMBERS_READ = 20
-_LAZY_READ = 200
 
 
 def main() -> int:
@@ -69,32 +68,7 @@ def made(ways: Any, way: str, folder: Path, members: int) -> dict[str, str]:
     return {"digest": ways.digest(map(ways.named, stream))}
 
 
-def lazy(ways: Any, way: str, folder: Path, members: int) -> dict[str, Any]:
-    """Seconds of members that are never stored: one of 2**40, and a function of very many."""
-    import jax
-    import jax.numpy as jnp
-
-    ens = ways.make(1 << 40).lazy(ways.key())
-    jax.block_until_ready(ens[0])
-    taken = []
-    for number in range(1, _LAZY_READ + 1):
-        started = time.perf_counter()
-        jax.block_until_ready(ens[number * 0x9E3779B97F4A7C15 % ens.size])
-        taken.append(time.perf_counter() - started)
-
-    def norm(member: Any) -> Any:
-        return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(member))
-
-    some = ways.make(members).lazy(ways.key())
-    jax.block_until_ready(some.map(norm))
-    before = _peak()
-    started = time.perf_counter()
-    jax.block_until_ready(some.map(norm))
-    map_seconds = time.perf_counter() - started
-    return {"one": statistics.median(taken), "map": map_seconds, "peak": _peak() - before}
-
-
-JOBS = {"write": write, "read": read, "made": made, "lazy": lazy}
+JOBS = {"write": write, "read": read, "made": made}
 
 
 def _forget(folder: Path) -> None:

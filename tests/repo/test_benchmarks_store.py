@@ -32,14 +32,6 @@ def test_what_is_written_is_what_was_made_whoever_reads_it(way, tmp_path, monkey
     assert set(turns._FAST) < set(ways.WRITERS) and set(ways.READERS) < set(ways.WRITERS)
 
 
-def test_members_that_are_never_stored_are_measured(tmp_path, monkeypatch):
-    from benchmarks.store import ways, worker
-
-    monkeypatch.setattr(worker, "_LAZY_READ", 2)
-    found = worker.lazy(ways, "seedbed", tmp_path, 20)
-    assert found["one"] > 0 and found["map"] > 0 and found["peak"] >= 0
-
-
 def test_a_process_of_its_own_answers_or_says_why_not(tmp_path):
     from benchmarks.store import turns
 
@@ -60,11 +52,9 @@ def test_the_page_says_what_failed_and_what_differs():
         "writes": {"seedbed": [wrote, wrote], "raw": [{**wrote, "wall": 1.0}, wrote]},
         "reads": {"seedbed": read, "orbax": {"failed": "no room"}},
     }
-    run["lazy"] = {"one": 4e-4, "map": 2.0, "peak": 10**6}
     run["writes"]["zarr"] = [{"failed": "not there"}]
     text = page(run)
     assert "limited to 2 GB" in text
     assert "| 500 | 1.0 | 100 MB | 0.50 1.00 |" in text
     assert "| not there |" in text and "| no room |" in text
     assert "**DIFFERENT**" in text
-    assert "takes 0.40 ms" in text and "2.00 s, 0.5 GB/s" in text
