@@ -2,13 +2,14 @@
 #
 #   make demo    an ensemble of a real network: plan, times, memory, bit comparison, demo.png
 #   make test    lint, types and the whole suite, on the oldest and the newest supported end
+#   make test-all  the same, and what the ends share in `make test` on each of them: for the night
 #   make bench   the benchmark tables and plots, into benchmarks/results/
 #   make format  rewrite the sources in the project's format
 PYTHON ?= python3
 NEWEST ?= $(shell $(PYTHON) tools/newest_python.py)
 OLDEST_JAX := 0.10.0
 
-.PHONY: demo test test-oldest test-newest lint bench format clean
+.PHONY: demo test test-all test-oldest test-newest lint bench format clean
 
 demo: .venv/installed
 	.venv/bin/seedbed demo
@@ -23,6 +24,10 @@ test-oldest: .venv-oldest/installed
 
 test-newest: .venv/installed lint
 	sh tools/run_tests.sh .venv newest
+
+test-all: .venv/installed .venv-oldest/installed lint
+	sh tools/run_tests.sh .venv all
+	sh tools/run_tests.sh .venv-oldest all
 
 lint: .venv/installed
 	.venv/bin/ruff check .

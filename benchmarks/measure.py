@@ -19,7 +19,7 @@ Log = Callable[[str], None]
 
 # The peers whose numbers are to be had; the first that ran counts.
 ORACLES = (
-    *("jax", "jax_unrolled", "jax_typed", "nn_jax", "jit_1"),
+    *("jax", "jax_unrolled", "jax_typed", "nn_jax", "jit_1", "jax_map", "jax_member"),
     *(f"{name}_own" for name in FRAMEWORKS),
 )
 

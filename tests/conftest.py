@@ -52,8 +52,8 @@ def pytest_collection_modifyitems(config, items):
 def shared_out(items, end, on_reference=False):
     """The items that an end runs, and those that it leaves to the other.
 
-    Of a file that is shared it has every second case. Tests of one case stay together, because
-    they compile the same things.
+    Of a file that is shared it has every second case, and all of them if the marker names it. Tests
+    of one case stay together, because they compile the same things.
     """
     cases: dict[str, dict[str, int]] = {}
     kept, left = [], []
@@ -63,7 +63,8 @@ def shared_out(items, end, on_reference=False):
         if on_reference:
             runs = again is not None and again.args == (end,)
         # The adapters run there at one end alone, all of them.
-        if item.get_closest_marker("shared") and not (on_reference and end == "newest"):
+        shared = item.get_closest_marker("shared")
+        if shared and end not in shared.args and not (on_reference and end == "newest"):
             case = item.callspec.id if hasattr(item, "callspec") else item.name
             numbers = cases.setdefault(item.path.stem, {})
             place = numbers.setdefault(case, len(numbers))

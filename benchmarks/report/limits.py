@@ -194,6 +194,26 @@ def _times_colder(of: dict[str, Row]) -> str:
     return f"Cold, CPU time beside seedbed's on as many devices: {'; '.join(said)}." if said else ""
 
 
+def lazy(run: dict[str, Any]) -> str:
+    """Every peer's call, and what a loop needs besides its result."""
+    parts = []
+    for case in run["cases"]:
+        header = [case["heading"], "cold", "warm wall", "warm CPU", "temporary", "bits"]
+        lines = [
+            [
+                PEERS[row.name].label,
+                _state(row, seconds(row.cold)),
+                milliseconds(row.wall),
+                milliseconds(row.cpu),
+                _bytes(row.facts.get("temporary")),
+                {True: "same", False: "**DIFFERENT**"}.get(row.same_bits, ""),
+            ]
+            for row in rows(case)
+        ]
+        parts.append(table(header, lines, "lrrrrc"))
+    return "\n\n".join(parts)
+
+
 def bounds(run: dict[str, Any]) -> str:
     """The bounds of this machine, and every kernel as a fraction of its own."""
     return page(run["measured"])
@@ -206,6 +226,7 @@ OVERVIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "donate": donate,
     "latency": latency,
     "scale": scale,
+    "lazy": lazy,
     "roofline": bounds,
     "store": lambda run: stored(run["measured"]),
 }

@@ -58,10 +58,11 @@ ABOUT = {
     "donate": "A new ensemble into the memory of the old one, beside fresh memory.",
     "latency": "One small call, beside a compiled function that draws nothing.",
     "scale": "Past one device: what lies in parts on virtual devices of this processor.",
+    "lazy": "Ensembles that are never stored: members made when they are looked at.",
     "store": "Ensembles written to a disk and read from it, every way in turn.",
     "roofline": "Every kernel beside the bound that this machine sets it.",
 }
-_LIMITS = ("scaling", "isa", "scale", "store", "roofline")
+_LIMITS = ("scaling", "isa", "scale", "lazy", "store", "roofline")
 
 
 def readme(results: Path) -> str:

@@ -29,6 +29,7 @@ _COLUMNS = {
     "frameworks": _ALL,
     "scaling": _WARM,
     "scale": (("cold start, CPU s", "cold_cpu", 1.0, ".2f"), *_WARM, _ALL[-1]),
+    "lazy": (_ALL[0], *_WARM, _ALL[-1]),
     "donate": (*_WARM, _ALL[-1]),
     "latency": (("one call, wall µs", "wall", 1e6, ".1f"), ("one call, CPU µs", "cpu", 1e6, ".1f")),
 }

@@ -6,9 +6,9 @@ import fnmatch
 from dataclasses import replace
 
 from ..case import Case
-from . import comparisons, limits, scale
+from . import comparisons, limits, scale, unstored
 
-CASES = (*comparisons.CASES, *limits.CASES, *scale.CASES)
+CASES = (*comparisons.CASES, *limits.CASES, *scale.CASES, *unstored.CASES)
 TABLES = tuple(dict.fromkeys(case.table for case in CASES))
 
 

@@ -15,29 +15,41 @@ if _typing.TYPE_CHECKING:
     from . import filters as filters
     from . import nn as nn
     from . import random as random
+    from ._ensemble.lazy import Lazy as Lazy
     from ._ensemble.single import Single as Single
     from ._ensemble.single import single as single
     from ._random.accelerate import accelerate as accelerate
+    from ._store.format import StoreError as StoreError
+    from ._store.saved import Saved as Saved
+    from ._store.saved import load as load
     from ._trust.selfcheck import SelfCheckWarning as SelfCheckWarning
 
 # Imported when they are first used: most programs need few of them.
 _MODULES = ("adapters", "filters", "nn", "random")
 _ELSEWHERE = {
     "accelerate": "_random.accelerate",
+    "load": "_store.saved",
+    "Saved": "_store.saved",
     "SelfCheckWarning": "_trust.selfcheck",
+    "Lazy": "_ensemble.lazy",
     "Single": "_ensemble.single",
     "single": "_ensemble.single",
+    "StoreError": "_store.format",
 }
 
 __all__ = [
     "Ensemble",
+    "Lazy",
     "Plan",
+    "Saved",
     "SelfCheckWarning",
     "Single",
+    "StoreError",
     "accelerate",
     "adapters",
     "ensemble",
     "filters",
+    "load",
     "nn",
     "prng",
     "random",

@@ -361,7 +361,7 @@ def test_threads_may_call_at_once(key):
 
 
 def test_examples_in_the_documentation():
-    for name in ("seedbed", "seedbed._ensemble.ensemble"):
+    for name in ("seedbed", "seedbed._ensemble.lazy", "seedbed._ensemble.ensemble"):
         results = doctest.testmod(importlib.import_module(name))
         assert not results.failed
     assert results.attempted >= 5

@@ -272,8 +272,10 @@ def test_every_test_runs_on_one_end_at_least():
     ]
     items += [_Item("core", name, shared, mark.reference("oldest").mark) for name in "abc"]
     items += [_Item("model", name, shared, mark.reference("newest").mark) for name in "abc"]
-    newest, oldest = (set(conftest.shared_out(items, end)[0]) for end in conftest.ENDS)
-    assert newest | oldest == set(items) and newest & oldest == {items[0]}
+    whole = [_Item("rounded", name, mark.shared("newest").mark) for name in "abc"]
+    newest, oldest = (set(conftest.shared_out(items + whole, end)[0]) for end in conftest.ENDS)
+    assert newest | oldest == {*items, *whole} and newest & oldest == {items[0], whole[1]}
+    assert {*whole} <= newest
     again = [conftest.shared_out(items, end, on_reference=True) for end in conftest.ENDS]
     assert [[(item.path.stem, item.name) for item in kept] for kept, _ in again] == [
         [("model", name) for name in "abc"],
@@ -286,7 +288,7 @@ def test_marks_on_test_files_name_an_end():
     found = []
     for path in (ROOT / "tests").rglob("test_*.py"):
         text = path.read_text(encoding="utf-8")
-        found += [name for _, name in re.findall(r'mark\.(end|reference)\("(\w+)"\)', text)]
+        found += [name for _, name in re.findall(r'mark\.(end|reference|shared)\("(\w+)"\)', text)]
     assert len(found) > 30 and set(found) <= {*conftest.ENDS}
 
 
@@ -295,6 +297,6 @@ def test_tests_stand_in_the_room_that_they_test():
     rooms -= {"support", "__pycache__"}
     assert rooms == {
         *("adapters", "cuda", "ensemble", "gpu", "match", "native"),
-        *("nn", "random", "repo", "run", "trace", "trust"),
+        *("nn", "random", "repo", "run", "store", "trace", "trust"),
     }
     assert [path.name for path in (ROOT / "tests").glob("*.py")] == ["conftest.py"]

@@ -24,6 +24,8 @@ if native_problem():
     pytest.skip(native_problem(), allow_module_level=True)
 from seedbed import _cpu
 
+pytestmark = pytest.mark.shared
+
 BELOW = math.nextafter(-1, 0)
 ROOT = math.sqrt(2)
 NO_CLIP = (-np.inf, np.inf)

@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import os
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .._jax import compat, generators, places
 from .._plan import Plan, largest
 from .._run.members import Chosen as Chosen
+from .._run.members import member as member
+from .._run.members import members as members
+from .._run.members import size as size
 from .._trace import finite as finite
 
 if TYPE_CHECKING:
     from .._jax.types import Tree
 
-# More members than a 64-bit processor has addresses.
-_SIZE_LIMIT = 1 << 48
 # Results below this size are allocated without a look at the free memory.
 _SMALL = 64 << 20
-
-
-def size(value: Any, name: str = "size") -> int:
-    """A positive number of members."""
-    if compat.is_tracer(value):
-        raise TypeError(
-            f"`{name}` must be known when the program is traced, as array shapes are; got the "
-            f"traced value {value!r}"
-        )
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(
-            f"`{name}` must be a positive integer (int or NumPy integer); got {value!r} of type "
-            f"{type(value).__name__}"
-        )
-    number = operator.index(value)
-    if not 0 < number < _SIZE_LIMIT:
-        raise ValueError(f"`{name}` must be at least 1 and below 2**48; got {number}")
-    return number
 
 
 def flag(value: Any, name: str) -> bool:
@@ -201,85 +182,6 @@ def member_type(leaf: Any, axis: int | None) -> Any:
     return compat.abstract(shape, aval.dtype, aval.weak_type, places.member(aval, axis))
 
 
-# --- members ----------------------------------------------------------------------------
-
-
-def member(value: Any, count: int, name: str = "i") -> Chosen:
-    """One member, by index."""
-    array = isinstance(value, (jax.Array, np.ndarray))
-    if array and _typed(value):
-        raise TypeError(f"`{name}` must be an integer; got a key (the key comes first)")
-    if array and value.ndim == 0 and value.dtype.kind in "iu":
-        if compat.is_tracer(value):
-            return Chosen(1, _traced(value, count, name), None)
-        value = int(value)
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(
-            f"`{name}` must be an integer; got {value!r} of type {type(value).__name__}"
-        )
-    number = operator.index(value)
-    if not -count <= number < count:
-        raise IndexError(f"`{name}` is {number}, out of range for an ensemble of size={count}")
-    return Chosen(1, number % count, None)
-
-
-def members(index: Any, count: int) -> Chosen:
-    """Several members, by slice or index array."""
-    if isinstance(index, slice):
-        chosen = range(*index.indices(count))
-        if chosen.step == 1:
-            return Chosen(len(chosen), chosen.start, None)
-        return Chosen(len(chosen), None, np.arange(chosen.start, chosen.stop, chosen.step))
-    if isinstance(index, (list, tuple, range)):
-        try:
-            index = np.asarray(index, dtype=None if len(index) else np.int64)
-        except ValueError:  # rows of different lengths
-            pass
-    array = isinstance(index, (np.ndarray, jax.Array))
-    if array and _typed(index):
-        raise TypeError(
-            "`index` must be a slice or an array of integers; got keys (they come first)"
-        )
-    if not array or index.ndim != 1 or index.dtype.kind not in "iu":
-        what = f"an array of dtype {index.dtype} and shape {index.shape}" if array else repr(index)
-        raise TypeError(
-            f"`index` must be a slice or a one-dimensional array of integers; got {what} of type "
-            f"{type(index).__name__}"
-        )
-    if compat.is_tracer(index):
-        return Chosen(index.shape[0], None, _traced(index, count, "index"))
-    listed = np.asarray(index)
-    wrong = listed[(listed < -count) | (listed >= count)]
-    if wrong.size:
-        raise IndexError(
-            f"`index` contains {int(wrong[0])}, out of range for an ensemble of size={count}"
-        )
-    listed = listed.astype(np.int64)
-    return Chosen(listed.size, None, np.where(listed < 0, listed + count, listed))
-
-
-def _traced(index: Any, count: int, name: str) -> Any:
-    """Traced indices, counted from the front: unsigned, of 32 or 64 bits.
-
-    What arithmetic, or jax at the edge of a compiled function, has made of numbers that a type of
-    32 bits does not hold cannot be seen any more: it would be the number of some other member.
-    """
-    if index.dtype.itemsize < 4:
-        index = index.astype(np.int32)
-    kept = 1 << (8 * index.dtype.itemsize - (index.dtype.kind == "i"))
-    if count > kept:
-        raise TypeError(
-            f"`{name}` is traced and of dtype {index.dtype}, in which indices of size={count} "
-            "members wrap around; use 64 bits (jax.enable_x64), or an ensemble of a size up to "
-            f"{kept}, whose members are the same"
-        )
-    if index.dtype.kind == "u":
-        return index
-    unsigned = np.dtype(f"uint{8 * index.dtype.itemsize}")
-    from_front = index.astype(unsigned)
-    return jnp.where(index < 0, from_front + unsigned.type(count), from_front)
-
-
 # --- memory -----------------------------------------------------------------------------
 
 
@@ -317,6 +219,13 @@ def memory(
             f"`{name}` is too large for this machine: {message}, and {available:,} bytes are free. "
             f"Largest results: {leaves}. `stream` and `members` make the ensemble in parts."
         )
+
+
+def room(asked: int, what: str) -> None:
+    """Refuses other results that cannot exist."""
+    available = _free_memory() if asked >= _SMALL else None
+    if available is not None and asked > available:
+        raise MemoryError(f"{what} are {asked:,} bytes, and {available:,} bytes are free")
 
 
 def _free_memory() -> int | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._run.layout import Layout
     from .call import Signature
     from .direct import Direct
+    from .lazy import Lazy
     from .prepare import Prepared
 
 
@@ -61,6 +62,8 @@ class Ensemble:
             raise ValueError("`pad` is for `out_shardings`, which is not given")
         self._prepared: dict[Signature, Prepared] = {}
         self._direct: Direct | None = None
+        # What `lazy` has made of it.
+        self._kept: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         name = getattr(self.init, "__qualname__", None) or repr(self.init)
@@ -167,6 +170,54 @@ class Ensemble:
             self.members(whole.key, slice(start, start + chunk), *args)
             for start in range(0, self.size, chunk)
         )
+
+    def save(
+        self,
+        path: Any,
+        key: Any,
+        *args: Any,
+        chunk_size: int | None = None,
+        progress: bool = True,
+        overwrite: bool = False,
+        part: tuple[int, int] | None = None,
+    ) -> Any:
+        """Writes all members to disk, in pieces: memory is bounded by two of them.
+
+        What is written is a checkpoint of Orbax, of zarr arrays, with the members in dimension 0.
+        Nothing is at ``path`` until all of it is there. A call that was interrupted, at any time
+        and by anything, is repeated, and goes on from where it was; the same call on a store that
+        is whole does nothing. Needs ``pip install 'seedbed[save]'``.
+
+        Args:
+            path: of the new folder, on a local or shared file system.
+            key, *args: as for the call; with ``donate=True``, too, there is no ``old``.
+            chunk_size: members that are made and stored together; None (the default) takes as
+                many as are 128 MiB.
+            progress: show members, rate and time left on stderr, if that is a terminal.
+            overwrite: replace another ensemble at ``path``, once the new one is whole.
+            part: ``(i, n)``: only the ``i``-th of ``n`` parts of the chunks, for several processes
+                that write to one path; whichever finds all of it there finishes it.
+
+        Returns:
+            The ensemble on disk, as of `load`; None while other parts are missing.
+
+        Raises:
+            FileExistsError: something else is at ``path``.
+            StoreError: an interrupted call was of another key, function, argument or version: it
+                says which.
+            ValueError: members cannot be made in pieces: their keys draw for all of them at once.
+            ImportError: Orbax or TensorStore is not installed.
+            OSError: the disk is full, or cannot be written to.
+        """
+        from . import saving
+
+        return saving.save(self, path, key, args, chunk_size, progress, overwrite, part)
+
+    def lazy(self, key: Any, *args: Any) -> Lazy:
+        """The ensemble as an object that makes what it is asked for; see `Lazy`."""
+        from .lazy import Lazy
+
+        return Lazy(self, key, args)
 
     def _call(self, key: Any, args: tuple[Any, ...], *wanted: Any, **options: Any) -> Call:
         return checked(key, args, self.in_axes, self.size, *wanted, **options)

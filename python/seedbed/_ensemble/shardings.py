@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from .._jax import compat, places
 from .._plan import Drawn, Literal, Output, Plan, Splat, can_tile
 from .._run.layout import Axes, Layout, named
+from .._run.layout import is_leaf as is_leaf
+from .._run.layout import spread as spread
+from .._run.layout import whole as whole
 
 if TYPE_CHECKING:
-    from .._jax.types import Tree
     from .call import Call
 
 
@@ -34,11 +36,6 @@ class Entries:
         raise NotImplementedError
 
 
-def is_leaf(value: Any) -> bool:
-    """Whether a value says where a leaf lies, or leaves it whole."""
-    return value is None or isinstance(value, (Sharding, PartitionSpec))
-
-
 def checked(value: Any) -> Any:
     """What a user gave, if it consists of shardings.
 
@@ -56,19 +53,6 @@ def checked(value: Any) -> Any:
                 + (f" at {jax.tree_util.keystr(path)}" if path else "")
             )
     return value
-
-
-def whole(entries: Iterable[Any]) -> Any:
-    """Whole on every device of the mesh that some entries are of; None if they are of none."""
-    spec: Any = PartitionSpec
-    for one in entries:
-        if isinstance(one, NamedSharding):
-            return NamedSharding(one.mesh, spec())
-        if isinstance(one, PartitionSpec):
-            return spec()
-        if isinstance(one, SingleDeviceSharding):
-            return one
-    return None
 
 
 def of_mesh(value: Any, mesh: Any) -> Any:
@@ -105,28 +89,6 @@ def resolve(value: Any, plan: Plan, size: int | None) -> Layout:
     entries = tuple(len(spec) + (1 if size is None else 0) for spec in given)
     kinds = tuple(getattr(sharding, "memory_kind", None) for sharding in shardings)
     return Layout(mesh, specs, entries, kinds)
-
-
-def spread(value: Any, tree: Tree) -> list[Any]:
-    """One entry for every leaf of the result.
-
-    Raises:
-        ValueError: ``value`` is not like it.
-    """
-    # A single leaf, or entries for parts of the result.
-    try:
-        lists = jax.tree_util.tree_map(
-            lambda one, part: [one] * len(jax.tree_util.tree_leaves(part)),
-            value,
-            jax.tree_util.tree_unflatten(tree, [0] * tree.num_leaves),
-            is_leaf=is_leaf,
-        )
-    except ValueError as error:
-        raise ValueError(
-            "`out_shardings` must be a sharding, a PartitionSpec, None, or a pytree of these whose "
-            f"structure is a prefix of the result's; got {value!r}: {error}"
-        ) from None
-    return jax.tree_util.tree_leaves(lists, is_leaf=is_leaf)
 
 
 def _mesh(shardings: Sequence[Any], own: Mesh | None) -> Any:

@@ -7,6 +7,7 @@ breaks this file and nothing else.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import threading
@@ -150,6 +151,36 @@ def default_prng() -> Any:
 def prng_named(name: str) -> Any | None:
     """The implementation that jax finds by a name, if any."""
     return _prngs.get(name)
+
+
+def deciding_settings() -> dict[str, str]:
+    """jax's settings that decide which numbers a traced function makes, by name."""
+    config: Any = jax.config
+    names = (
+        *("jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl"),
+        *("jax_numpy_dtype_promotion", "jax_default_matmul_precision"),
+    )
+    return {name: str(getattr(config, name)) for name in names}
+
+
+# Types whose elements do not fill bytes: how a device packs them is not known here.
+_PACKED = frozenset(["int2", "uint2", "int4", "uint4", "float4_e2m1fn"])
+
+
+def in_memory(array: Any) -> Any:
+    """An array's data, ready, in this process's memory.
+
+    Of an array that is there already it is a view: unlike that of `np.asarray`, which the array
+    keeps, it does not stand in the way of donation, and lasts until then.
+    """
+    devices = array.sharding.device_set
+    alone = len(devices) == 1 and next(iter(devices)).platform == "cpu"
+    if not alone or not array.size or str(array.dtype) in _PACKED:
+        return np.asarray(array)
+    pointer = array.block_until_ready().unsafe_buffer_pointer()
+    data: Any = (ctypes.c_char * array.nbytes).from_address(pointer)
+    data.owner = array
+    return np.frombuffer(data, np.uint8).view(array.dtype).reshape(array.shape)
 
 
 def key_words(key: Any) -> Any:

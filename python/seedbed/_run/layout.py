@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from .._base.record import Record
 from .._jax import places
 from .._plan import Plan, Shape
+
+if TYPE_CHECKING:
+    from .._jax.types import Tree
 
 # The axes of a mesh that one dimension is split over, the slowest first; () for none.
 Axes = tuple[str, ...]
@@ -44,7 +48,7 @@ class Layout(Record):
     def spec(self, position: int, single: bool) -> Any:
         """What jax calls this: the `PartitionSpec` of one output leaf."""
         axes = self.specs[position][1 if single else 0 : self.entries[position]]
-        spec: Any = jax.sharding.PartitionSpec
+        spec: Any = PartitionSpec
         return spec(*[names or None for names in axes])
 
     def tile(self, position: int, shape: Shape) -> Shape:
@@ -89,7 +93,7 @@ class Layout(Record):
         if self.abstract:
             return None
         return [
-            jax.sharding.NamedSharding(self.mesh, self.spec(i, single), memory_kind=kind)
+            NamedSharding(self.mesh, self.spec(i, single), memory_kind=kind)
             for i, kind in enumerate(self.memory_kinds)
         ]
 
@@ -107,3 +111,46 @@ def named(spec: Sequence[Any], rank: int) -> tuple[Axes, ...]:
     """The entries of a `PartitionSpec`, one for each dimension."""
     axes = [() if one is None else (one,) if isinstance(one, str) else tuple(one) for one in spec]
     return (*axes, *[()] * (rank - len(axes)))
+
+
+# --- what users give --------------------------------------------------------------------
+
+
+def is_leaf(value: Any) -> bool:
+    """Whether a value says where a leaf lies, or leaves it whole."""
+    return value is None or isinstance(value, (Sharding, PartitionSpec))
+
+
+def whole(entries: Iterable[Any]) -> Any:
+    """Whole on every device of the mesh that some entries are of; None if they are of none."""
+    spec: Any = PartitionSpec
+    for one in entries:
+        if isinstance(one, NamedSharding):
+            return NamedSharding(one.mesh, spec())
+        if isinstance(one, PartitionSpec):
+            return spec()
+        if isinstance(one, SingleDeviceSharding):
+            return one
+    return None
+
+
+def spread(value: Any, tree: Tree, name: str = "out_shardings") -> list[Any]:
+    """One entry for every leaf of the result.
+
+    Raises:
+        ValueError: ``value`` is not like it.
+    """
+    # A single leaf, or entries for parts of the result.
+    try:
+        lists = jax.tree_util.tree_map(
+            lambda one, part: [one] * len(jax.tree_util.tree_leaves(part)),
+            value,
+            jax.tree_util.tree_unflatten(tree, [0] * tree.num_leaves),
+            is_leaf=is_leaf,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"`{name}` must be a sharding, a PartitionSpec, None, or a pytree of these whose "
+            f"structure is a prefix of the result's; got {value!r}: {error}"
+        ) from None
+    return jax.tree_util.tree_leaves(lists, is_leaf=is_leaf)

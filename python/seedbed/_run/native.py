@@ -61,16 +61,21 @@ def load_cuda() -> tuple[ModuleType | None, str]:
     return cuda, ""
 
 
-def _stale(module: ModuleType) -> str:
-    """What is wrong with a module that was built for another version of the package, or nothing."""
+def version() -> str:
+    """The package's version."""
     from .. import __version__
 
+    return __version__
+
+
+def _stale(module: ModuleType) -> str:
+    """What is wrong with a module that was built for another version of the package, or nothing."""
     built = (module.version(), module.plan_version())
-    if built == (__version__, PLAN_VERSION):
+    if built == (version(), PLAN_VERSION):
         return ""
     return (
         f"the extension is of version {built[0]} (plan {built[1]}), the package of "
-        f"{__version__} (plan {PLAN_VERSION}): reinstall seedbed"
+        f"{version()} (plan {PLAN_VERSION}): reinstall seedbed"
     )
 
 

@@ -12,7 +12,7 @@ from .._base.record import Record
 from .._plan import KeyMode, Plan
 from .._trace import Trimmed
 from . import execute
-from .members import Chosen, Wanted, words
+from .members import Chosen, Wanted
 
 
 class Bound(Record):
@@ -99,7 +99,11 @@ class ReferenceProgram:
         run = self._compiled.get(key)
         if run is None:
             run = self._compiled[key] = execute.reference_program(self.trimmed, *key)
-        return Bound(run, (self.captures, [_listed(chosen, by_fold) for by_fold in self.folds]))
+        members = [
+            _listed(chosen, by_fold) if parted else None
+            for by_fold, parted in zip(self.folds, split, strict=True)
+        ]
+        return Bound(run, (self.captures, members))
 
 
 Program = NativeProgram | ReferenceProgram
@@ -117,11 +121,11 @@ def _modes(chosen: Chosen | None, stacked: tuple[bool, ...]) -> tuple[tuple[KeyM
     modes = tuple([KeyMode.MEMBER_KEYS if each else mode for each in stacked])
     if all(stacked):
         return modes, None
-    return modes, words(chosen.start if consecutive else chosen.indices())
+    return modes, chosen.first_words() if consecutive else chosen.words()
 
 
 def _listed(chosen: Chosen | None, fold: bool) -> Any:
-    """Which members the reference makes; see `reference.member_keys`."""
+    """Which members of a key that is split the reference makes; see `reference.member_keys`."""
     if chosen is None:
         return None
-    return words(chosen.indices()) if fold else chosen.indices()
+    return chosen.words() if fold else chosen.indices()

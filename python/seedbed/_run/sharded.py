@@ -40,6 +40,7 @@ from .._plan import (
 from .._trace import moved
 from . import execute
 from .layout import Axes, Layout, padded
+from .members import plus
 
 
 @functools.lru_cache(maxsize=256)
@@ -219,7 +220,7 @@ class Part:
         modes, operands = [], []
         for mode in self.modes:
             if mode == KeyMode.RANGE:
-                operands.append(_sum(start, given))
+                operands.append(plus(start, given))
             elif mode == KeyMode.ALL:
                 operands.append(start)
             else:
@@ -275,10 +276,3 @@ def needed(steps: Sequence[Step], outputs: Sequence[Output]) -> tuple[tuple[Step
             for source in step.inputs:
                 note(source)
     return tuple(reversed(kept)), draws
-
-
-def _sum(a: Any, b: Any) -> Any:
-    """Numbers of two words, the high one first."""
-    low = a[..., 1] + b[..., 1]
-    carry = (low < a[..., 1]).astype(np.uint32)
-    return jnp.stack([a[..., 0] + b[..., 0] + carry, low], axis=-1)

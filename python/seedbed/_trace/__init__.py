@@ -2,9 +2,9 @@
 
 Here a function becomes a jaxpr of one member (`recorded`), calls in it are opened and constants
 folded (`inline`, `openers`, `fold`, `graph`), what loops draw is taken out of them (`loops`,
-`bodies`), two programs are compared (`fingerprint`), and a program is cut into what something
-depends on and the rest (`cut`, `tap`), or freed of what it says of places (`offmesh`). Nothing here
-knows what a draw is.
+`bodies`), two programs are compared (`fingerprint`, between processes `digest`), and a program is
+cut into what something depends on and the rest (`cut`, `tap`), or freed of what it says of places
+(`offmesh`). Nothing here knows what a draw is.
 """
 
 import importlib as _importlib
@@ -28,6 +28,7 @@ from .recorded import released_on_failure as released_on_failure
 from .recorded import trace as trace
 
 if _typing.TYPE_CHECKING:
+    from . import digest as digest
     from .graph import Equation as Equation
     from .graph import Graph as Graph
     from .inline import Block as Block
