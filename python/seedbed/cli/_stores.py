@@ -97,10 +97,10 @@ def unfinished(folder: Path) -> Store | None:
 
 def _partial(folder: Path) -> Store:
     manifest = formats.read(folder)
-    there = 0
-    for chunk in range(manifest.chunks):
-        if not manifest.missing(folder, chunk):
-            there += min(manifest.chunk, manifest.size - chunk * manifest.chunk)
+    missing = manifest.missing(folder, range(manifest.chunks))
+    there = manifest.size - sum(
+        min(manifest.chunk, manifest.size - number * manifest.chunk) for number in missing
+    )
     # All chunks may be there before the folder has its name.
     return Store(folder, manifest, min(there, manifest.size - 1))
 
