@@ -11,7 +11,7 @@ import pytest
 import seedbed as sb
 from helpers import assert_same_bits
 from seedbed.__main__ import main
-from seedbed._store import write
+from seedbed._store import progress
 from seedbed.cli import _stores, _target
 
 pytestmark = pytest.mark.end("newest")
@@ -110,17 +110,18 @@ def test_init_makes_what_the_function_makes_and_once(init, tmp_path, capsys):
 
 
 def test_init_goes_on_where_ctrl_c_ended_it(init, tmp_path, capsys, monkeypatch):
-    finish = write._Writer.finish
+    advance, told = progress.Bar.advance, []
 
-    def interrupted(self, pending):
-        if pending.number == 1:
+    def interrupted(self, members):
+        told.append(members)
+        if len(told) == 2:
             raise KeyboardInterrupt
-        return finish(self, pending)
+        advance(self, members)
 
-    monkeypatch.setattr(write._Writer, "finish", interrupted)
+    monkeypatch.setattr(progress.Bar, "advance", interrupted)
     assert init("store_models:mlp", "--chunk", 3) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
-    monkeypatch.setattr(write._Writer, "finish", finish)
+    monkeypatch.setattr(progress.Bar, "advance", advance)
     assert main(["show", str(tmp_path / "store")]) == 0
     found = _stores.opened(tmp_path / "store")
     assert 3 <= found.members < 10 and not found.whole
