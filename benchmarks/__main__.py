@@ -18,11 +18,15 @@ from .tables import cases
 RESULTS = Path(__file__).parent / "results"
 # Where runs go that are not meant to be shown; git ignores it.
 SCRATCH = RESULTS / "scratch"
-ROOFLINE = "roofline"
+ROOFLINE, STORE = "roofline", "store"
+# Tables that no peer and no case has a part in.
+_ALONE = (ROOFLINE, STORE)
 # Samples of each loop, and MiB of the memory tests; by --quick.
 _ROOFLINE = {False: (300, 176), True: (10, 16)}
+# Bytes of the ensemble that is written; by --quick.
+_STORE = {False: 1_500_000_000, True: 20_000_000}
 _EPILOG = (
-    "Tables: " + ", ".join([*cases.TABLES, ROOFLINE]) + ". Runs of whole tables rewrite "
+    "Tables: " + ", ".join([*cases.TABLES, *_ALONE]) + ". Runs of whole tables rewrite "
     "benchmarks/README.md; others, of --case, --peer or --quick, go to results/scratch. The exit "
     "status is 1 if peers that promise the same bits differ, or if --compare finds a loss, and 2 "
     "for arguments that make no sense."
@@ -51,15 +55,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace) -> int:
     tables = [] if "all" in options.table else options.table
-    wanted = [table for table in tables if table != ROOFLINE] + options.case
-    chosen = cases.select(wanted, options.peer) if wanted or ROOFLINE not in tables else ()
+    wanted = [table for table in tables if table not in _ALONE] + options.case
+    everything = not (tables or options.case or options.peer)
+    chosen = cases.select(wanted, options.peer) if wanted or not tables else ()
     full = not (options.quick or options.case or options.peer or options.out)
     described = environment.describe()
     out = options.out or (RESULTS / _run_name(described) if full else SCRATCH)
     started = time.monotonic()
     same = _run_tables(chosen, _settings(options), described, out)
-    if ROOFLINE in tables or not (tables or options.case or options.peer):
+    if ROOFLINE in tables or everything:
         _run_roofline(options.quick, described, out)
+    if STORE in tables or everything:
+        same &= _run_store(options, described, out)
     if full:
         _rewrite_page()
     _log(f"{time.monotonic() - started:.0f} s; results in {out}")
@@ -112,9 +119,26 @@ def _run_roofline(quick: bool, described: dict[str, Any], out: Path) -> None:
         return
     described["load_after"] = environment.load()
     settings = measure.QUICK if quick else measure.Settings()
-    run = _run(ROOFLINE, settings, described) | {"measured": measured}
+    _write(_run(ROOFLINE, settings, described) | {"measured": measured}, out)
+
+
+def _run_store(options: argparse.Namespace, described: dict[str, Any], out: Path) -> bool:
+    """Ensembles on a disk; whether all that was read is what was made."""
+    from .store import turns
+
+    _log("store")
+    settings = _settings(options)
+    size = _STORE[options.quick] if options.bytes is None else int(options.bytes)
+    rounds = 1 if options.quick else options.rounds or 5
+    measured = turns.measure(size, rounds, int(options.limit), options.folder, _log)
+    described["load_after"] = environment.load()
+    _write(_run(STORE, settings, described) | {"measured": measured}, out)
+    return all(read.get("same_bytes") is not False for read in measured["reads"].values())
+
+
+def _write(run: dict[str, Any], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{ROOFLINE}.json"
+    path = out / f"{run['table']}.json"
     path.write_text(result.text(run))
     _present(path)
     print(f"\n{report.overview(run)}\n", flush=True)
@@ -179,6 +203,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
     parser.add_argument("--rounds", type=int, help="timed warm calls of every peer")
     parser.add_argument("--cap", type=float, help="seconds after which a cold start is given up")
+    parser.add_argument("--bytes", type=float, help="of the ensemble that `store` writes (1.5e9)")
+    parser.add_argument(
+        "--limit", type=float, default=0, help="of address space for seedbed's process in `store`"
+    )
+    parser.add_argument("--folder", type=Path, help="where `store` writes: on the disk it measures")
     parser.add_argument("--out", type=Path, help="folder for JSON, Markdown and PNG")
     parser.add_argument(
         "--compare",

@@ -12,6 +12,7 @@ from typing import Any
 PACKAGES = (
     *("seedbed", "jax", "jaxlib", "numpy", "torch"),
     *("equinox", "flax", "dm-haiku", "brainstate"),
+    *("orbax-checkpoint", "tensorstore", "zarr"),
 )
 # Variables that change what is measured.
 _VARIABLES = ("XLA_FLAGS", "GLIBC_TUNABLES", "OMP_NUM_THREADS", "MALLOC_ARENA_MAX")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..peers import PEERS
 from ..roofline.page import page
+from ..store.page import page as stored
 from .markdown import milliseconds, number, pair, seconds, table
 from .summary import Row, ours, output, ratio, rows
 
@@ -227,4 +228,5 @@ OVERVIEWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "scale": scale,
     "lazy": lazy,
     "roofline": bounds,
+    "store": lambda run: stored(run["measured"]),
 }

@@ -24,6 +24,7 @@ This page is written by the runner from the files in `results/`; do not edit it.
 python -m benchmarks all                    # everything, about an hour, and this page
 python -m benchmarks all --quick            # small sizes, some minutes, into results/scratch
 python -m benchmarks ensembles cold         # some tables, and this page
+python -m benchmarks store --bytes 12e9     # how much is written; --limit, of memory
 python -m benchmarks --case mlp --rounds 21 # one case; --list names them
 python -m benchmarks --compare BASE.json    # measure the cases of a result again; flag losses
 python -m benchmarks --report               # this page and the figures again, without measuring
@@ -58,9 +59,10 @@ ABOUT = {
     "latency": "One small call, beside a compiled function that draws nothing.",
     "scale": "Past one device: what lies in parts on virtual devices of this processor.",
     "lazy": "Ensembles that are never stored: members made when they are looked at.",
+    "store": "Ensembles written to a disk and read from it, every way in turn.",
     "roofline": "Every kernel beside the bound that this machine sets it.",
 }
-_LIMITS = ("scaling", "isa", "scale", "lazy", "roofline")
+_LIMITS = ("scaling", "isa", "scale", "lazy", "store", "roofline")
 
 
 def readme(results: Path) -> str:

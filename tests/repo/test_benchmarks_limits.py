@@ -216,11 +216,12 @@ def test_all_is_every_table(monkeypatch):
 
     monkeypatch.setattr(__main__, "_run_tables", tables)
     monkeypatch.setattr(__main__, "_run_roofline", lambda *_: asked[-1].append("roofline"))
+    monkeypatch.setattr(__main__, "_run_store", lambda *_: asked[-1].append("store") or True)
     for arguments in (["all"], []):
         assert __main__.main([*arguments, "--quick"]) == 0
     assert __main__.main(["roofline", "--quick"]) == 0
     assert __main__.main(["isa", "roofline", "--quick"]) == 0
-    everything = [*cases.TABLES, "roofline"]
+    everything = [*cases.TABLES, "roofline", "store"]
     assert asked == [everything, everything, ["roofline"], ["isa", "roofline"]]
 
 

@@ -58,7 +58,7 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("info", "doctor", "demo"))
+    assert all(name in out for name in ("info", "doctor", "demo", "show", "verify"))
 
 
 def test_an_error_of_the_package_is_not_swallowed(monkeypatch):

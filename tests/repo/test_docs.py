@@ -1,6 +1,7 @@
 """The code in the documentation runs, as it stands."""
 
 import re
+import tempfile
 from pathlib import Path
 
 import jax
@@ -16,7 +17,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_blocks_of_a_page_run(page: str):
+def test_the_blocks_of_a_page_run(page: str, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # not left behind
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = BLOCK.findall(text)
     assert blocks

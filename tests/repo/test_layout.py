@@ -18,7 +18,7 @@ FRAMEWORKS = ("flax", "equinox", "haiku", "brainstate", "torch", "optax")
 # The files and folders of benchmarks/, from the ground up: each imports from those before it. The
 # report stands before what measures: it knows results alone.
 BENCHMARKS = (
-    *("case", "environment", "result", "peers", "tables", "roofline", "report"),
+    *("case", "environment", "result", "peers", "tables", "roofline", "store", "report"),
     *("worker", "measure", "gpu", "", "__main__"),
 )
 

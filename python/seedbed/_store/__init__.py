@@ -5,4 +5,4 @@ beside them `seedbed.json`, which says of what it was made. Nothing here knows h
 they come as arrays, range by range.
 """
 
-__all__ = ["extra", "format", "progress", "saved", "write"]
+__all__ = ["extra", "format", "progress", "read", "saved", "write"]

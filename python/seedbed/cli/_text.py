@@ -52,6 +52,11 @@ def seconds(value: float) -> str:
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
+def count(things: Sequence[object], word: str) -> str:
+    """How many there are: ``1 array``, ``3 arrays``."""
+    return f"{len(things):,} {word}{'s' * (len(things) != 1)}"
+
+
 def size(value: float) -> str:
     """A number of bytes with three digits, in powers of 1000: ``1.27 kB``, ``175 MB``."""
     for unit in ("bytes", "kB", "MB"):

@@ -1,0 +1,223 @@
+"""What ``package.module:function`` on a command line means: an init function, and its arguments."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import adapters
+from .._ensemble import ensemble
+
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+# Frames of these say nothing to who wrote the function.
+_INSIDE = (*(str(Path(one).parent) for one in (jax.__file__, importlib.__file__)), _PACKAGE, "<")
+
+
+class Unusable(Exception):
+    """What was asked for cannot be used, in words for the terminal."""
+
+
+class Raised(Exception):
+    """Code of the user raised: the text of its traceback, without our own frames."""
+
+
+def resolve(text: str, args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The function ``init(key, *args)`` that a target names, and what is to be passed to it.
+
+    A module tree, or a function or class without parameters that makes one, becomes its
+    `seedbed.nn.init_function`, which has the arguments already.
+
+    Args:
+        text: ``package.module:function``; names after the colon may have dots.
+        args: further arguments.
+
+    Raises:
+        Unusable: it names nothing that makes a member.
+        Raised: the module, or what makes the module tree, raised.
+    """
+    module, colon, name = text.partition(":")
+    if not (module and colon and name):
+        raise Unusable(
+            f"{text!r} does not say which function: write package.module:function, as in "
+            "models.mlp:init"
+        )
+    found = _imported(module, text)
+    for step in name.split("."):
+        found = _attribute(found, step, module)
+    return _init(found, text, args)
+
+
+def _imported(name: str, text: str) -> Any:
+    # As with `python -m`, where the script `seedbed` was started too.
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    if name.endswith(".py") or os.sep in name:
+        raise Unusable(
+            f"{text!r} has the path of a file; the name of a module is meant, as in "
+            f"{_dotted(name)}:function, seen from {here}"
+        )
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if name != missing and not name.startswith(f"{missing}."):
+            raise Raised(told(error)) from None  # a module that this one imports
+        raise Unusable(
+            f"there is no module {missing!r}; looked for it in "
+            f"{', '.join(place or here for place in sys.path[:4])}"
+            f"{f' and {len(sys.path) - 4} other places' if len(sys.path) > 4 else ''}"
+        ) from None
+    except Exception as error:
+        raise Raised(told(error)) from None
+
+
+def _dotted(file: str) -> str:
+    return file.removesuffix(".py").strip("./").replace(os.sep, ".")
+
+
+def _attribute(owner: Any, name: str, module: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        known = [word for word in dir(owner) if not word.startswith("_")]
+        near = difflib.get_close_matches(name, known, 3)
+        there = f"did you mean {' or '.join(near)}?" if near else _functions(owner, known)
+        raise Unusable(f"{module} has no {name!r}; {there}") from None
+
+
+def _functions(owner: Any, known: Iterable[str]) -> str:
+    own = [
+        word
+        for word in known
+        if callable(getattr(owner, word))
+        and getattr(getattr(owner, word), "__module__", None) == getattr(owner, "__name__", "")
+    ]
+    return f"it has {', '.join(own[:8])}" if own else "it has no functions of its own"
+
+
+def _init(
+    found: Any, text: str, args: tuple[Any, ...]
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    if isinstance(found, ensemble.Ensemble):
+        raise Unusable(f"{text} is an ensemble already: name the function that it was made of")
+    if framework := _framework(found):
+        raise Unusable(
+            f"{text} is a model of {framework}, not a function init(key): write one that returns "
+            f"its arrays, or save it from Python with seedbed.adapters"
+        )
+    if not isinstance(found, _module_type()) and callable(found) and _takes_nothing(found):
+        try:
+            made = found()
+        except Exception as error:
+            raise Raised(told(error)) from None
+        if not isinstance(made, _module_type()):
+            raise Unusable(
+                f"{text} takes no arguments and returns {type(made).__name__}: what is meant is a "
+                "function init(key, ...), or one that returns a seedbed.nn module"
+            )
+        found = made
+    if isinstance(found, _module_type()):
+        from .. import nn
+
+        return nn.init_function(found, *args), ()
+    if not callable(found):
+        raise Unusable(
+            f"{text} is {found!r:.60} of type {type(found).__name__}, and no function init(key)"
+        )
+    return found, args
+
+
+def _module_type() -> Any:
+    from .. import nn
+
+    return nn.Module
+
+
+def _takes_nothing(found: Any) -> bool:
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return False
+    return all(
+        parameter.default is not parameter.empty
+        or parameter.kind in (parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY)
+        for parameter in signature.parameters.values()
+    )
+
+
+def _framework(found: Any) -> str:
+    """The framework whose class something is or has; functions it wrapped are functions."""
+    if hasattr(found, "__wrapped__"):
+        return ""
+    kind = found if inspect.isclass(found) else type(found)
+    roots = {base.__module__.split(".")[0] for base in kind.__mro__}
+    known = {needed.split(".")[0] for needed, _ in adapters.FRAMEWORKS.values()}
+    return next(iter(sorted(roots & known)), "")
+
+
+# --- arguments --------------------------------------------------------------------------
+
+
+def argument(text: str) -> Any:
+    """One of ``--args``: a Python literal. Lists are arrays, dicts and tuples are pytrees.
+
+    Raises:
+        Unusable: it is no literal, or none of numbers.
+    """
+    try:
+        return _value(ast.literal_eval(text.strip()))
+    except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Unusable(
+            f"--args: {text!r} is no Python literal of numbers, such as 0.1, True, None, "
+            f"[1.0, 2.0] (an array) or {{'scale': 2}}: {why}"
+        ) from None
+
+
+def _value(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, complex)):
+        return value
+    if isinstance(value, list):
+        return jnp.asarray(value)
+    if isinstance(value, tuple):
+        return tuple([_value(one) for one in value])
+    if isinstance(value, dict):
+        return {key: _value(one) for key, one in value.items()}
+    raise TypeError(f"{value!r} of type {type(value).__name__} is no number")
+
+
+# --- what the user's code raised --------------------------------------------------------
+
+
+def told(error: BaseException) -> str:
+    """The traceback of an error, of the user's code alone."""
+    shown = traceback.TracebackException.from_exception(error)
+    frames = [frame for frame in shown.stack if not _inside(frame.filename)]
+    if not frames:
+        return f"{type(error).__name__}: {error}"
+    shown.stack = traceback.StackSummary.from_list(frames)
+    # jax says how to see its own frames, which are cut here anyway.
+    shown.__notes__ = [one for one in shown.__notes__ or () if "JAX" not in one]
+    return "".join(shown.format(chain=False)).rstrip()
+
+
+def of_user(error: BaseException) -> bool:
+    """Whether code of the user was running when something was raised."""
+    last = traceback.extract_tb(error.__traceback__)
+    return any(not _inside(frame.filename) for frame in last)
+
+
+def _inside(file: str) -> bool:
+    return file.startswith(_INSIDE)
