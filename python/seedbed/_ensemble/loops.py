@@ -33,19 +33,20 @@ _STEPS = 1 << 31
 def map_members(make: Ensemble, call: Call, fn: Any, chunk_size: Any, members: Any) -> Any:
     """``fn`` of each member, stacked; see `lazy.Lazy.map`."""
     first, count = _range(make, members)
+    part = None if members is None else count
     prepared = make._prepare(call)
     layout, blocks = prepared.layout, 1
     if layout is not None:
-        part = None if members is None else Chosen(count, first)
-        count = make._padded(layout, call.replace(chosen=part))
+        chosen = None if members is None else Chosen(count, first)
+        count = make._padded(layout, call.replace(chosen=chosen))
         blocks = layout.blocks(members_axes(layout))
     if count >= 1 << 32:
         raise ValueError(
-            f"the result would be of {count} members, and one array holds up to 2**32; map some "
-            "of them, as in members=slice(0, 2**20), or use `reduce`"
+            f"the result would be of {count} members, and one array holds fewer than 2**32; map "
+            "some of them, as in members=slice(0, 2**20), or use `reduce`"
         )
     chunk = chunk_of(chunk_size, prepared, count // blocks)
-    loop = Loop(_function(fn), count, chunk, members is None, _runs_now(call))
+    loop = Loop(_function(fn), count, chunk, part, _runs_now(call))
     return _run(mapped, make, call, prepared, loop, first)
 
 
@@ -67,7 +68,8 @@ def reduce_members(
             f"{count} members in chunks of {chunk} are 2**31 steps or more; choose a larger "
             "`chunk_size`, or some of the members, as in members=slice(0, 2**20)"
         )
-    loop = Loop(_function(fn), count, chunk, members is None, _runs_now(call))
+    part = None if members is None else count
+    loop = Loop(_function(fn), count, chunk, part, _runs_now(call))
     return _run(reduced, make, call, prepared, loop, first, init)
 
 
@@ -138,7 +140,7 @@ def compiled(program: Callable[..., Any], make: Ensemble, loop: Loop) -> Any:
     """A jitted loop, the same one for the same function."""
     programs: OrderedDict[Hashable, Any] = make._kept.setdefault("loops", OrderedDict())
     mesh = None if make.out_shardings is None else places.ambient_mesh()
-    rest = (program, loop.count, loop.chunk, loop.whole, backends.requested(), mesh)
+    rest = (program, loop.count, loop.chunk, loop.part, backends.requested(), mesh)
     key: Hashable = (loop.fn, *rest)
     try:
         found = programs.get(key)

@@ -31,16 +31,16 @@ class Loop(Record):
 
     Attributes:
         fn: the user's function.
-        count: how many members it runs over.
+        count: how many members it runs over, those that pad them among them.
         chunk: how many of them are made at once.
-        whole: whether they are all of the ensemble.
+        part: how many were asked for, if not all of the ensemble.
         concrete: whether the loop is about to run, not only traced.
     """
 
     fn: Callable[..., Any]
     count: int
     chunk: int
-    whole: bool
+    part: int | None
     concrete: bool
 
 
@@ -178,7 +178,9 @@ def _material(make: Ensemble, call: Call, loop: Loop, start: Any) -> _Material:
     drawing = prepared.drawing
     if drawing.alone:
         keys = [
-            key if check.is_stack(key) or folds else _split(key, make.size)
+            key
+            if check.is_stack(key) or folds
+            else _split(key, loop.count if loop.part is None else make.size)
             for key, folds in zip(call.keys, drawing.folds, strict=True)
         ]
         count = len(keys)
@@ -199,8 +201,8 @@ def _material(make: Ensemble, call: Call, loop: Loop, start: Any) -> _Material:
         def build(values: list[Any], chosen: Chosen) -> Any:
             return jax.tree_util.tree_unflatten(tree, [chosen.take(one, 0) for one in values])
 
-    if not loop.whole:
-        here = Chosen(loop.count, None, None, start[1])
+    if loop.part is not None:
+        here = Chosen(loop.part, None, None, start[1])
         values = [
             value if axis is None else here.take(value, axis)
             for value, axis in zip(values, axes, strict=True)
