@@ -113,7 +113,7 @@ class Worker:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         self.process.send_signal(number)
-        self.process.wait()
+        self.process.wait(60)
 
     def __enter__(self) -> Worker:
         return self
@@ -126,6 +126,8 @@ class Worker:
 
 
 def serve() -> None:
+    # A process that was started in the background would ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in sys.stdin:
         path, part = json.loads(line)
         try:

@@ -140,12 +140,10 @@ def test_repr_is_one_screen(tmp_path):
 def test_a_leaf_by_its_names(saved, whole):
     for name in ("layers.0.w", "['layers'][0]['w']"):
         leaf = saved.leaf(name)
-        assert (leaf.shape, leaf.dtype, leaf.size) == ((3, 2), jnp.float32, SIZE)
-        assert leaf.path == "['layers'][0]['w']" and leaf.nbytes == SIZE * 24
-        assert (
-            repr(leaf) == "SavedLeaf(['layers'][0]['w']: 37 members of float32 (3, 2), 888 bytes)"
-        )
-    assert saved.leaf("key").shape == () and saved.leaf("key").dtype == whole["key"].dtype
+        assert (leaf.shape, leaf.dtype, leaf.size) == ((SIZE, 3, 2), jnp.float32, SIZE)
+        assert leaf.path == "layers.0.w" and leaf.nbytes == SIZE * 24
+        assert repr(leaf) == "SavedLeaf(layers.0.w, float32[37, 3, 2], 888 bytes)"
+    assert saved.leaf("key").shape == (SIZE,) and saved.leaf("key").dtype == whole["key"].dtype
     assert_same_bits(saved.leaf("own")[5], whole["own"][5])
     with pytest.raises(KeyError, match=r"'layers.0.v' is no leaf; there are layers.0.w"):
         saved.leaf("layers.0.v")

@@ -226,19 +226,18 @@ class SavedLeaf(_Members):
     """One leaf of an ensemble on disk, indexed as `Saved`. Made by `Saved.leaf`.
 
     Attributes:
-        path: as `jax.tree_util.keystr` writes it.
+        path: its name, as one word.
     """
 
     def __init__(self, saved: Saved, place: int) -> None:
         super().__init__(saved._reader, [place], jax.tree_util.tree_structure(0))
         self._saved = saved
-        (leaf,) = self._stored
-        self.path = leaf.path
+        self.path = saved.paths[place]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one member."""
-        return tuple(type_of(self._stored[0]).shape)
+        """Of all members: their number comes first."""
+        return (self.size, *type_of(self._stored[0]).shape)
 
     @property
     def dtype(self) -> Any:
@@ -248,10 +247,7 @@ class SavedLeaf(_Members):
         return SavedLeaf, (self._saved, self._leaves[0])
 
     def __repr__(self) -> str:
-        return (
-            f"SavedLeaf({self.path}: {self.size:,} members of {self.dtype} {self.shape}, "
-            f"{_bytes(self.nbytes)})"
-        )
+        return f"SavedLeaf({self.path}, {self.dtype}{list(self.shape)}, {_bytes(self.nbytes)})"
 
 
 def _bytes(count: int) -> str:
