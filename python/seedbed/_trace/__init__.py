@@ -3,8 +3,8 @@
 Here a function becomes a jaxpr of one member (`recorded`), calls in it are opened and constants
 folded (`inline`, `openers`, `fold`, `graph`), what loops draw is taken out of them (`loops`,
 `bodies`), two programs are compared (`fingerprint`), and a program is cut into what something
-depends on and the rest (`cut`, `tap`), or freed of what it says of places (`offmesh`). Nothing here
-knows what a draw is.
+depends on and the rest (`cut`, `tap`), or freed of what it says of places (`offmesh`). What is
+drawn past jax is noticed (`ambient`). Nothing here knows what a draw is.
 """
 
 import importlib as _importlib
@@ -22,12 +22,14 @@ from .fold import splat as splat
 from .recorded import Recorded as Recorded
 from .recorded import check_outputs as check_outputs
 from .recorded import flatten as flatten
+from .recorded import global_numbers_noticed as global_numbers_noticed
 from .recorded import outlived as outlived
 from .recorded import record as record
 from .recorded import released_on_failure as released_on_failure
 from .recorded import trace as trace
 
 if _typing.TYPE_CHECKING:
+    from .ambient import GlobalRandomWarning as GlobalRandomWarning
     from .graph import Equation as Equation
     from .graph import Graph as Graph
     from .inline import Block as Block
@@ -41,6 +43,7 @@ if _typing.TYPE_CHECKING:
 # Imported when the first plan is made.
 _LATE = {
     "Equation": "graph",
+    "GlobalRandomWarning": "ambient",
     "Graph": "graph",
     "Block": "inline",
     "again": "inline",
