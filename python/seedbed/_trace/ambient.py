@@ -13,6 +13,7 @@ import builtins
 import dis
 import functools
 import inspect
+import itertools
 import sys
 import threading
 import types
@@ -35,17 +36,17 @@ _seen: dict[Any, Any] = {}  # which lines were warned about, as `warnings` keeps
 
 def warn(moved: Sequence[str], roots: Sequence[Any]) -> None:
     """Warns, once for each place, that the states of these modules moved."""
-    found = next(_lines(roots, moved), None)
-    if found is None:
+    found = list(itertools.islice(dict.fromkeys(_lines(roots, moved)), 3))
+    said = " or ".join(f"{what} (line {line} of {file})" for what, file, line in found)
+    if not found:
         if threading.active_count() > 1:  # it may have been another one's
             return
-        first = next(_functions(roots), None)
-        file, line = ("<unknown>", 1) if first is None else _start(first)
-        found = f"a function of {' or '.join(moved)}, somewhere in what it calls,", file, line
-    what, file, line = found
+        said = f"{' or '.join(moved)}, somewhere in what it calls"
+        found = [("", *_start(function)) for function in itertools.islice(_functions(roots), 1)]
+    _, file, line = found[0] if found else ("", "<unknown>", 1)
     warnings.warn_explicit(
-        f"what is traced for all members uses {what} (line {line} of {file}), and a random state "
-        "of the process moved. It runs once, for all members and all later calls: the numbers are "
+        f"what is traced for all members uses {said}, and a random state of the process "
+        "moved. It runs once, for all members and all later calls: the numbers are "
         "equal in every member, and frozen. Draw from the key, as jax.random.normal(key, shape) "
         "does",
         GlobalRandomWarning,
@@ -111,10 +112,16 @@ def _inside(value: Any) -> list[Any]:
         return [part for one in own for part in vars(one).values()]
     if isinstance(value, (str, bytes, int, float, complex, types.ModuleType)) or value is None:
         return []
+    if type(value).__module__.split(".")[0] in ("jax", "jaxlib", "numpy"):
+        return []
     names = [name for one in type(value).__mro__ for name in getattr(one, "__slots__", ())]
-    slots = [inspect.getattr_static(value, name, None) for name in names]
-    slots = [one.__get__(value) for one in slots if isinstance(one, types.MemberDescriptorType)]
+    names = [name for name in names if _is_slot(inspect.getattr_static(value, name, None))]
+    slots = [getattr(value, name, None) for name in names]
     return [type(value), *getattr(value, "__dict__", {}).values(), *slots]
+
+
+def _is_slot(found: Any) -> bool:
+    return isinstance(found, types.MemberDescriptorType)
 
 
 def _is_librarys(value: Any) -> bool:
@@ -135,10 +142,10 @@ def _mentions(function: types.FunctionType) -> list[tuple[int, Any]]:
     """Objects that the code of a function names, with the lines."""
     known = {**vars(builtins), **function.__globals__, **_cells(function)}
     found: list[tuple[int, Any]] = []
-    codes = [function.__code__]
+    codes, local = [function.__code__], dict[str, Any]()
     for code in codes:
         codes += [one for one in code.co_consts if isinstance(one, types.CodeType)]
-        line, value, local = code.co_firstlineno, None, {}
+        line, value = code.co_firstlineno, None
         for instruction in dis.get_instructions(code):
             if instruction.positions is not None and instruction.positions.lineno is not None:
                 line = instruction.positions.lineno
@@ -147,7 +154,7 @@ def _mentions(function: types.FunctionType) -> list[tuple[int, Any]]:
                 value = vars(value).get(name) if isinstance(value, types.ModuleType) else None
             elif kind.startswith("IMPORT_NAME"):
                 value = sys.modules.get(name)
-            elif kind.startswith("STORE_FAST") and isinstance(name, str):
+            elif kind.startswith(("STORE_FAST", "STORE_DEREF")) and isinstance(name, str):
                 local[name] = value
             elif kind.startswith("LOAD_") and isinstance(name, str) and "CONST" not in kind:
                 value = local.get(name, known.get(name))
