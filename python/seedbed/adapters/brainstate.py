@@ -21,7 +21,7 @@ from .._base import pickling
 from .._plan import Plan
 from ..nn._call import check_axis_size
 from ._brainstate.call import MappedCall, Planned, rebound, watched
-from ._brainstate.ensemble import Ensemble, Single, forward, reset_members, unstack
+from ._brainstate.ensemble import Ensemble, Single, forward, reset_members, stack, unstack
 from ._brainstate.places import Way
 from ._brainstate.program import NotNative
 from ._brainstate.roots import Snapshot, roots_of, unchanged_on_failure
@@ -40,12 +40,18 @@ __all__ = [
     "reset_members",
     "roots_of",
     "single",
+    "stack",
     "unstack",
     "vmap_call_all_fns",
     "vmap_init_all_states",
     "vmap_new_states",
     "vmap_reset_all_states",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
 
 T = TypeVar("T")
 _own = _mapping1._vmap_new_states_transform
@@ -222,7 +228,12 @@ def plan_of(call: Callable[..., Any], *args: Any, **options: Any) -> Plan:
 
 
 def ensemble(
-    make: Callable[..., Any], size: int, *, out_shardings: Any = None, pad: bool = False
+    make: Callable[..., Any],
+    size: int,
+    *,
+    out_shardings: Any = None,
+    pad: bool = False,
+    donate: bool = False,
 ) -> Ensemble:
     """Modules that ``make`` builds, one for each member, as one module.
 
@@ -239,6 +250,9 @@ def ensemble(
             filters of states, as brainstate takes them, to these, of which the first counts that a
             state matches. Every other state is whole on every device.
         pad: make more members, up to a number that ``out_shardings`` divides.
+        donate: make a new ensemble in the memory of an old one: the result is called as
+            ``make(seed, old, *args)``, and the arrays of ``old`` are given up, but for
+            a call that brainstate's own function has to run.
 
     Raises:
         TypeError: ``make`` is not callable, ``size`` is not an integer, or ``out_shardings`` has
@@ -254,7 +268,7 @@ def ensemble(
         >>> nets.member(0, 17).weight.value["weight"].shape
         (2, 6)
     """
-    return Ensemble(make, size, Way(out_shardings, pad), _new_states_by, plan_of)
+    return Ensemble(make, size, Way(out_shardings, pad, donate=donate), _new_states_by, plan_of)
 
 
 def single(make: Callable[..., Any], *, out_shardings: Any = None) -> Single:
