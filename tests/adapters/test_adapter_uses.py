@@ -172,3 +172,11 @@ def test_rngs_of_nnx_that_come_later():
         make(8, 16, nnx.Rngs(0))
     with pytest.raises(ValueError, match="this is a single model: `kernel` of a Linear has shape"):
         sb.adapters.nnx.unstack(nnx.Linear(4, 4, rngs=nnx.Rngs(0)))
+
+
+def test_filters_of_brainstates_modules_that_match_nothing(as_users_have_it):
+    brainstate = pytest.importorskip("brainstate")
+    with pytest.warns(UserWarning, match="`state_to_exclude`='hid' matches nothing"):
+        sb.nn.vmap_init_all_states(brainstate.nn.GRUCell(2, 3), axis_size=2, state_to_exclude="hid")
+    with pytest.warns(UserWarning, match="`node_to_exclude`='Wz' matches nothing"):
+        sb.nn.vmap_init_all_states(brainstate.nn.GRUCell(2, 3), axis_size=2, node_to_exclude="Wz")

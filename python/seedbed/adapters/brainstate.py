@@ -19,7 +19,7 @@ from brainstate.util import filter as _filter
 from .. import filters
 from .._base import pickling
 from .._plan import Plan
-from ..nn._call import check_axis_size
+from ..nn._call import Asked, check_axis_size
 from ._brainstate.call import MappedCall, Planned, rebound, watched
 from ._brainstate.ensemble import Ensemble, Single, forward, reset_members, stack, unstack
 from ._brainstate.places import Way
@@ -64,8 +64,7 @@ def _transform(
 ) -> Callable[..., Any]:
     """What is behind `vmap_new_states`: brainstate's transform, run by seedbed where it can be."""
     _check_filters(options.get("state_to_exclude"))
-    if options.get("state_to_exclude") is not None:
-        options["state_to_exclude"] = _filter.to_predicate(options["state_to_exclude"])
+    asked = _asked_of(options, "state_to_exclude")
     _own(fun, **options)  # checks the options
 
     @functools.wraps(fun)
@@ -89,7 +88,26 @@ def _transform(
             way.brainstates = True
         return snapshot.guard(lambda: _own(watched(fun, snapshot), **options)(*args, **kwargs))
 
-    return run
+    return run if asked is None else _warned(run, asked)
+
+
+def _asked_of(options: dict[str, Any], name: str) -> Asked | None:
+    """Puts a predicate that knows what it was asked in the place of a filter."""
+    given = options.get(name)
+    if given is None:
+        return None
+    asked = options[name] = Asked(_filter.to_predicate(given), given, name)
+    return asked
+
+
+def _warned(run: Callable[..., Any], asked: Asked) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def warned(*args: Any, **kwargs: Any) -> Any:
+        out = run(*args, **kwargs)
+        asked.warn_if_unmatched()
+        return out
+
+    return warned
 
 
 def _check_filters(*given: Any) -> None:
@@ -151,7 +169,10 @@ def vmap_init_all_states(
         )
     size = check_axis_size(axis_size)
     _check_filters(options.get("node_to_exclude"))
+    asked = _asked_of(options, "node_to_exclude")
     _init_all(target, *init_args, axis_size=size, **options)
+    if asked is not None:
+        asked.warn_if_unmatched()
     return target
 
 

@@ -19,3 +19,4 @@ from .methods import call_order as call_order
 from .methods import check_axis_size as check_axis_size
 from .run import vmap as vmap
 from .run import vmap_new_states as vmap_new_states
+from .unmatched import Asked as Asked
