@@ -23,14 +23,21 @@ def test_a_name_that_is_no_tag(seeded, name):
     said = str(warning.message)
     assert "a string is a tag, and nothing has the tag 'weights'" in said
     if name == "state_to_exclude":
-        assert "for what is called so: filters.PathContains('weight')" in said
+        assert "what is called like that: filters.PathContains('weight')" in said
     assert made.layers[0].weight.shape == (2, 3, 2)
 
 
 def test_filters_that_match_or_are_meant_to_match_nothing(seeded):
-    for given in (None, False, [], filters.Nothing(), sb.nn.ParamState, ["bias", ...]):
+    for given in (None, False, [], filters.Nothing(), sb.nn.BatchState, ["bias", ...]):
         sb.nn.vmap_init_all_states(net(), axis_size=2, state_to_exclude=given)
     sb.nn.vmap_init_all_states(net(), axis_size=2, node_to_exclude=sb.nn.Linear)
+
+
+def test_a_path_that_is_not_there(seeded):
+    with pytest.warns(UserWarning, match=r"no path contains 'bais' \(what is .*'bias'\)"):
+        sb.nn.vmap_init_all_states(
+            net(), axis_size=2, state_to_exclude=filters.PathContains("bais")
+        )
 
 
 def test_of_states_that_a_function_makes(seeded):

@@ -231,8 +231,6 @@ def _members(module: Any, kept: Callable[..., bool]) -> int:
     """The number of members of a module."""
     if isinstance(module, (int, float, str, jax.Array, type)):
         raise TypeError(f"`module` must be an nnx.Module; got one of type {type(module).__name__}")
-    nodes = [node for _, node in nnx.iter_graph(module)]
-    refuse_single("module", [node for node in nodes if not _shares(node, kept)], _LAYERS)
     single = _single_streams(kept)
     lengths: dict[str, Any] = {}
     for path, variable in nnx.to_flat_state(nnx.state(module)):
@@ -247,6 +245,8 @@ def _members(module: Any, kept: Callable[..., bool]) -> int:
             "`module` must have a member axis of one length on all variables that are not "
             f"`shared`; got the lengths {some}"
         )
+    nodes = [node for _, node in nnx.iter_graph(module)]
+    refuse_single("module", [node for node in nodes if not _shares(node, kept)], _LAYERS)
     return int(next(iter(lengths.values())))
 
 

@@ -34,23 +34,32 @@ class Asked:
         return matches
 
     def warn_if_unmatched(self) -> None:
-        """Says so if it was asked of something, and matched nothing of it."""
-        given = self._given
-        nothing = given is None or given is False or isinstance(given, filters.Nothing)
-        if isinstance(given, (list, tuple)):
-            nothing = not given
-        if self._matched or not self._paths or nothing:
+        """Says so if the filter goes by names, was asked of something, and matched nothing.
+
+        Types and functions may be meant for some trees only.
+        """
+        if self._matched or not self._paths:
             return
-        said = f"`{self._name}`={given!r} matches nothing"
-        tags = [part for part in filters.walk(given) if isinstance(part, str)]
-        names = dict.fromkeys(str(part) for path in self._paths for part in path)
-        for tag in tags:
-            near = difflib.get_close_matches(tag, names, 3, 0.6)
-            said += f"; a string is a tag, and nothing has the tag {tag!r}"
-            if near:
-                by_name = " or ".join(f"filters.PathContains({one!r})" for one in near)
-                said += f" (for what is called so: {by_name})"
-        warnings.warn(said, UserWarning, stacklevel=_users_level())
+        names = list(dict.fromkeys(str(part) for path in self._paths for part in path))
+        why = [said for part in filters.walk(self._given) if (said := _said(part, names))]
+        if why:
+            said = f"`{self._name}`={self._given!r} matches nothing: {'; '.join(why)}"
+            warnings.warn(said, UserWarning, stacklevel=_users_level())
+
+
+def _said(part: Any, names: list[str]) -> str:
+    """What is said of a part of a filter that names something, with names that are there."""
+    if isinstance(part, (str, filters.WithTag)):
+        name = part if isinstance(part, str) else part._args[0]
+        said = f"a string is a tag, and nothing has the tag {name!r}"
+    elif isinstance(part, filters.PathContains):
+        name = part._args[0]
+        said = f"no path contains {name!r}"
+    else:
+        return ""
+    near = difflib.get_close_matches(str(name), names, 3, 0.6)
+    by_name = " or ".join(f"filters.PathContains({one!r})" for one in near)
+    return f"{said} (what is called like that: {by_name})" if near else said
 
 
 def _users_level() -> int:
