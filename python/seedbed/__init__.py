@@ -1,6 +1,7 @@
 """seedbed: very large ensembles of JAX models, initialised in one fused custom call."""
 
 import importlib as _importlib
+import os as _os
 import typing as _typing
 
 __version__ = "0.1.0"
@@ -22,12 +23,19 @@ if _typing.TYPE_CHECKING:
     from ._store.format import StoreError as StoreError
     from ._store.saved import Saved as Saved
     from ._store.saved import load as load
+    from ._trace import GlobalRandomWarning as GlobalRandomWarning
     from ._trust.selfcheck import SelfCheckWarning as SelfCheckWarning
+
+if _os.environ.get("SEEDBED_LOG"):
+    from ._base import log as _log
+
+    _log.show(_os.environ["SEEDBED_LOG"])
 
 # Imported when they are first used: most programs need few of them.
 _MODULES = ("adapters", "filters", "nn", "random")
 _ELSEWHERE = {
     "accelerate": "_random.accelerate",
+    "GlobalRandomWarning": "_trace",
     "load": "_store.saved",
     "Saved": "_store.saved",
     "SelfCheckWarning": "_trust.selfcheck",
@@ -39,6 +47,7 @@ _ELSEWHERE = {
 
 __all__ = [
     "Ensemble",
+    "GlobalRandomWarning",
     "Lazy",
     "Plan",
     "Saved",
@@ -68,4 +77,4 @@ def __getattr__(name: str) -> _typing.Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_ELSEWHERE})
+    return [*__all__, "__version__"]

@@ -26,6 +26,11 @@ __all__ = [
     *("Predicate", "WithTag", "to_predicate"),
 ]
 
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
 Predicate = Callable[[tuple[typing.Any, ...], object], bool]
 
 Filter = Union[

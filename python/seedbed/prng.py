@@ -5,3 +5,7 @@ from ._random.prng_impl import impl as impl
 from ._random.prng_impl import to_threefry as to_threefry
 
 __all__ = ["from_threefry", "impl", "to_threefry"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

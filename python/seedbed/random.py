@@ -44,6 +44,11 @@ else:
 __all__ = ["Stream", "StreamState", "get_state", "next_key", "seed", "set_state", "stream"]
 __all__ += list(samplers.DROP_INS)
 
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
 _process: Any = types.SimpleNamespace(stream=None)
 _process_lock = threading.Lock()
 

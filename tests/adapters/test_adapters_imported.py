@@ -63,7 +63,7 @@ def test_a_missing_framework_names_the_package_to_install():
     assert set(raised) == set(FRAMEWORKS)
     for name, (kind, message, cause) in raised.items():
         needed, package = FRAMEWORKS[name]
-        assert kind == "ImportError"
+        assert kind == "FrameworkError"
         assert f"`seedbed.adapters.{name}` needs {needed}" in message
         assert message.endswith(f"pip install {package}")
         assert cause.startswith("ModuleNotFoundError")
@@ -84,8 +84,30 @@ def test_a_broken_framework_shows_what_is_wrong_with_it():
     assert set(raised) == set(FRAMEWORKS)
     for name, (kind, message, _) in raised.items():
         wrong = "needs another jax" if name in ("equinox", "brainstate") else "'linear_util'"
-        assert kind == "ImportError" and wrong in message
+        assert kind == "FrameworkError" and wrong in message
         assert "is installed and fails to import" in message and "pip install" not in message
+
+
+def test_a_missing_framework_is_a_name_that_is_not_there():
+    out = run_python(
+        f"""
+        import inspect, json, rlcompleter, sys
+        sys.modules.update(dict.fromkeys({sorted(ROOTS)}))
+        import seedbed as sb
+        assert not hasattr(sb.adapters, "nnx") and getattr(sb.adapters, "nnx", None) is None
+        found = dict(inspect.getmembers(sb.adapters))
+        completer = rlcompleter.Completer({{"sb": sb}})
+        assert completer.complete("sb.adapters.", 0)
+        from seedbed.adapters import *
+        try:
+            from seedbed.adapters import haiku
+        except ImportError as error:
+            print(json.dumps([sorted(found), str(error)]))
+        """
+    )
+    found, message = json.loads(out)
+    assert "FrameworkError" in found and not {*FRAMEWORKS} & {*found}
+    assert message.endswith("pip install dm-haiku")
 
 
 def test_unknown_adapters():

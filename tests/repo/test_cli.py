@@ -235,6 +235,24 @@ def test_doctor_without_the_extension(no_extension, capsys, monkeypatch):
     assert "ensemble of 64 called directly, reference: 0 of 576" in out
 
 
+def test_doctor_quick_without_the_extension_says_so_at_once(no_extension, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "_ensemble_results", None)  # nothing is made
+    assert main(["doctor", "--quick"]) == 0
+    assert "no native extension to check" in capsys.readouterr().out
+
+
+def test_doctor_clears_the_cache_and_nothing_else(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEEDBED_CACHE", str(tmp_path))
+    mine, other = tmp_path / "selfcheck-1.json", tmp_path / "notes.json"
+    mine.touch(), other.touch()
+    assert main(["doctor", "--clear-cache"]) == 0
+    assert f"1 measurement(s) removed from {tmp_path}" in capsys.readouterr().out
+    assert not mine.exists() and other.exists()
+    monkeypatch.setenv("SEEDBED_CACHE", "off")
+    assert main(["doctor", "--clear-cache"]) == 0
+    assert "0 measurement(s) removed from no cache" in capsys.readouterr().out
+
+
 def test_oracle_takes_either_of_jaxs_results():
     def init(key):
         return jax.random.uniform(key, (5,))

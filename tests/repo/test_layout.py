@@ -1,6 +1,7 @@
 """Rules of the source tree: who imports whom, what importing costs, how long files are."""
 
 import ast
+import importlib
 import json
 import re
 from pathlib import Path
@@ -251,6 +252,27 @@ def test_the_public_names():
     assert {"ensemble", "Ensemble", "Plan"} <= public
     for name in ("ensemble", "Ensemble", "Plan"):
         assert getattr(sb, name).__doc__
+
+
+def test_every_public_module_says_what_is_public():
+    folders = [path for path in MODULES if not _private(path) and path.parent.name != "cli"]
+    names = [path.relative_to(PACKAGE.parent).with_suffix("").parts for path in folders]
+    names = [".".join(part for part in one if part != "__init__") for one in names]
+    assert {"seedbed", "seedbed.nn", "seedbed.adapters.nnx", "seedbed.filters"} <= {*names}
+    for name in names:
+        try:
+            module = importlib.import_module(name)
+        except ImportError:  # a framework that is not here
+            assert name.startswith("seedbed.adapters.")
+            continue
+        shown = {*dir(module)} - {"__version__", *importlib.import_module(name).__all__}
+        assert shown <= ({*FRAMEWORKS, "linen", "nnx"} if name == "seedbed.adapters" else set())
+        assert all(hasattr(module, one) for one in module.__all__)
+        assert sorted({*module.__all__}) == sorted(module.__all__)
+
+
+def _private(path):
+    return any(part[0] == "_" and part != "__init__" for part in path.with_suffix("").parts)
 
 
 class _Item:

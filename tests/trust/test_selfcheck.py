@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from helpers import assert_same_bits
 from seedbed import _match, _trace
 from seedbed._jax import ask_xla, known
 from seedbed._plan import plan as _plan
-from seedbed._trust import cases, selfcheck
+from seedbed._trust import cache, cases, selfcheck
 
 pytestmark = pytest.mark.shared
 
@@ -195,6 +196,23 @@ def test_a_cache_that_cannot_be_used_only_costs_time(unknown_release, monkeypatc
     assert selfcheck.report().source.endswith("not kept")
     assert again(monkeypatch).trusted == _plan.ALL_KERNELS
     assert unknown_release == [1, 1]
+
+
+def test_where_measurements_are_kept_is_the_users(unknown_release, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEEDBED_CACHE", "off")
+    assert selfcheck.report().source.endswith("not kept")
+    monkeypatch.setenv("SEEDBED_CACHE", str(tmp_path / "mine"))
+    for old in range(20):
+        path = tmp_path / "mine" / f"selfcheck-{old}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        os.utime(path, (old, old))
+    assert "mine/selfcheck-" in again(monkeypatch).source
+    kept = {path.name for path in (tmp_path / "mine").iterdir()}
+    assert (
+        len(kept) == cache.KEPT and "selfcheck-19.json" in kept and "selfcheck-4.json" not in kept
+    )
+    assert not list(tmp_path.glob("seedbed"))
 
 
 def test_no_half_written_files_are_left(unknown_release, monkeypatch, tmp_path):

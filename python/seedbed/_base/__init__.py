@@ -1,6 +1,6 @@
-"""What would be of use in any Python program: records, pickling, changes that can be undone.
+"""What would be of use in any Python program: records, pickling, a log, changes that can be undone.
 
 Nothing here knows jax.
 """
 
-__all__ = ["garbage", "pickling", "record", "undo"]
+__all__ = ["garbage", "log", "pickling", "record", "undo"]

@@ -217,8 +217,8 @@ def memory(
     if available is not None and asked - reused > available:
         raise MemoryError(
             f"`{name}` is too large for this machine: {message}, and {available:,} bytes are free. "
-            f"Largest results: {leaves}. `stream`, `members`, `lazy` and `save` make the ensemble in "
-            "parts."
+            f"Largest results: {leaves}. `stream`, `members`, `lazy` and `save` make the ensemble "
+            "in parts."
         )
 
 

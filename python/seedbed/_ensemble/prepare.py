@@ -5,11 +5,15 @@ Here a backend is chosen: a plan for the native kernels, or the reference and th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import jax
+import numpy as np
+
 from .. import _match, _trace
-from .._base import garbage
+from .._base import garbage, log
 from .._base.record import Record
 from .._jax import compat, generators, places
 from .._plan import Plan
@@ -21,6 +25,9 @@ from .call import Call, Signature
 if TYPE_CHECKING:
     from .._jax.types import Tree
     from .._run.layout import Layout
+
+# What jax raises where a program needs the value of something that is being traced.
+_OF_TRACED = (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError)
 
 
 class Prepared(Record):
@@ -66,11 +73,46 @@ def prepare(
         TypeError: ``init`` cannot be called this way, or its result is not one of arrays.
         RuntimeError: ``SEEDBED_BACKEND=native`` and the extension cannot be used.
     """
+    started = time.perf_counter()
     check.init_call(init, call.args)
     # Results that are laid out as asked for do not lie where arguments do.
     placed = out_shardings is None
     key, args = call.member_types(placed)
-    recorded = _trace.record(init, key, args)
+    try:
+        recorded = _trace.record(init, key, args)
+    except (TypeError, ValueError) as error:
+        for note in (*_as_shapes(error, call), *_as_members(call, size)):
+            error.add_note(f"seedbed: {note}")
+        raise
+    prepared = _laid_out(recorded, call, signature, out_shardings, size, moved)
+    if log.heard():
+        took = time.perf_counter() - started
+        _say(log.name_of(init), prepared.plan, took, _as_members(call, size))
+    return prepared
+
+
+def _say(name: str, plan: Plan, took: float, hints: list[str]) -> None:
+    log.LOGGER.info(
+        "planned %s in %.3f s: %d draw(s) for %d leaves, %s bytes a member",
+        *(name, took, len(plan.draws), len(plan.outputs), f"{plan.total_bytes:,}"),
+    )
+    if plan.reference:
+        log.LOGGER.info("%s runs on the reference backend: %s", name, plan.reference)
+    for hint in hints:
+        log.LOGGER.info("%s", hint)
+    log.LOGGER.debug("%s", plan.explain())
+
+
+def _laid_out(
+    recorded: _trace.Recorded,
+    call: Call,
+    signature: Signature,
+    out_shardings: Any,
+    size: int | None,
+    moved: bool,
+) -> Prepared:
+    """What a traced function becomes, its results laid out as asked for."""
+    placed = out_shardings is None
     given = (*call.keys, *call.leaves) if placed else ()
     reason = places.why_jaxs(given, recorded.closed)
     impls = [generators.of(one) for one in call.keys]
@@ -88,6 +130,38 @@ def prepare(
     if isinstance(prepared.program, NativeProgram):
         prepared.program.plan = plan
     return prepared.replace(plan=plan, layout=layout, member_bytes=layout.member_bytes(plan))
+
+
+def _as_shapes(error: Exception, call: Call) -> list[str]:
+    """What an error of the traced function has to do with Python integers among its arguments."""
+    shape = isinstance(error, TypeError) and "concrete values" in str(error)
+    if not (shape or isinstance(error, _OF_TRACED)):
+        return []
+    return [
+        f"{name} = {leaf!r} is traced, as every argument of `init` is, and what is traced "
+        "cannot be (part of) a shape, a range or a condition. Bind it instead: "
+        "functools.partial(init, name=value)"
+        for name, leaf, _ in _arguments(call)
+        if isinstance(leaf, (int, np.integer))
+    ]
+
+
+def _as_members(call: Call, size: int | None) -> list[str]:
+    """Which arguments may have been meant to be mapped."""
+    return [
+        f"{name} has shape {np.shape(leaf)} and goes to every member whole; if its {size} "
+        "entries are the members', say so: in_axes=0"
+        for name, leaf, axis in _arguments(call)
+        if axis is None and size not in (None, 1) and np.shape(leaf)[:1] == (size,)
+    ]
+
+
+def _arguments(call: Call) -> list[tuple[str, Any, int | None]]:
+    paths = jax.tree_util.tree_leaves_with_path(call.args)
+    return [
+        (f"args{jax.tree_util.keystr(path)}", leaf, axis)
+        for (path, leaf), axis in zip(paths, call.axes, strict=True)
+    ]
 
 
 @garbage.collections_paused()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from .._base import log
 from .._base.record import Record
 from .._plan import KeyMode, Plan
 from .._trace import Trimmed
@@ -59,7 +60,7 @@ class NativeProgram:
                 from . import sharded  # of no use before
 
                 run = sharded.program(*rest, layout, donate)
-            self._compiled[key] = run
+            run = self._compiled[key] = log.first_run(run, f"{size} member(s), native")
         return Bound(run, (self.captures, members))
 
 
@@ -98,7 +99,8 @@ class ReferenceProgram:
         key = (wanted.size, total, chosen is None, split, *rest)
         run = self._compiled.get(key)
         if run is None:
-            run = self._compiled[key] = execute.reference_program(self.trimmed, *key)
+            run = execute.reference_program(self.trimmed, *key)
+            run = self._compiled[key] = log.first_run(run, f"{wanted.size} member(s), reference")
         members = [
             _listed(chosen, by_fold) if parted else None
             for by_fold, parted in zip(self.folds, split, strict=True)

@@ -4,7 +4,7 @@ Here a function becomes a jaxpr of one member (`recorded`), calls in it are open
 folded (`inline`, `openers`, `fold`, `graph`), what loops draw is taken out of them (`loops`,
 `bodies`), two programs are compared (`fingerprint`, between processes `digest`), and a program is
 cut into what something depends on and the rest (`cut`, `tap`), or freed of what it says of places
-(`offmesh`). Nothing here knows what a draw is.
+(`offmesh`). What is drawn past jax is noticed (`ambient`). Nothing here knows what a draw is.
 """
 
 import importlib as _importlib
@@ -22,6 +22,7 @@ from .fold import splat as splat
 from .recorded import Recorded as Recorded
 from .recorded import check_outputs as check_outputs
 from .recorded import flatten as flatten
+from .recorded import global_numbers_noticed as global_numbers_noticed
 from .recorded import outlived as outlived
 from .recorded import record as record
 from .recorded import released_on_failure as released_on_failure
@@ -29,6 +30,7 @@ from .recorded import trace as trace
 
 if _typing.TYPE_CHECKING:
     from . import digest as digest
+    from .ambient import GlobalRandomWarning as GlobalRandomWarning
     from .graph import Equation as Equation
     from .graph import Graph as Graph
     from .inline import Block as Block
@@ -42,6 +44,7 @@ if _typing.TYPE_CHECKING:
 # Imported when the first plan is made.
 _LATE = {
     "Equation": "graph",
+    "GlobalRandomWarning": "ambient",
     "Graph": "graph",
     "Block": "inline",
     "again": "inline",

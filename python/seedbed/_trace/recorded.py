@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def record(init: Callable[..., Any], key: Any, args: tuple[Any, ...]) -> Recorde
             check_outputs(out)
         return out
 
-    with garbage.only_new_garbage():
+    with garbage.only_new_garbage(), global_numbers_noticed(init):
         closed, shapes = jax.make_jaxpr(traced, return_shape=True)(key, args)
         # A derivative rule may close over traced values, and the jaxpr keeps the rule.
         leaked = not _has_rules(closed.jaxpr) and outlived(traces)
@@ -160,6 +161,36 @@ def released_on_failure(leaves: Sequence[Any]) -> Iterator[None]:
             if invalidate is not None:
                 invalidate()
         raise
+
+
+@contextlib.contextmanager
+def global_numbers_noticed(*roots: Any) -> Iterator[None]:
+    """Warns if what is traced draws from the random state of `random` or of `numpy.random`.
+
+    Args:
+        roots: what is traced, to find the line in.
+    """
+    before = _global_numbers()
+    yield
+    moved = [name for name, state in _global_numbers().items() if before.get(name, state) != state]
+    if moved:
+        from . import ambient  # of no use to most
+
+        ambient.warn(moved, roots)
+
+
+def _global_numbers() -> dict[str, Any]:
+    """The random states of a process, as far as they are there."""
+    found: dict[str, Any] = {}
+    if "numpy.random" in sys.modules:
+        # The new form, which there is of every generator that may have been put there.
+        state: Any = np.random.get_state(legacy=False)
+        words = state["state"].get("key")
+        place = repr(state["state"]) if words is None else (words.tobytes(), state["state"]["pos"])
+        found["numpy.random"] = (place, state.get("has_gauss"))
+    if "random" in sys.modules:
+        found["random"] = sys.modules["random"].getstate()
+    return found
 
 
 def outlived(traces: Sequence[weakref.ref[Any]]) -> bool:

@@ -4,4 +4,4 @@
 Nothing here knows a user's function.
 """
 
-__all__ = ["backends", "cases", "selfcheck"]
+__all__ = ["backends", "cache", "cases", "selfcheck"]

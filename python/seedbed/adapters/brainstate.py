@@ -19,9 +19,9 @@ from brainstate.util import filter as _filter
 from .. import filters
 from .._base import pickling
 from .._plan import Plan
-from ..nn._call import check_axis_size
+from ..nn._call import Asked, check_axis_size
 from ._brainstate.call import MappedCall, Planned, rebound, watched
-from ._brainstate.ensemble import Ensemble, Single, forward, reset_members, unstack
+from ._brainstate.ensemble import Ensemble, Single, forward, reset_members, stack, unstack
 from ._brainstate.places import Way
 from ._brainstate.program import NotNative
 from ._brainstate.roots import Snapshot, roots_of, unchanged_on_failure
@@ -40,12 +40,18 @@ __all__ = [
     "reset_members",
     "roots_of",
     "single",
+    "stack",
     "unstack",
     "vmap_call_all_fns",
     "vmap_init_all_states",
     "vmap_new_states",
     "vmap_reset_all_states",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
 
 T = TypeVar("T")
 _own = _mapping1._vmap_new_states_transform
@@ -58,8 +64,7 @@ def _transform(
 ) -> Callable[..., Any]:
     """What is behind `vmap_new_states`: brainstate's transform, run by seedbed where it can be."""
     _check_filters(options.get("state_to_exclude"))
-    if options.get("state_to_exclude") is not None:
-        options["state_to_exclude"] = _filter.to_predicate(options["state_to_exclude"])
+    asked = _asked_of(options, "state_to_exclude")
     _own(fun, **options)  # checks the options
 
     @functools.wraps(fun)
@@ -83,7 +88,26 @@ def _transform(
             way.brainstates = True
         return snapshot.guard(lambda: _own(watched(fun, snapshot), **options)(*args, **kwargs))
 
-    return run
+    return run if asked is None else _warned(run, asked)
+
+
+def _asked_of(options: dict[str, Any], name: str) -> Asked | None:
+    """Puts a predicate that knows what it was asked in the place of a filter."""
+    given = options.get(name)
+    if given is None:
+        return None
+    asked = options[name] = Asked(_filter.to_predicate(given), given, name)
+    return asked
+
+
+def _warned(run: Callable[..., Any], asked: Asked) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def warned(*args: Any, **kwargs: Any) -> Any:
+        out = run(*args, **kwargs)
+        asked.warn_if_unmatched()
+        return out
+
+    return warned
 
 
 def _check_filters(*given: Any) -> None:
@@ -145,7 +169,10 @@ def vmap_init_all_states(
         )
     size = check_axis_size(axis_size)
     _check_filters(options.get("node_to_exclude"))
+    asked = _asked_of(options, "node_to_exclude")
     _init_all(target, *init_args, axis_size=size, **options)
+    if asked is not None:
+        asked.warn_if_unmatched()
     return target
 
 
@@ -222,7 +249,12 @@ def plan_of(call: Callable[..., Any], *args: Any, **options: Any) -> Plan:
 
 
 def ensemble(
-    make: Callable[..., Any], size: int, *, out_shardings: Any = None, pad: bool = False
+    make: Callable[..., Any],
+    size: int,
+    *,
+    out_shardings: Any = None,
+    pad: bool = False,
+    donate: bool = False,
 ) -> Ensemble:
     """Modules that ``make`` builds, one for each member, as one module.
 
@@ -239,6 +271,9 @@ def ensemble(
             filters of states, as brainstate takes them, to these, of which the first counts that a
             state matches. Every other state is whole on every device.
         pad: make more members, up to a number that ``out_shardings`` divides.
+        donate: make a new ensemble in the memory of an old one: the result is called as
+            ``make(seed, old, *args)``, and the arrays of ``old`` are given up, but for
+            a call that brainstate's own function has to run.
 
     Raises:
         TypeError: ``make`` is not callable, ``size`` is not an integer, or ``out_shardings`` has
@@ -254,7 +289,7 @@ def ensemble(
         >>> nets.member(0, 17).weight.value["weight"].shape
         (2, 6)
     """
-    return Ensemble(make, size, Way(out_shardings, pad), _new_states_by, plan_of)
+    return Ensemble(make, size, Way(out_shardings, pad, donate=donate), _new_states_by, plan_of)
 
 
 def single(make: Callable[..., Any], *, out_shardings: Any = None) -> Single:

@@ -17,6 +17,13 @@ from ._shared.checks import check_key
 from ._shared.layouts import Framework, Places
 from ._shared.model import ModelEnsemble, ModelSingle
 from ._shared.parts import TakenApart
+from ._shared.stacking import listed, refuse_single, stacked
+
+__all__ = ["ensemble", "forward", "single", "stack", "unstack"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
 
 
 def ensemble(
@@ -27,6 +34,7 @@ def ensemble(
     shared: Callable[[Any], Any] | None = None,
     out_shardings: Any = None,
     pad: bool = False,
+    donate: bool = False,
 ) -> ModelEnsemble:
     """``size`` independent models at once, bit for bit as `equinox.filter_vmap`.
 
@@ -51,9 +59,11 @@ def ensemble(
             all that have a member axis, which is dimension 0 (others are whole on every device),
             or a pytree of them that is a prefix of the model, as for `single`.
         pad: make more members, up to a number that ``out_shardings`` divides.
+        donate: make a new ensemble in the memory of an old one: the result is called as
+            ``make(key, old, *args)``, and the arrays of ``old`` are given up.
 
     Returns:
-        A callable with the methods ``member``, ``members`` and ``plan``.
+        A callable with the methods ``member``, ``members``, ``stream`` and ``plan``.
 
     Raises:
         TypeError: ``make`` or ``shared`` is not callable, ``size`` is not an integer, or
@@ -71,7 +81,7 @@ def ensemble(
         >>> make.member(jax.random.key(0), 17, 2, 1, width_size=8, depth=1)(jax.numpy.ones(2)).shape
         (1,)
     """
-    _callable(make, "make", "a module class or a function of a key")
+    _check_make(make)
     return ModelEnsemble(
         make,
         size,
@@ -81,6 +91,8 @@ def ensemble(
         check_key=_check_of(make),
         places=_places(out_shardings),
         pad=pad,
+        donate=donate,
+        own=_Own(shared),
     )
 
 
@@ -113,7 +125,7 @@ def single(make: Callable[..., Any], *, out_shardings: Any = None) -> ModelSingl
         >>> make(jax.random.key(0), 2, 8).weight.sharding.spec[0]
         'model'
     """
-    _callable(make, "make", "a module class or a function of a key")
+    _check_make(make)
     return ModelSingle(
         make,
         _Apart(make, _key_by_name(make), None),
@@ -162,6 +174,16 @@ class _Apart:
         return TakenApart(own, common, rest)
 
 
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """The arrays of an ensemble that have a member axis."""
+
+    shared: Callable[[Any], Any] | None
+
+    def __call__(self, models: Any) -> Any:
+        return eqx.filter(models, _own(models, self.shared))
+
+
 def _together(made: TakenApart) -> Any:
     return eqx.combine(made.own, made.common, made.rest)
 
@@ -174,7 +196,8 @@ def unstack(models: Any, *, shared: Callable[[Any], Any] | None = None) -> list[
         shared: as for `ensemble`: the parts without that axis, which every model gets whole.
 
     Raises:
-        ValueError: there is no array with a member axis, or their leading axes differ in length.
+        ValueError: there is no array with a member axis, their leading axes differ in length, or
+            a layer of equinox in it shows that this is a single model.
 
     Example:
         >>> import equinox as eqx, jax, seedbed as sb
@@ -184,10 +207,38 @@ def unstack(models: Any, *, shared: Callable[[Any], Any] | None = None) -> list[
     """
     _check.finite(models, "models")
     own, rest = eqx.partition(models, _own(models, shared))
-    _check_lengths(own)
+    _check_members(models, own)
     leaves, tree = jax.tree_util.tree_flatten(own)
     members = zip(*(jnp.unstack(leaf) for leaf in leaves), strict=True)
     return [eqx.combine(jax.tree_util.tree_unflatten(tree, one), rest) for one in members]
+
+
+def stack(models: Any, *, shared: Callable[[Any], Any] | None = None) -> Any:
+    """Plain models as an ensemble: what `unstack` undoes.
+
+    Args:
+        models: a list or tuple of models that differ in the numbers in their arrays only.
+        shared: as for `ensemble`: the parts that get no member axis, which are those of the first.
+
+    Raises:
+        TypeError: ``models`` is no list or tuple.
+        ValueError: it is empty, or the models differ in structure, shapes or what is no array.
+
+    Example:
+        >>> import equinox as eqx, jax, seedbed as sb
+        >>> one, two = (eqx.nn.Linear(2, 8, key=jax.random.key(i)) for i in range(2))
+        >>> sb.adapters.equinox.stack([one, two]).weight.shape
+        (2, 8, 2)
+    """
+    parts = [eqx.partition(one, _own(one, shared)) for one in listed(models, "models")]
+    rest = eqx.filter(parts[0][1], eqx.is_array, inverse=True)
+    for number, (_, other) in enumerate(parts):
+        if not eqx.tree_equal(rest, eqx.filter(other, eqx.is_array, inverse=True)):
+            raise ValueError(
+                f"`models` must be alike but for their arrays; what is no array differs in 0 and "
+                f"{number}"
+            )
+    return eqx.combine(stacked([own for own, _ in parts], "models"), parts[0][1])
 
 
 def forward(
@@ -227,7 +278,7 @@ def forward(
     for value, name in ((models, "models"), (inputs, "inputs"), (in_axes, "in_axes")):
         _check.finite(value, name)
     own, rest = eqx.partition(models, _own(models, shared))
-    _check_lengths(own)
+    _check_members(models, own)
     axes = tuple(in_axes) if isinstance(in_axes, (tuple, list)) else (in_axes,) * len(inputs)
     if len(axes) != len(inputs):
         raise ValueError(
@@ -272,6 +323,30 @@ def _own(model: Any, shared: Callable[[Any], Any] | None) -> Any:
     return jax.tree_util.tree_map(lambda leaf: eqx.is_array(leaf) and id(leaf) not in parts, model)
 
 
+# Layers whose arrays have a known number of axes in a single model.
+_LAYERS: tuple[tuple[type, str, Callable[[Any], int]], ...] = (
+    (eqx.nn.Linear, "weight", lambda _: 2),
+    (eqx.nn.Embedding, "weight", lambda _: 2),
+    (eqx.nn.GRUCell, "weight_ih", lambda _: 2),
+    (eqx.nn.LSTMCell, "weight_ih", lambda _: 2),
+    (eqx.nn.Conv, "weight", lambda conv: 2 + conv.num_spatial_dims),
+    (eqx.nn.LayerNorm, "weight", lambda norm: len(norm.shape)),
+)
+
+
+def _check_members(models: Any, own: Any) -> None:
+    """Whether the models have members, as far as it shows."""
+    _check_lengths(own)
+    layers = tuple(kind for kind, *_ in _LAYERS)
+
+    def is_layer(node: Any) -> bool:
+        return isinstance(node, layers)
+
+    # Of a layer that all members share, nothing is left in `own`.
+    found = jax.tree_util.tree_leaves(own, is_leaf=is_layer)
+    refuse_single("models", [node for node in found if is_layer(node)], _LAYERS)
+
+
 def _check_lengths(own: Any) -> None:
     """Whether all arrays have a leading axis, of one length."""
     lengths = {
@@ -286,6 +361,20 @@ def _check_lengths(own: Any) -> None:
         raise ValueError(
             f"the arrays of the models must have a leading axis of members, of one length; got "
             f"lengths {', '.join(found)} ({some}). Name arrays without that axis by `shared`"
+        )
+
+
+def _check_make(make: Any) -> None:
+    _callable(make, "make", "a module class or a function of a key")
+    own = type(make).__module__
+    if not isinstance(make, eqx.Module) or own.startswith("equinox._"):  # jitted functions, say
+        return
+    parameters = list(inspect.signature(make).parameters)  # type: ignore[arg-type]
+    if parameters[:1] != ["key"]:
+        raise TypeError(
+            f"`make` must be a module class or a function of a key, which makes a member; got a "
+            f"model, an instance of {type(make).__name__}: give the class, and its arguments when "
+            f"it is called: ensemble({type(make).__name__}, size)(key, *args)"
         )
 
 

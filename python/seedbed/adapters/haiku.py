@@ -16,9 +16,16 @@ from ._shared.checks import check_key
 from ._shared.layouts import Framework, Places
 from ._shared.model import ModelEnsemble, ModelSingle
 from ._shared.parts import TakenApart
+from ._shared.stacking import listed
 
 _WITH_STATE = (hk.TransformedWithState, hk.MultiTransformedWithState)
 _TRANSFORMED = (hk.Transformed, hk.MultiTransformed, *_WITH_STATE)
+
+__all__ = ["ensemble", "forward", "single", "stack", "unstack"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
 
 
 def ensemble(
@@ -29,6 +36,7 @@ def ensemble(
     in_axes: Any = None,
     out_shardings: Any = None,
     pad: bool = False,
+    donate: bool = False,
 ) -> ModelEnsemble:
     """Parameters of ``size`` independent members, as ``transformed.init`` makes them, bit for bit.
 
@@ -50,11 +58,13 @@ def ensemble(
             for all that have a member axis, which is dimension 0 (others are whole on every
             device), or a pytree of them that is a prefix of what ``init`` returns.
         pad: make more members, up to a number that ``out_shardings`` divides.
+        donate: make a new ensemble in the memory of an old one: the result is called as
+            ``make(key, old, *args)``, and the arrays of ``old`` are given up.
 
     Returns:
         A function ``(key, *inputs, **kwargs)`` of what ``init`` takes, with the methods ``member``,
-        ``members`` and ``plan``. Inputs may be `jax.ShapeDtypeStruct`: then no array is made for
-        them.
+        ``members``, ``stream`` and ``plan``. Inputs may be `jax.ShapeDtypeStruct`: then no array is
+        made for them.
 
     Raises:
         TypeError: ``transformed`` is something else, ``size`` is not an integer, or
@@ -83,6 +93,8 @@ def ensemble(
         check_key=_check_key,
         places=_places(out_shardings, parts),
         pad=pad,
+        donate=donate,
+        own=parts.own,
     )
 
 
@@ -157,6 +169,9 @@ class _Parts:
         made = shapes.call(self.init, key, args, kwargs)
         return _variables.take_apart(_named(made, self.stateful), self.shared)
 
+    def own(self, variables: Any) -> Any:
+        return _variables.take_apart(_named(variables, self.stateful), self.shared).own
+
     def together(self, made: TakenApart) -> Any:
         variables = _variables.put_together(made)
         return (variables["params"], variables["state"]) if self.stateful else variables["params"]
@@ -195,6 +210,30 @@ def _remade(name: str, original: Any, field: str) -> Any:
 
 
 pickling.REDUCERS.append(_reduced)
+
+
+def stack(variables: Any, *, shared: Any = None) -> Any:
+    """The variables of several models as those of an ensemble: what `unstack` undoes.
+
+    Args:
+        variables: a list or tuple of what ``transformed.init`` returns.
+        shared: what gets no member axis, as for `ensemble`: it is that of the first.
+
+    Raises:
+        TypeError: ``variables`` is no list or tuple.
+        ValueError: it is empty, or the variables differ in structure or shapes.
+
+    Example:
+        >>> import haiku as hk, jax, jax.numpy as jnp, seedbed as sb
+        >>> model = hk.transform(lambda x: hk.Linear(2)(x))
+        >>> one, two = (model.init(jax.random.key(i), jnp.ones((1, 3))) for i in range(2))
+        >>> sb.adapters.haiku.stack([one, two])["linear"]["w"].shape
+        (2, 3, 2)
+    """
+    members = listed(variables, "variables")
+    stateful = isinstance(members[0], tuple)
+    made = _variables.stack([_named(one, stateful) for one in members], shared)
+    return (made["params"], made["state"]) if stateful else made["params"]
 
 
 def unstack(variables: Any, *, shared: Any = None) -> list[Any]:

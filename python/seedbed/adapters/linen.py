@@ -15,6 +15,12 @@ from ._shared.layouts import Framework, Places
 from ._shared.model import ModelEnsemble, ModelSingle
 from ._shared.parts import TakenApart
 
+__all__ = ["ensemble", "forward", "single", "stack", "unstack"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
 
 def ensemble(
     model: nn.Module,
@@ -24,6 +30,7 @@ def ensemble(
     in_axes: Any = None,
     out_shardings: Any = None,
     pad: bool = False,
+    donate: bool = False,
 ) -> ModelEnsemble:
     """The variables of ``size`` independent members, as ``model.init`` makes them, bit for bit.
 
@@ -45,10 +52,12 @@ def ensemble(
             `jax.sharding.Mesh`, as for `single`: then the member axis is whole, and the
             dimensions of a member lie as the model's metadata says.
         pad: make more members, up to a number that ``out_shardings`` divides.
+        donate: make a new ensemble in the memory of an old one: the result is called as
+            ``make(key, old, *args)``, and the arrays of ``old`` are given up.
 
     Returns:
         A function ``(key, *inputs, **kwargs)`` of what ``model.init`` takes, with the methods
-        ``member``, ``members`` and ``plan``. ``key`` may be a dictionary, such as
+        ``member``, ``members``, ``stream`` and ``plan``. ``key`` may be a dictionary, such as
         ``{"params": k1, "dropout": k2}``; each of its keys is split. Inputs may be
         `jax.ShapeDtypeStruct`: then no array is made for them.
 
@@ -79,6 +88,8 @@ def ensemble(
         check_key=_check_key,
         places=_places(out_shardings),
         pad=pad,
+        donate=donate,
+        own=_Own(shared),
     )
 
 
@@ -158,6 +169,36 @@ class _Apart:
     def __call__(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TakenApart:
         variables = shapes.call(self.model.init, key, args, kwargs)
         return _variables.take_apart(variables, self.shared, _is_box)
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """The variables of an ensemble that have a member axis."""
+
+    shared: Any
+
+    def __call__(self, variables: Any) -> Any:
+        return _variables.take_apart(variables, self.shared, _is_box).own
+
+
+def stack(variables: Any, *, shared: Any = None) -> Any:
+    """The variables of several models as those of an ensemble: what `unstack` undoes.
+
+    Args:
+        variables: a list or tuple of what ``model.init`` returns.
+        shared: what gets no member axis, as for `ensemble`: it is that of the first.
+
+    Raises:
+        TypeError: ``variables`` is no list or tuple.
+        ValueError: it is empty, or the variables differ in structure or shapes.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, seedbed as sb
+        >>> one, two = (nn.Dense(2).init(jax.random.key(i), jnp.ones((1, 3))) for i in range(2))
+        >>> sb.adapters.linen.stack([one, two])["params"]["kernel"].shape
+        (2, 3, 2)
+    """
+    return _variables.stack(variables, shared, _is_box)
 
 
 def unstack(variables: Any, *, shared: Any = None) -> list[Any]:

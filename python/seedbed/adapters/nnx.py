@@ -13,6 +13,13 @@ from .._ensemble import check
 from ._nnx.making import ModuleEnsemble as ModuleEnsemble
 from ._nnx.making import ModuleSingle as ModuleSingle
 from ._nnx.streams import predicate
+from ._shared.stacking import listed, refuse_single, stacked
+
+__all__ = ["ModuleEnsemble", "ModuleSingle", "ensemble", "forward", "single", "stack", "unstack"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
 
 
 def ensemble(
@@ -24,6 +31,7 @@ def ensemble(
     shared: Any = None,
     out_shardings: Any = None,
     pad: bool = False,
+    donate: bool = False,
 ) -> ModuleEnsemble:
     """An ensemble of ``size`` nnx modules: all members in one module.
 
@@ -49,9 +57,11 @@ def ensemble(
             then the member axis is whole, and the dimensions of a member lie as the variables'
             metadata says.
         pad: make more members, up to a number that ``out_shardings`` divides.
+        donate: make a new ensemble in the memory of an old one: the result is called as
+            ``make(rngs, old, *args)``, and the arrays of ``old`` are given up.
 
     Returns:
-        A `ModuleEnsemble`: call it, or use ``member``, ``members`` and ``plan``.
+        A `ModuleEnsemble`: call it, or use ``member``, ``members``, ``stream`` and ``plan``.
 
     Raises:
         TypeError: ``make`` is not callable, ``size`` is no integer, a filter is none of nnx's, or
@@ -66,7 +76,7 @@ def ensemble(
         >>> model.kernel.shape
         (100, 8, 16)
     """
-    return ModuleEnsemble(make, size, in_axes, only, shared, out_shardings, pad)
+    return ModuleEnsemble(make, size, in_axes, only, shared, out_shardings, pad, donate)
 
 
 def single(make: Callable[..., Any], *, out_shardings: Any = None) -> ModuleSingle:
@@ -151,6 +161,37 @@ def forward(
         return mapped(module, *inputs)
 
 
+def stack(modules: Any, shared: Any = None) -> Any:
+    """Plain modules as one with a member axis: what `unstack` undoes. They stay as they are.
+
+    Args:
+        modules: a list or tuple of modules that differ in their variables' numbers only.
+        shared: the variables that get no member axis, as for `ensemble`: those of the first.
+
+    Raises:
+        TypeError: ``modules`` is no list or tuple.
+        ValueError: it is empty, or the modules differ in structure or shapes.
+
+    Example:
+        >>> import seedbed as sb
+        >>> from flax import nnx
+        >>> one, two = (nnx.Linear(8, 16, rngs=nnx.Rngs(i)) for i in range(2))
+        >>> sb.adapters.nnx.stack([one, two]).kernel.shape
+        (2, 8, 16)
+    """
+    kept = predicate(shared, "shared")
+    parts: list[Any] = [nnx.split(one, kept, ...) for one in listed(modules, "modules")]
+    graphdef, common, _ = parts[0]
+    for number, (other, *_) in enumerate(parts):
+        if other != graphdef:
+            raise ValueError(
+                "`modules` must be alike but for their variables; what is no variable differs in 0 "
+                f"and {number}"
+            )
+    own = stacked([own for *_, own in parts], "modules")
+    return nnx.merge(graphdef, jax.tree.map(jnp.array, common), own)
+
+
 def unstack(module: Any, shared: Any = None) -> list[Any]:
     """The members as plain modules of their own; shared variables are copied into each.
 
@@ -204,7 +245,23 @@ def _members(module: Any, kept: Callable[..., bool]) -> int:
             "`module` must have a member axis of one length on all variables that are not "
             f"`shared`; got the lengths {some}"
         )
+    nodes = [node for _, node in nnx.iter_graph(module)]
+    refuse_single("module", [node for node in nodes if not _shares(node, kept)], _LAYERS)
     return int(next(iter(lengths.values())))
+
+
+# Layers whose variables have a known number of axes in a single model.
+_LAYERS: tuple[tuple[type, str, Callable[[Any], int]], ...] = (
+    (nnx.Linear, "kernel", lambda _: 2),
+    (nnx.Embed, "embedding", lambda _: 2),
+    (nnx.Conv, "kernel", lambda conv: 2 + len(conv.kernel_size)),
+)
+
+
+def _shares(node: Any, kept: Callable[..., bool]) -> bool:
+    """Whether all members share a variable of a module's own."""
+    own = vars(node).items() if isinstance(node, nnx.Module) else ()
+    return any(kept((name,), one) for name, one in own if isinstance(one, nnx.Variable))
 
 
 def _single_streams(kept: Callable[..., bool]) -> Callable[..., bool]:

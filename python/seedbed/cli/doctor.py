@@ -14,7 +14,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -25,9 +25,10 @@ from .._ensemble import ensemble
 from .._jax import ask_xla, compat, known, lowering
 from .._plan import CUDA_KERNELS, Draw, FromDraw, KeyMode, KeyPath, Kind, float_params, node
 from .._run import formula, native
-from .._trust import cases, selfcheck
-from . import OK, WRONG, _text
+from .._trust import cache, cases, selfcheck
+from . import OK, _text
 from ._oracle import Oracle, bits
+from ._results import Result, finish
 
 # A float32 uniform keeps 23 bits of its word; the words i << 9 are all of them.
 _MANTISSAS = 1 << 23
@@ -49,9 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"random words for each float64 normal (default {_DRAWN:,}, --quick a {_QUICK}th)",
     )
+    parser.add_argument(
+        "--clear-cache", action="store_true", help="remove what earlier self-checks measured, only"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.clear_cache:
+        where, count = cache.clear()
+        print(f"seedbed doctor: {count} measurement(s) removed from {where or 'no cache'}")
+        return OK
     with warnings.catch_warnings():
         # What it says is shown here, in more detail.
         warnings.simplefilter("ignore", selfcheck.SelfCheckWarning)
@@ -69,7 +77,9 @@ def _examine(args: argparse.Namespace) -> int:
         print(f"\nThere is no native extension to check: {problem}.")
         print("Everything is computed by JAX itself (the reference backend), so there is")
         print("nothing that could differ. Cipher, kernels and FFI target were NOT checked.")
-        return _finish(_ensemble_results(None), started)
+        if args.quick:
+            return OK
+        return finish(_ensemble_results(None), started)
     module.isa()  # an unknown SEEDBED_ISA is an error before any work
     isas = list(module.isas())
     checks = _checks(args.quick, args.words)
@@ -89,51 +99,15 @@ def _examine(args: argparse.Namespace) -> int:
     print("\n" + _text.table([header, *(result.row(isas) for result in results if result.wrong)]))
     if not ask_xla.flat_rows():
         print("\nmade by XLA, by its loops: normals in rows of 3 to 5, other samplers' in 2 to 8")
-    return _finish(results, started)
-
-
-@dataclass
-class _Result:
-    """Differing values of one check by instruction set, or in a run that has only one."""
-
-    name: str
-    count: int
-    wrong: dict[str, int] = field(default_factory=dict)
-    total_wrong: int | None = None
-    by_kernel: bool = False  # of a kernel, which is not used where it differs
-
-    def row(self, isas: list[str]) -> list[str]:
-        cells = [f"{self.wrong[isa]:,} of {self.count:,}" for isa in isas]
-        return [self.name, *cells]
-
-    @property
-    def failed(self) -> bool:
-        return bool(self.total_wrong) or any(self.wrong.values())
-
-
-def _finish(results: list[_Result], started: float) -> int:
-    print()
-    for result in results:
-        if result.total_wrong is not None:
-            print(f"  {result.name}: {result.total_wrong:,} of {result.count:,}")
-    failed = [result.name.strip() for result in results if result.failed]
-    took = f"({time.perf_counter() - started:.1f} s)"
-    if not failed:
-        print(f"\nNo difference found. {took}")
-        return OK
-    print(f"\nDIFFERENT: {'; '.join(failed)}. {took}")
-    if all(result.wrong or result.by_kernel for result in results if result.failed):
-        print("Kernels that differ from XLA are not used (see `seedbed info`): ensembles are")
-        print("right all the same, as the last lines of the table's checks show, but slower.")
-    return WRONG
+    return finish(results, started)
 
 
 # --- the cipher and the kernels -----------------------------------------------------------
 
 
-def _known_answers(module: Any, isas: list[str]) -> _Result:
+def _known_answers(module: Any, isas: list[str]) -> Result:
     wrong = {isa: selfcheck.known_answers(module, isa) for isa in isas}
-    return _Result("cipher, known answers", len(cases.KNOWN_ANSWERS), wrong)
+    return Result("cipher, known answers", len(cases.KNOWN_ANSWERS), wrong)
 
 
 @dataclass(frozen=True)
@@ -252,9 +226,9 @@ def _float_draw(kind: Kind, word_bits: int, values: dict[str, float], inner: int
     return Draw(kind, KeyPath(node=node(1)), inner, word_bits, dtype, (inner,), constants)
 
 
-def _compare(module: Any, isas: list[str], check: _Check, progress: _text.Progress) -> _Result:
+def _compare(module: Any, isas: list[str], check: _Check, progress: _text.Progress) -> Result:
     """Runs XLA once and every instruction set against it."""
-    result = _Result(check.name, check.compared, dict.fromkeys(isas, 0))
+    result = Result(check.name, check.compared, dict.fromkeys(isas, 0))
     expected_of = jax.jit(formula.chain(check.draw))
     for word in _words(module, check):
         shape = word.shape if check.row == 1 else (-1, check.row)
@@ -266,7 +240,7 @@ def _compare(module: Any, isas: list[str], check: _Check, progress: _text.Progre
     return result
 
 
-def _cuda_results(checks: list[_Check]) -> list[_Result]:
+def _cuda_results(checks: list[_Check]) -> list[Result]:
     """The CUDA kernels against XLA on the same device, on random words."""
     module, problem = native.load_cuda()
     if module is None:
@@ -283,7 +257,7 @@ def _cuda_results(checks: list[_Check]) -> list[_Result]:
                     word, wrong = _cuda_round(check, index)
                 except jax.errors.JaxRuntimeError as error:
                     print(f"\nThe CUDA kernels do not run: {error}")
-                    return [_Result("CUDA kernels", 1, total_wrong=1, by_kernel=True)]
+                    return [Result("CUDA kernels", 1, total_wrong=1, by_kernel=True)]
                 count += word.size
                 different += wrong
                 if check.exhaustive:
@@ -291,7 +265,7 @@ def _cuda_results(checks: list[_Check]) -> list[_Result]:
                 progress.advance(word.size, name)
             if check.exhaustive:
                 name += f" ({int(seen.sum()):,} of {_MANTISSAS:,} mantissas)"
-            results.append(_Result(name, count, total_wrong=different, by_kernel=True))
+            results.append(Result(name, count, total_wrong=different, by_kernel=True))
     return results
 
 
@@ -358,7 +332,7 @@ def _init(key: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def _ensemble_results(module: Any) -> list[_Result]:
+def _ensemble_results(module: Any) -> list[Result]:
     """The same ensemble by XLA, by the installed backend (also under jit), and by each kernel."""
     key = jax.random.key(7, impl="threefry2x32")
     make = ensemble.ensemble(_init, _MEMBERS)
@@ -370,7 +344,7 @@ def _ensemble_results(module: Any) -> list[_Result]:
     for name, call in (("called directly", whole), ("under jax.jit", jax.jit(whole))):
         wrong, _ = oracle.differing(enumerate(jax.tree.leaves(call(key))))
         name = f"ensemble of {_MEMBERS} {name}, {made_by}"
-        results.append(_Result(name, oracle.count(range(len(plan.outputs))), total_wrong=wrong))
+        results.append(Result(name, oracle.count(range(len(plan.outputs))), total_wrong=wrong))
     if module is None or not plan.draws:
         return results
     written = [
@@ -378,7 +352,7 @@ def _ensemble_results(module: Any) -> list[_Result]:
         for leaf, output in enumerate(plan.outputs)
         if isinstance(output.source, FromDraw)
     ]
-    each = _Result(f"ensemble of {_MEMBERS}", oracle.count(leaf for leaf, _ in written))
+    each = Result(f"ensemble of {_MEMBERS}", oracle.count(leaf for leaf, _ in written))
     for isa in module.isas():
         made = _by_kernel(module, isa, plan.draws, key)
         each.wrong[isa], _ = oracle.differing([(leaf, made[index]) for leaf, index in written])

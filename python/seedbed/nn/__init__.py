@@ -29,3 +29,38 @@ from ._tree import assign_state_values as assign_state_values
 from ._tree import merge as merge
 from ._tree import split as split
 from ._tree import take as take
+
+__all__ = [
+    "BatchState",
+    "Dropout",
+    "GRUCell",
+    "HiddenState",
+    "LIF",
+    "Linear",
+    "LongTermState",
+    "Module",
+    "NonBatchState",
+    "ParamState",
+    "Sequential",
+    "ShortTermState",
+    "State",
+    "assign_state_values",
+    "call_all_fns",
+    "call_order",
+    "init_all_states",
+    "init_function",
+    "merge",
+    "plan_init",
+    "reset_all_states",
+    "split",
+    "take",
+    "vmap",
+    "vmap_call_all_fns",
+    "vmap_init_all_states",
+    "vmap_new_states",
+    "vmap_reset_all_states",
+]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

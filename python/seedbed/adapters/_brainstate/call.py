@@ -185,7 +185,8 @@ class MappedCall:
             self.first = {id(leaf): i for i, leaf in enumerate(found)}
             return found
 
-        self.first_run = jax.make_jaxpr(traced)(0)
+        with _trace.global_numbers_noticed(self.user, self.roots):
+            self.first_run = jax.make_jaxpr(traced)(0)
         for state in TRACE_CONTEXT.state_stack[-1].states:
             if isinstance(state, RandomState):
                 self.random.append(state)

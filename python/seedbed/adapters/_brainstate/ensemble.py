@@ -21,6 +21,7 @@ from ..._ensemble import check
 from ..._jax import compat, generators
 from ..._plan import Plan
 from .._shared.checks import check_arguments
+from .._shared.stacking import listed, stacked
 from .._shared.variables import row
 from .keys import split_key
 from .places import Way
@@ -146,11 +147,11 @@ class Ensemble(_Modules):
         Args:
             seed_or_key: what `brainstate.random.seed` takes, or an array of ``size`` keys, one
                 for each member.
-            *args, **kwargs: arguments of ``make``, the same for every member.
+            *args, **kwargs: arguments of ``make``, the same for every member; with
+                ``donate=True`` behind ``old``, a module of an earlier call, which is given up.
         """
-        return self._build(
-            self._keys(seed_or_key, args, kwargs, used=True), args, kwargs, self._way
-        )
+        way, args = self._way.over(args)
+        return self._build(self._keys(seed_or_key, args, kwargs, used=True), args, kwargs, way)
 
     def member(self, seed_or_key: Any, i: int, *args: Any, **kwargs: Any) -> Any:
         """Member ``i`` alone: a plain module, in the time and memory of one member.
@@ -179,6 +180,15 @@ class Ensemble(_Modules):
         for state in _batched(made, None).values():
             state.restore_value(chosen.pick(state.value, single=False))
         return made
+
+    def stream(self, seed_or_key: Any, *args: Any, chunk_size: int, **kwargs: Any) -> Iterator[Any]:
+        """All members in order, as modules of at most ``chunk_size``, each made when asked for."""
+        chunk = check.size(chunk_size, "chunk_size")
+        keys = self._keys(seed_or_key, args, kwargs, used=True)
+        return (
+            self.members(keys, slice(start, start + chunk), *args, **kwargs)
+            for start in range(0, self.size, chunk)
+        )
 
     def plan(self, seed_or_key: Any, *args: Any, **kwargs: Any) -> Plan:
         """What would run; print ``plan(seed).explain()``."""
@@ -244,6 +254,34 @@ def _size(batched: dict[tuple[Any, ...], Any]) -> int:
             "states hold members with `states=`, a filter as brainstate takes them"
         )
     return next(iter(sizes))
+
+
+def stack(modules: Any, states: Any = None) -> Any:
+    """Plain modules as one with a member axis: what `unstack` undoes. They stay as they are.
+
+    Args:
+        modules: a list or tuple of modules that differ in the numbers in their states only.
+        states: as for `unstack`: the states that get the member axis; others are the first's.
+
+    Raises:
+        TypeError: ``modules`` is no list or tuple of brainstate modules.
+        ValueError: it is empty, or the states differ in structure or shapes.
+
+    Example:
+        >>> import brainstate, seedbed as sb
+        >>> one, two = brainstate.nn.Linear(2, 6), brainstate.nn.Linear(2, 6)
+        >>> sb.adapters.brainstate.stack([one, two]).weight.value["weight"].shape
+        (2, 2, 6)
+    """
+    values = [
+        {".".join(map(str, path)): state.value for path, state in _batched(one, states).items()}
+        for one in listed(modules, "modules")
+    ]
+    together = stacked(values, "modules")
+    copy = graph.clone(modules[0])
+    for path, state in _batched(copy, states).items():
+        state.restore_value(together[".".join(map(str, path))])
+    return copy
 
 
 def unstack(module: Any, states: Any = None) -> list[Any]:

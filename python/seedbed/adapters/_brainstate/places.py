@@ -11,9 +11,11 @@ from brainstate.util.filter import to_predicate
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ... import filters
-from ..._ensemble import shardings, single, within
+from ..._ensemble import check, donate, shardings, single, within
+from ..._ensemble.ensemble import Ensemble
 from ..._plan import Plan
 from .._shared.layouts import checked_pad
+from .._shared.parts import Arrays, Rest
 
 
 class Way:
@@ -23,6 +25,7 @@ class Way:
         out_shardings: where states lie, as a user gave it; None leaves that to jax.
         pad: see `seedbed.ensemble`.
         alone: whether there is one member, whose values get no member axis.
+        donate: whether calls take an old module, whose values are given up.
 
     Raises:
         TypeError: ``out_shardings`` is neither a sharding, nor a mapping from filters to some, or
@@ -30,7 +33,13 @@ class Way:
         ValueError: ``pad`` is given without ``out_shardings``.
     """
 
-    def __init__(self, out_shardings: Any = None, pad: bool = False, alone: bool = False) -> None:
+    def __init__(
+        self,
+        out_shardings: Any = None,
+        pad: bool = False,
+        alone: bool = False,
+        donate: bool = False,
+    ) -> None:
         rules = out_shardings if isinstance(out_shardings, Mapping) else {...: out_shardings}
         self._rules = []
         for keep, one in rules.items():
@@ -48,10 +57,12 @@ class Way:
         self.brainstates = False
         self.given = out_shardings
         self.pad = checked_pad(pad, out_shardings)
+        self.donate = check.flag(donate, "donate")
+        self._old: Mapping[str, Any] = {}
         self._modules: Mapping[str, Any] = {}
 
     def __reduce__(self) -> Any:
-        return Way, (self.given, self.pad, self.alone)
+        return Way, (self.given, self.pad, self.alone, self.donate)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Way:
         return self  # devices cannot be copied
@@ -59,6 +70,23 @@ class Way:
     def among(self, modules: Mapping[str, Any]) -> Way:
         """The same for one call, which puts the module that it makes there."""
         return self._with(_modules=modules)
+
+    def over(self, args: tuple[Any, ...]) -> tuple[Way, tuple[Any, ...]]:
+        """The same for a call that gives up an old module, and the arguments behind that."""
+        if not self.donate:
+            return self, args
+        if not args or not isinstance(args[0], graph.Node):
+            came = f"got one of type {type(args[0]).__name__}" if args else "`old` is missing"
+            raise TypeError(
+                "an ensemble with donate=True is called with the seed, then `old`, the module of "
+                f"an earlier call; {came}"
+            )
+        old = {
+            ".".join(map(str, path)) + jax.tree_util.keystr(inside): leaf
+            for path, state in graph.states(args[0]).items()
+            for inside, leaf in jax.tree_util.tree_leaves_with_path(state.value)
+        }
+        return self._with(_old=old), args[1:]
 
     def of_one(self) -> Way:
         """The same for one of the members, whose values have no member axis."""
@@ -86,7 +114,8 @@ class Way:
             return _Alone(single.single(program, **options))
         if self.pad:
             options["pad"] = True
-        return within.for_modules(program, size, tuple(axes), **options)
+        made = within.for_modules(program, size, tuple(axes), **options)
+        return _Renewed(made, self._old) if self._old else made
 
     def _entries(self, states: Sequence[Any]) -> list[Any]:
         paths = {
@@ -121,6 +150,24 @@ class _Listed(shardings.Entries):
 
     def of(self, plan: Plan) -> list[Any]:
         return self.entries
+
+
+class _Renewed:
+    """An ensemble that is made in the memory of an old one, whose arrays go by their names."""
+
+    def __init__(self, make: Ensemble, old: Mapping[str, Any]) -> None:
+        self._make = make
+        self._old = old
+        self.plan = make.plan
+
+    def __call__(self, keys: list[Any], *arrays: Any) -> Any:
+        plan = self.plan(keys, *arrays)
+        outputs = [output for output in plan.outputs if output.path in self._old]
+        names = tuple([output.path for output in outputs])
+        old = Arrays([self._old[name] for name in names], names, Rest(None, None))
+        plan = plan.replace(outputs=tuple(outputs))
+        given = donate.checked(old, plan, (self._make.size,), (keys, arrays))
+        return within.into(self._make, given, keys, *arrays)
 
 
 class _Alone:

@@ -6,7 +6,7 @@ Rngs go into the trace of one member, and its model comes out, as in nnx's own t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..._ensemble import check
 from ..._jax import compat
 from ..._plan import Plan
 from .._shared.checks import check_arguments
@@ -37,12 +38,23 @@ class ModuleEnsemble(ModelEnsemble):
         shared: Any,
         out_shardings: Any,
         pad: bool,
+        donate: bool,
     ) -> None:
         _check_make(make)
         filters = () if shared is None else (predicate(shared, "shared"), ...)
         apart = _Apart(make, filters, True, out_shardings is not None)
         lie = places(out_shardings)
-        super().__init__(make, size, apart, _merged, in_axes=in_axes, places=lie, pad=pad)
+        super().__init__(
+            make,
+            size,
+            apart,
+            _merged,
+            in_axes=in_axes,
+            places=lie,
+            pad=pad,
+            donate=donate,
+            own=_Own(filters),
+        )
         self._only = predicate(only, "only")
 
     def __call__(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -53,7 +65,12 @@ class ModuleEnsemble(ModelEnsemble):
                 takes: one key or integer, or a mapping from streams to them. An array of
                 ``size`` keys is used as it is.
             *args, **kwargs: of the model, the same for all members unless ``in_axes`` maps them.
+                With ``donate=True`` they come after ``old``, a result of an earlier call, whose
+                arrays are given up.
         """
+        old, args = (args[:1], args[1:]) if self.donate else ((), args)
+        if self.donate:
+            self._given_up(old)  # checked before the rngs are
         rngs = _rngs(self._apart, rngs_or_key, args, kwargs)
         before = {
             name: (stream, stream.key.get_value(), stream.count.get_value())
@@ -62,7 +79,7 @@ class ModuleEnsemble(ModelEnsemble):
         }
         counts: dict[str, Any] = {}
         try:
-            model, used = self._run(super().__call__, rngs, (), args, kwargs)
+            model, used = self._run(super().__call__, rngs, old, args, kwargs)
             counts = {name: count + 1 for name, (_, _, count) in before.items()} | _here(used)
         finally:
             # A model that keeps the rngs has written the members' streams into them.
@@ -80,6 +97,21 @@ class ModuleEnsemble(ModelEnsemble):
         """Some members, as one module: ``index`` is a slice or an array of integers."""
         rngs = nnx.clone(_rngs(self._apart, rngs_or_key, args, kwargs))
         return self._run(super().members, rngs, (index,), args, kwargs)[0]
+
+    def stream(
+        self, rngs_or_key: Any, /, *args: Any, chunk_size: int, **kwargs: Any
+    ) -> Iterator[Any]:
+        """All members in order, as modules of at most ``chunk_size``, each made when asked for.
+
+        An `nnx.Rngs` stays as it is, and what becomes of it later does not matter.
+        """
+        chunk = check.size(chunk_size, "chunk_size")
+        given = nnx.clone(rngs_or_key) if isinstance(rngs_or_key, nnx.Rngs) else rngs_or_key
+        self.plan(given, *args, **kwargs)  # checked here, not when the first piece is asked for
+        return (
+            self.members(given, slice(start, start + chunk), *args, **kwargs)
+            for start in range(0, self.size, chunk)
+        )
 
     def plan(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Plan:
         """What would run for the members' own variables; print ``plan(rngs).explain()``."""
@@ -192,6 +224,13 @@ def _rngs(apart: Any, given: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
             "the rngs are the first argument: ensemble(Model, size)(rngs, *args, **kwargs), and "
             "so for single(Model); got `rngs` by name"
         )
+    for number, one in enumerate(args):
+        if isinstance(one, nnx.Rngs) and not isinstance(given, nnx.Rngs):
+            raise TypeError(
+                "the rngs are the first argument: ensemble(Model, size)(rngs, *args, **kwargs), "
+                f"and so for single(Model); got {given!r} in their place, and an nnx.Rngs as "
+                f"argument {number + 2}"
+            )
     rngs = rngs_of(given)
     options = {**kwargs, "rngs": rngs}
     check_arguments(apart.make, args, options, "rngs_or_key", given, ACCEPTED)
@@ -269,6 +308,22 @@ class _Apart:
             model = self.make(*args, rngs=rngs, **kwargs)
         eagerly(model)
         return model
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """The variables of an ensemble that have a member axis."""
+
+    filters: tuple[Any, ...]
+
+    def __call__(self, module: Any) -> Any:
+        if not isinstance(module, nnx.Module):
+            raise TypeError(
+                "`old` must be an nnx.Module, the result of an earlier call; got one of type "
+                f"{type(module).__name__}"
+            )
+        parts: Any = nnx.split(module, *self.filters)
+        return parts[-1]
 
 
 def _merged(taken: TakenApart) -> tuple[Any, dict[str, Any]]:

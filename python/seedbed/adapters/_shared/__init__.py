@@ -5,4 +5,4 @@ where their arrays lie, `checks` what users pass in. `variables` and `shapes` se
 whose models are made from example inputs. Nothing here knows a framework.
 """
 
-__all__ = ["checks", "layouts", "model", "parts", "shapes", "variables"]
+__all__ = ["checks", "layouts", "model", "parts", "shapes", "stacking", "variables"]

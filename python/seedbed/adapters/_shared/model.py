@@ -7,7 +7,7 @@ again; `ModelEnsemble` does the rest with `seedbed.ensemble`, `ModelSingle` with
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,12 +86,17 @@ class _Models:
     def _programs(
         self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[_Programs, Any]:
+        if "key" in kwargs and not any(map(_is_array, jax.tree_util.tree_leaves(key))):
+            raise TypeError(
+                f"the key goes first: make(key, *args, **kwargs); got {key!r} in its place, and "
+                "`key` by name"
+            )
         if self._check_key is not None:
             self._check_key(key)
         given = check.finite(args, "args"), check.finite(kwargs, "kwargs")
         leaves, tree = jax.tree_util.tree_flatten(given)
         axes = self._axes(args, leaves)
-        traced = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
+        traced = [*map(_is_array, leaves)]
         for leaf, axis, is_traced in zip(leaves, axes, traced, strict=True):
             if axis is not None and not is_traced:
                 raise TypeError(
@@ -156,17 +161,23 @@ class ModelEnsemble(_Models):
         check_key: Callable[[Any], None] | None = None,
         places: Places | None = None,
         pad: bool = False,
+        donate: bool = False,
+        own: Callable[[Any], Any] | None = None,
     ) -> None:
         """
         Args:
             size: number of members.
             in_axes: as for `seedbed.ensemble`, of the positional arguments.
             pad: whether more members are made where ``places`` does not divide ``size``.
+            donate: whether calls take an old model, whose arrays are given up.
+            own: ``own(model)``: the arrays with a member axis, as ``apart`` gives those of one.
         """
         super().__init__(make, apart, together, check_key=check_key, places=places)
         self.size = check.size(size)
         self.in_axes = in_axes
         self._pad = checked_pad(pad, places)
+        self.donate = check.flag(donate, "donate")
+        self._own = own
 
     def __repr__(self) -> str:
         return f"ensemble({self._name}, {self.size})"
@@ -177,10 +188,25 @@ class ModelEnsemble(_Models):
         Args:
             key: one key, which is split; or an array of ``size`` keys, used as they are.
             *args, **kwargs: further arguments of the model, the same for every member unless
-                ``in_axes`` maps them.
+                ``in_axes`` maps them. With ``donate=True`` they come after ``old``, a result of
+                an earlier call, whose arrays are given up.
         """
+        old, args = self._given_up(args)
         programs, leaves = self._programs(key, args, kwargs)
-        return self._model(programs, programs.own(key, *leaves), key, leaves)
+        return self._model(programs, programs.own(key, *old, *leaves), key, leaves)
+
+    def _given_up(self, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The arrays to overwrite, as the program has them, and the arguments of the model."""
+        if not self.donate:
+            return (), args
+        if not args:
+            raise TypeError(
+                f"{self!r} with donate=True is called with the key, then `old`, the result of an "
+                "earlier call; `old` is missing"
+            )
+        assert self._own is not None
+        own = self._own(check.finite(args[0], "old"))
+        return (arrays(TakenApart(own), ("own",)),), args[1:]
 
     def member(self, key: Any, i: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Member ``i`` alone: a plain model, in the time and memory of one member."""
@@ -192,6 +218,12 @@ class ModelEnsemble(_Models):
         programs, leaves = self._programs(key, args, kwargs)
         return self._model(programs, programs.own.members(key, index, *leaves), key, leaves)
 
+    def stream(self, key: Any, /, *args: Any, chunk_size: int, **kwargs: Any) -> Iterator[Any]:
+        """All members in order, as models of at most ``chunk_size``, each made when asked for."""
+        programs, leaves = self._programs(key, args, kwargs)
+        chunks = programs.own.stream(key, *leaves, chunk_size=chunk_size)
+        return (self._model(programs, out, key, leaves) for out in chunks)
+
     def _model(self, programs: _Programs, out: Arrays, key: Any, leaves: list[Any]) -> Any:
         sizes = out.rest.map(lambda tree: tree.num_leaves)
         shared: list[Any] = []
@@ -201,10 +233,11 @@ class ModelEnsemble(_Models):
         return self._together(out.rest.model(parts))
 
     def _of(self, init_of: Callable[..., Any], mapped: tuple[int | None, ...]) -> _Programs:
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"donate": self.donate}
         shared = None
         if self._places is not None:
-            options = {"out_shardings": self._places.of("own", members=True), "pad": self._pad}
+            options["out_shardings"] = self._places.of("own", members=True)
+            options["pad"] = self._pad
             shared = self._places.of("common", "aside", members=True)
         return _Programs(
             ensemble.ensemble(init_of("own"), self.size, in_axes=mapped, **options),
@@ -263,6 +296,10 @@ def _common(programs: _Programs, key: Any, leaves: list[Any]) -> Any:
             f"members; they depend on those of shape {shapes} a member"
         )
     return programs.common(key, *leaves)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (jax.Array, np.ndarray))
 
 
 def _signed(value: Any) -> str | None:

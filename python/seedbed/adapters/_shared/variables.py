@@ -12,6 +12,7 @@ from ... import filters
 from ..._ensemble import check
 from ..._jax import compat
 from .parts import TakenApart
+from .stacking import listed, stacked
 
 # A variable with its path; ``is_variable`` says which subtrees are one variable, boxed.
 _Item = tuple[tuple[Any, ...], Any]
@@ -50,6 +51,13 @@ def unstack(variables: Any, shared: Any, is_variable: IsVariable = None) -> list
         # Sent explicitly, which jax.transfer_guard("disallow") allows.
         for index in map(jax.device_put, np.arange(size, dtype=np.int32))
     ]
+
+
+def stack(variables: Any, shared: Any, is_variable: IsVariable = None) -> Any:
+    """The variables of several models as one, with a leading axis; what is shared of the first."""
+    made = [take_apart(one, shared, is_variable) for one in listed(variables, "variables")]
+    own = stacked([one.own for one in made], "variables")
+    return put_together(TakenApart(own, made[0].common, made[0].rest))
 
 
 @jax.jit

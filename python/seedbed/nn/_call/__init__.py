@@ -21,3 +21,4 @@ from .methods import check_axis_size as check_axis_size
 from .reinit import vmap_reinit_members as vmap_reinit_members
 from .run import vmap as vmap
 from .run import vmap_new_states as vmap_new_states
+from .unmatched import Asked as Asked

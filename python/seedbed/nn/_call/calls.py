@@ -18,6 +18,7 @@ from .methods import Methods
 from .places import Places
 from .publish import check_axes, publish, publish_members
 from .trace import Traced, trace_call
+from .unmatched import Asked
 
 
 def call_once(found: Methods, key: Any = None) -> dict[walk.Path, Any]:
@@ -94,12 +95,16 @@ def trace_members(
     out_states: Any,
 ) -> tuple[Traced, dict[int, int], dict[walk.Path, State]]:
     """The call's trace, where states hold the members, and the states that were in the tree."""
-    exclude = None if state_to_exclude is None else walk.predicate(state_to_exclude)
+    exclude = None
+    if state_to_exclude is not None:
+        exclude = Asked(walk.predicate(state_to_exclude), state_to_exclude, "state_to_exclude")
     given = states_by_axis(in_states, "in_states")
     listed = [*given, *states_by_axis(out_states, "out_states")]
     start = start_of(draft, found.target, found.initialised)
     inputs = gathered(size, own_inputs(draft, start.tree, given, size))
     traced = trace_call(found, draft, start, inputs, key, exclude=exclude)
+    if exclude is not None:
+        exclude.warn_if_unmatched()
     _check_within(draft, {*start.tree.paths, *(id(state) for state, _ in listed)})
     if found.initialises:
         _check_left(draft, start.target, start.initialised, size)

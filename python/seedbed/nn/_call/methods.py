@@ -17,6 +17,7 @@ from ..._ensemble import check
 from ..._jax import compat
 from .._tree import walk
 from .keys import Keys
+from .unmatched import Asked
 
 MAX_ORDER = 10
 _IF_NOT_EXIST = ("raise", "pass", "none", "warn")
@@ -102,7 +103,7 @@ def methods(
             f"`fn_if_not_exist` must be one of {', '.join(map(repr, _IF_NOT_EXIST))}; got "
             f"{fn_if_not_exist!r}"
         )
-    excluded = walk.predicate(node_to_exclude)
+    excluded = Asked(walk.predicate(node_to_exclude), node_to_exclude, "node_to_exclude")
     walk.check_target(target)
     unordered, ordered = [], []
     taken: set[str] = set()
@@ -119,6 +120,7 @@ def methods(
         else:
             ordered.append((level, (path, method)))
     _check_names(kwargs or {}, taken)
+    excluded.warn_if_unmatched()
     ordered.sort(key=lambda entry: entry[0])
     calls = (*unordered, *(entry for _, entry in ordered))
     return Methods(target, fn_name, args, kwargs or {}, calls)

@@ -22,6 +22,7 @@ from .keys import Keys, call_key
 from .methods import check_axis_size
 from .publish import check_axes, publish_members
 from .trace import Fixed, Traced, trace_call
+from .unmatched import Asked
 
 
 def vmap(
@@ -201,7 +202,7 @@ def vmap_new_states(
         return cast(Callable[..., Any], brainstate.vmap_new_states(fun, **options))
     if axis_size is not None:
         axis_size = check_axis_size(axis_size)
-    exclude = None if state_to_exclude is None else walk.predicate(state_to_exclude)
+    keep = None if state_to_exclude is None else walk.predicate(state_to_exclude)
     as_tags(state_tag)
     given = states_by_axis(in_states, "in_states")
     out = states_by_axis(out_states, "out_states")
@@ -218,6 +219,7 @@ def vmap_new_states(
             key = call_key()
             inputs = gathered(size, own_inputs(draft, walk.Tree(), given, size), arguments)
             axes = {id(state): axis for state, axis in (*inputs.own, *out)}
+            exclude = None if keep is None else Asked(keep, state_to_exclude, "state_to_exclude")
             named = members.named_axis(axis_name, spmd_axis_name)
             traced = trace_call(
                 lambda keys, rebuilt: _with_keys(keys, function, rebuilt, {}),
@@ -228,6 +230,8 @@ def vmap_new_states(
                 exclude=exclude,
                 axis_name=axis_name,
             )
+            if exclude is not None:
+                exclude.warn_if_unmatched()
             _check_preexisting(draft, axes)
             check_axes(traced, axes)
             leaves, values = members.run(traced, named or _way(draft))

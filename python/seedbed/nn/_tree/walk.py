@@ -149,6 +149,11 @@ def check_target(target: Any) -> None:
     accepted = "a seedbed.nn.Module, or a list, tuple or dict of modules"
     if isinstance(target, Node):
         return
+    if (adapter := _adapter_for(target)) is not None:
+        raise TypeError(
+            f"`target` must be {accepted}; got a {type(target).__name__} of another framework: "
+            f"make its ensemble with seedbed.adapters.{adapter}.ensemble"
+        )
     if not is_container(target):
         raise TypeError(
             f"`target` must be {accepted}; got {target!r} of type {type(target).__name__}"
@@ -159,6 +164,25 @@ def check_target(target: Any) -> None:
                 f"`target` must be {accepted}; its item {key!r} is {value!r} of type "
                 f"{type(value).__name__}"
             )
+
+
+# Packages whose modules have an adapter, and its name.
+_ADAPTERS = {
+    "equinox": "equinox",
+    "flax.linen": "linen",
+    "flax.nnx": "nnx",
+    "haiku": "haiku",
+}
+
+
+def _adapter_for(target: Any) -> str | None:
+    """The adapter for a model of another framework, which is not imported for that."""
+    for entry in (target, *(target if isinstance(target, (list, tuple)) else ())):
+        for kind in (*type(entry).__mro__, *(entry.__mro__ if isinstance(entry, type) else ())):
+            for package, name in _ADAPTERS.items():
+                if f"{kind.__module__}.".startswith(f"{package}."):
+                    return name
+    return None
 
 
 def replace(target: Any, replacements: Mapping[int, Any]) -> None:
