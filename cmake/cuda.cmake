@@ -95,7 +95,7 @@ enable_language(CUDA)
 message(STATUS "seedbed: with CUDA ${seedbed_nvcc_version} for ${CMAKE_CUDA_ARCHITECTURES}")
 
 nanobind_add_module(
-  _cuda STABLE_ABI NB_STATIC NOMINSIZE
+  _cuda STABLE_ABI NB_STATIC NOMINSIZE PROTECT_STACK
   csrc/cuda/device_draw.cc csrc/cuda/ffi.cc csrc/cuda/folds.cc csrc/cuda/kernel.cu csrc/cuda/module.cc
   csrc/cuda/schedule.cc csrc/call.cc csrc/ffi_common.cc csrc/plan.cc)
 target_include_directories(_cuda PRIVATE csrc)
@@ -107,9 +107,10 @@ target_compile_definitions(
   _cuda PRIVATE SEEDBED_VERSION="${PROJECT_VERSION}"
                 SEEDBED_CUDA_ARCHITECTURES="${seedbed_architectures}"
                 SEEDBED_CUDA_TOOLKIT="${seedbed_nvcc_version}")
+string(REPLACE ";" "," seedbed_host_flags "${hardening_flags}")
 # Fused operations are written out, as they are for the CPU; without -use_fast_math numbers keep
 # their subnormals, as XLA's do.
 target_compile_options(
   _cuda PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra>"
-                "$<$<COMPILE_LANGUAGE:CUDA>:-O3;-fmad=false;--threads=0;-Xptxas=-v>")
+                "$<$<COMPILE_LANGUAGE:CUDA>:-O3;-fmad=false;--threads=0;-Xptxas=-v;-Xcompiler=${seedbed_host_flags}>")
 install(TARGETS _cuda LIBRARY DESTINATION seedbed)
