@@ -25,6 +25,8 @@ def test_the_version_stands_in_one_place():
     ).groups()
     (line,) = (line for line in Path(ROOT, file).read_text().splitlines() if re.match(begin, line))
     assert line == f'__version__ = "{sb.__version__}"'
+    recipe = (ROOT / "tools/conda/recipe.yaml").read_text(encoding="utf-8")
+    assert f'\n  version: "{sb.__version__}"\n' in recipe
     numbers = re.findall(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert not numbers or numbers[0].split()[0] == sb.__version__
 
