@@ -71,3 +71,17 @@ def test_all_addresses_of_the_repository_are_the_same():
         assert address.startswith(home)
     for file in ("CITATION.cff", "SECURITY.md", ".github/ISSUE_TEMPLATE/config.yml"):
         assert home in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_a_file_name_of_a_release_says_whether_it_holds_cuda_code():
+    """Every wheel for Linux does, and none for another system."""
+    build = PYPROJECT["tool"]["cibuildwheel"]
+    assert build["linux"]["environment"]["SEEDBED_CUDA"] == "ON"
+    assert build["linux"]["test-environment"]["SEEDBED_REQUIRE_CUDA"] == "1"
+    assert build["macos"]["environment"]["SEEDBED_CUDA"] == "OFF"
+    for settings in (build, build["linux"], build["macos"]):  # they replace one another
+        assert settings["environment"]["SEEDBED_REQUIRE_NATIVE"] == "1"
+    oldest = f"cp{PYPROJECT['project']['requires-python'].removeprefix('>=').replace('.', '')}-*"
+    assert {oldest, f"{PYPROJECT['tool']['scikit-build']['wheel']['py-api']}-*"} <= {
+        *build["build"]
+    }
