@@ -11,8 +11,9 @@ OLDEST_JAX := 0.10.0
 
 .PHONY: demo test test-all test-oldest test-newest lint bench format clean
 
-demo: .venv/installed
-	.venv/bin/seedbed demo
+# With what it needs alone, and not what tests and lint need.
+demo: .venv-demo/installed
+	.venv-demo/bin/seedbed demo
 
 # The oldest end: this Python with the oldest jax; the newest: the newest Python and jax found.
 # The two run side by side, each in one process.
@@ -47,10 +48,13 @@ SOURCES := $(shell find csrc python -name '*.py' -o -name '*.pyi' -o -name '*.h'
              -o -name '*.cu' -o -name '*.json') CMakeLists.txt cmake/cuda.cmake pyproject.toml tools/make_env.sh
 
 .venv/installed: $(SOURCES)
-	sh tools/make_env.sh $(NEWEST) .venv
+	sh tools/make_env.sh $(NEWEST) .venv test,lint,demo,examples
+
+.venv-demo/installed: $(SOURCES)
+	sh tools/make_env.sh $(NEWEST) .venv-demo demo
 
 .venv-oldest/installed: $(SOURCES)
-	sh tools/make_env.sh $(PYTHON) .venv-oldest jax==$(OLDEST_JAX) jaxlib==$(OLDEST_JAX)
+	sh tools/make_env.sh $(PYTHON) .venv-oldest test,lint,demo,examples jax==$(OLDEST_JAX) jaxlib==$(OLDEST_JAX)
 
 clean:
-	rm -rf .venv .venv-oldest build
+	rm -rf .venv .venv-demo .venv-oldest build

@@ -1,4 +1,5 @@
-# Builds _cuda if SEEDBED_CUDA asks for it and a compiler is there. Included by CMakeLists.txt.
+# Builds _cuda if SEEDBED_CUDA asks for it and a compiler is there, or sets seedbed_without_cuda to
+# why not. Included by CMakeLists.txt.
 
 # nvcc from $CUDACXX, the wheels nvidia-cuda-nvcc and friends, a toolkit's folder or the PATH. Sets
 # seedbed_nvcc, seedbed_nvcc_version, and seedbed_nvcc_problem if there is none that will do.
@@ -36,9 +37,10 @@ function(seedbed_find_nvcc)
   set(seedbed_nvcc_problem "${problem}" PARENT_SCOPE)
 endfunction()
 
+set(seedbed_without_cuda "")
 string(TOUPPER "${SEEDBED_CUDA}" seedbed_cuda)
 if(seedbed_cuda STREQUAL "")
-  set(seedbed_cuda AUTO)
+  set(seedbed_cuda OFF)
 elseif(seedbed_cuda MATCHES "^(1|TRUE|YES)$")
   set(seedbed_cuda ON)
 elseif(seedbed_cuda MATCHES "^(0|FALSE|NO)$")
@@ -47,7 +49,8 @@ elseif(NOT seedbed_cuda MATCHES "^(ON|OFF|AUTO)$")
   message(FATAL_ERROR "SEEDBED_CUDA is '${SEEDBED_CUDA}'; accepted are ON, OFF and AUTO")
 endif()
 if(seedbed_cuda STREQUAL OFF)
-  message(STATUS "seedbed: without CUDA (SEEDBED_CUDA=OFF)")
+  set(seedbed_without_cuda "SEEDBED_CUDA=OFF")
+  message(STATUS "seedbed: without CUDA (${seedbed_without_cuda})")
   return()
 endif()
 seedbed_find_nvcc()
@@ -68,12 +71,15 @@ if(seedbed_nvcc_problem)
                         "nvidia-cuda-cccl and nvidia-nvvm, or set CUDACXX; or build without CUDA by "
                         "SEEDBED_CUDA=OFF.")
   endif()
-  message(STATUS "seedbed: without CUDA (${seedbed_nvcc_problem})")
+  set(seedbed_without_cuda "SEEDBED_CUDA=AUTO, and ${seedbed_nvcc_problem}")
+  message(STATUS "seedbed: without CUDA (${seedbed_without_cuda})")
   return()
 endif()
 
 # Machine code for every generation that the compiler knows, and PTX that later ones compile.
-if(NOT CMAKE_CUDA_ARCHITECTURES)
+if(NOT CMAKE_CUDA_ARCHITECTURES AND NOT "$ENV{CUDAARCHS}" STREQUAL "")
+  set(CMAKE_CUDA_ARCHITECTURES $ENV{CUDAARCHS})
+elseif(NOT CMAKE_CUDA_ARCHITECTURES)
   if(seedbed_nvcc_version VERSION_LESS 12.8)
     set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90)
   else()
@@ -89,7 +95,7 @@ enable_language(CUDA)
 message(STATUS "seedbed: with CUDA ${seedbed_nvcc_version} for ${CMAKE_CUDA_ARCHITECTURES}")
 
 nanobind_add_module(
-  _cuda STABLE_ABI NB_STATIC NOMINSIZE
+  _cuda STABLE_ABI NB_STATIC NOMINSIZE PROTECT_STACK
   csrc/cuda/device_draw.cc csrc/cuda/ffi.cc csrc/cuda/folds.cc csrc/cuda/kernel.cu csrc/cuda/module.cc
   csrc/cuda/schedule.cc csrc/call.cc csrc/ffi_common.cc csrc/plan.cc)
 target_include_directories(_cuda PRIVATE csrc)
@@ -101,9 +107,10 @@ target_compile_definitions(
   _cuda PRIVATE SEEDBED_VERSION="${PROJECT_VERSION}"
                 SEEDBED_CUDA_ARCHITECTURES="${seedbed_architectures}"
                 SEEDBED_CUDA_TOOLKIT="${seedbed_nvcc_version}")
+string(REPLACE ";" "," seedbed_host_flags "${hardening_flags}")
 # Fused operations are written out, as they are for the CPU; without -use_fast_math numbers keep
 # their subnormals, as XLA's do.
 target_compile_options(
   _cuda PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra>"
-                "$<$<COMPILE_LANGUAGE:CUDA>:-O3;-fmad=false;--threads=0;-Xptxas=-v>")
+                "$<$<COMPILE_LANGUAGE:CUDA>:-O3;-fmad=false;--threads=0;-Xptxas=-v;-Xcompiler=${seedbed_host_flags}>")
 install(TARGETS _cuda LIBRARY DESTINATION seedbed)

@@ -41,12 +41,15 @@ def by_isa(command: list[str], text: str | None = None) -> dict[str, list[str]]:
     text = _CMAKE.read_text(encoding="utf-8") if text is None else text
     every = re.search(r"^set\(kernel_flags ([^)]*)\)", text, re.MULTILINE)
     only_gnu = re.search(r"^set\(kernel_flags_gnu ([^)]*)\)", text, re.MULTILINE)
+    hardening = re.search(r"^set\(hardening_flags ([^)]*)\)", text, re.MULTILINE)
+    on_x86 = re.search(r"^set\(hardening_flags_x86 ([^)]*)\)", text, re.MULTILINE)
     isas = re.findall(r"^ *seedbed_add_kernels\((\w+)([^)]*)\)", text, re.MULTILINE)
-    if every is None or only_gnu is None or not isas:
+    if None in (every, only_gnu, hardening, on_x86) or not isas:
         raise RuntimeError("the flags of the kernels are not found in CMakeLists.txt")
     gnu = only_gnu[1].split() if "__clang__" not in macros(command) else []
-    common = ["-std=c++17", "-fPIC", "-DNDEBUG", *every[1].split(), *gnu]
     arm = platform.machine() in _ARM
+    hard = [*hardening[1].split(), *([] if arm else on_x86[1].split())]
+    common = ["-std=c++17", "-fPIC", "-DNDEBUG", *hard, *every[1].split(), *gnu]
     return {
         isa: [*common, *more.split(), f"-DSEEDBED_ISA={isa}"]
         for isa, more in isas

@@ -183,6 +183,7 @@ NB_MODULE(_cpu, m) {
   define_versions(m);
   m.def("isa", [] { return std::string(active_table().name); });
   m.def("isas", &isas);
+  m.def("without_cuda", [] { return std::string(SEEDBED_WITHOUT_CUDA); });
   // Without conversions: an output that had to be copied first would never reach the caller.
   m.def("run_plan", &run_plan, "plan"_a.noconvert(), "mode"_a, "size"_a, "keys"_a.noconvert(),
         "members"_a.noconvert(), "outputs"_a.noconvert(), "isa"_a = nb::none(), "threads"_a = 1,

@@ -21,6 +21,9 @@ def isa() -> str:
 def isas() -> list[str]:
     """The instruction sets that this machine can run, best first."""
 
+def without_cuda() -> str:
+    """Why the build that made the extension left the CUDA part out; empty if it made it too."""
+
 def version() -> str:
     """The version of the package that the extension was built for."""
 

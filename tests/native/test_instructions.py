@@ -70,6 +70,7 @@ def test_the_flags_are_those_of_the_build(tool, monkeypatch):
     monkeypatch.setattr(kernel_flags, "macros", lambda command: {"__GNUC__": "12"})
     flags = kernel_flags.by_isa(["c++"])
     assert set(flags) == {"baseline", "avx2", "avx512"}
+    assert {"-fstack-protector-strong", "-fcf-protection=full"} <= set(flags["avx512"])
     assert {"-O3", "-ffp-contract=off", "-fschedule-insns"} <= set(flags["baseline"])
     added = set(flags["avx2"]) - set(flags["baseline"])
     assert added == {"-mavx2", "-mfma", "-DSEEDBED_ISA=avx2"}
@@ -77,6 +78,8 @@ def test_the_flags_are_those_of_the_build(tool, monkeypatch):
     assert "-fschedule-insns" not in kernel_flags.by_isa(["c++"])["avx512"]
     monkeypatch.setattr(kernel_flags.platform, "machine", lambda: "aarch64")
     assert set(kernel_flags.by_isa(["c++"])) == {"neon"}
+    assert "-fstack-protector-strong" in kernel_flags.by_isa(["c++"])["neon"]
+    assert "-fcf-protection=full" not in kernel_flags.by_isa(["c++"])["neon"]
     with pytest.raises(RuntimeError, match="not found in CMakeLists"):
         kernel_flags.by_isa(["c++"], "project(other)")
 

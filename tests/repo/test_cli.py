@@ -87,7 +87,9 @@ def test_info_shows_one_screen(extension, capsys, monkeypatch):
         f"available: {', '.join(extension.isas())}",
         "seedbed_fill_v1, runs",
         "cores",
-        "built, not loaded: jax computes on 'cpu'" if CUDA_BUILT else "no (CPU-only build)",
+        "built, not loaded: jax computes on 'cpu'"
+        if CUDA_BUILT
+        else "not in this build (SEEDBED_CUDA=",
         "native (SEEDBED_BACKEND=auto, and the extension is usable)",
         f"all {len(ALL_KERNELS)} kernels agree with XLA",
     ):

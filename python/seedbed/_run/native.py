@@ -48,7 +48,10 @@ def load_cuda() -> tuple[ModuleType | None, str]:
     try:
         cuda = importlib.import_module("seedbed._cuda")
     except ImportError as error:
-        return None, f"the CUDA part of the extension is not built ({error})"
+        return (
+            None,
+            f"the CUDA part of the extension is not built ({module.without_cuda() or error})",
+        )
     if problem := _stale(cuda):
         return None, problem
     compat.register_ffi_target(

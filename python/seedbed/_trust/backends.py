@@ -43,7 +43,7 @@ def why_reference(foreign: Any | None, effects: bool) -> str | None:
     module, problem = native.load_cuda() if platform == "cuda" else native.load()
     if module is None:
         if choice == "native":
-            compiler = "nvcc 12.1 or newer" if platform == "cuda" else "a C++17 compiler"
+            compiler = "SEEDBED_CUDA=ON" if platform == "cuda" else "a C++17 compiler"
             raise RuntimeError(
                 f"SEEDBED_BACKEND=native, but {problem}. Install a wheel with the extension, "
                 f"build one with {compiler}, or set SEEDBED_BACKEND=auto."

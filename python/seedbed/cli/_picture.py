@@ -66,14 +66,14 @@ def draw(
     """
     figure = Figure(figsize=(13, 7.6), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.045, 0.945, title, fontsize=19, weight="bold", color=_INK)
+    figure.text(0.07, 0.945, title, fontsize=19, weight="bold", color=_INK)
     figure.text(
-        0.045, 0.905, f"{how} against jax.jit(jax.vmap(init)): {verdict}",
+        0.07, 0.905, f"{how} against jax.jit(jax.vmap(init)): {verdict}",
         fontsize=12, color=_FAINT,
     )  # fmt: skip
     grid = figure.add_gridspec(
         2, 2, width_ratios=(1.75, 1), height_ratios=(2.5, 1),
-        left=0.045, right=0.965, top=0.83, bottom=0.03, wspace=0.2, hspace=0.36,
+        left=0.07, right=0.965, top=0.83, bottom=0.03, wspace=0.2, hspace=0.46,
     )  # fmt: skip
     _fan(figure.add_subplot(grid[0, 0]), network)
     bars = grid[0, 1].subgridspec(3, 1, hspace=0.75)
@@ -82,7 +82,7 @@ def draw(
     _memory(figure.add_subplot(bars[2]), fresh)
     tiles = grid[1, :].subgridspec(1, _TILES, wspace=0.07)
     figure.text(
-        0.045, 0.254, "the first of them as functions of two inputs", fontsize=12, color=_INK
+        0.07, 0.254, "the first of them as functions of two inputs", fontsize=12, color=_INK
     )
     _gallery([figure.add_subplot(tiles[index]) for index in range(_TILES)], network)
     figure.savefig(path)
@@ -102,6 +102,8 @@ def _fan(axes: Any, network: Network) -> None:
         axes.plot(x, member, color=_INK, lw=1.5)
     limit = float(np.quantile(np.abs(y), 0.998))
     axes.set(xlim=(x[0], x[-1]), ylim=(-limit, limit))
+    axes.set_xlabel("input, along a line through its plane", color=_INK)
+    axes.set_ylabel("first output of the network", color=_INK)
     axes.set_title(f"{len(y):,} new members as functions of one input", loc="left", color=_INK)
     axes.text(
         0.012, 0.02, "colour: a member's mean; dashed: 5 % to 95 %; solid: the lines drawn below",

@@ -51,12 +51,18 @@ def run(args: argparse.Namespace) -> int:
     print(plan.explain())
     if plan.reference is not None:
         print("\nThe native backend is NOT in use: `seedbed` below is plain JAX as well.")
-    print("\nEach cold start is a fresh process, from finished imports to ready arrays ...")
-    fresh = {
-        way: _measure.in_fresh_process(way, size, args.layers, library) for way in _measure.WAYS
-    }
+    print(
+        "\nEach cold start is a fresh process, from finished imports to ready arrays ...",
+        flush=True,
+    )
+    fresh = {}
+    for way in _measure.WAYS:
+        fresh[way] = _measure.in_fresh_process(way, size, args.layers, library)
+        print(f"  {way}: {_text.seconds(fresh[way]['cold'])}", flush=True)
+    print("Compiling both here, then timing them in turns ...", flush=True)
     warm, results = _warm(init, size)
     print("\n" + _text.table(_rows(fresh, warm)) + "\n")
+    print("Comparing every bit ...", flush=True)
     verdict, code = _compare(init, size, results)
     print(verdict)
     if not args.no_plot:

@@ -86,7 +86,9 @@ def _cuda() -> str:
     platform = compat.platform()
     if platform != "cuda":
         if importlib.util.find_spec("seedbed._cuda") is None:
-            return "no (CPU-only build)"
+            module, _ = native.load()
+            why = "there is no extension" if module is None else module.without_cuda()
+            return f"not in this build ({why or 'its file is missing'})"
         return f"built, not loaded: jax computes on {platform!r}"
     module, problem = native.load_cuda()
     if module is None:
