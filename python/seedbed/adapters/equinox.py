@@ -15,8 +15,9 @@ from .._ensemble import check as _check
 from .._ensemble import shardings
 from ._shared.checks import check_key
 from ._shared.layouts import Framework, Places
-from ._shared.model import ModelEnsemble, ModelSingle
+from ._shared.model import ModelSingle
 from ._shared.parts import TakenApart
+from ._shared.stored import StoredEnsemble
 
 
 def ensemble(
@@ -27,7 +28,7 @@ def ensemble(
     shared: Callable[[Any], Any] | None = None,
     out_shardings: Any = None,
     pad: bool = False,
-) -> ModelEnsemble:
+) -> StoredEnsemble:
     """``size`` independent models at once, bit for bit as `equinox.filter_vmap`.
 
     Calling the result as ``(key, *args, **kwargs)`` equals
@@ -72,7 +73,7 @@ def ensemble(
         (1,)
     """
     _callable(make, "make", "a module class or a function of a key")
-    return ModelEnsemble(
+    return StoredEnsemble(
         make,
         size,
         _Apart(make, _key_by_name(make), shared),
