@@ -18,11 +18,11 @@ from .._tree import (
     MemberAxis,
     State,
     content_of,
+    declared_dtype,
     members_of,
     transacted,
     walk,
 )
-from .._tree.state_checks import declared_dtype
 from .calls import trace_members
 from .keys import call_key
 from .methods import Methods, check_axis_size, methods
