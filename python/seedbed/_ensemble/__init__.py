@@ -2,8 +2,18 @@
 
 `ensemble` and `single` are what users call, `check` everything they pass in, `shardings` where
 results are to lie, `lazy` an ensemble that is not stored (`loops` and `mapped` run over its
-members), `within` the calls that the package itself makes. Nothing here knows modules, states or
-frameworks.
+members), `saving` makes members for a store, `within` has the calls that the package itself makes.
+Nothing here knows modules, states or frameworks.
 """
 
-__all__ = ["check", "donate", "ensemble", "lazy", "renew", "shardings", "single", "within"]
+__all__ = [
+    "check",
+    "donate",
+    "ensemble",
+    "lazy",
+    "renew",
+    "saving",
+    "shardings",
+    "single",
+    "within",
+]

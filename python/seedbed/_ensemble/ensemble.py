@@ -236,7 +236,8 @@ class Ensemble:
         """
         from . import saving
 
-        return saving.save(self, path, key, args, chunk_size, progress, overwrite, part)
+        order = saving.ordered(path, chunk_size, progress, overwrite, part)
+        return saving.save(self, order, key, args)
 
     def lazy(self, key: Any, *args: Any) -> Lazy:
         """The ensemble as an object that makes what it is asked for; see `Lazy`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from .. import _trace
+from .._base.record import Record
 from .._jax import compat, generators, known, paths
 from .._run import native
 from .._run.members import Chosen
@@ -40,17 +42,23 @@ _TAKEN = frozenset(
 _NAME_LIMIT = 200
 
 
-def save(
-    make: Ensemble,
-    path: Any,
-    key: Any,
-    args: tuple[Any, ...],
-    chunk_size: Any,
-    progress: Any,
-    overwrite: Any,
-    part: Any,
-) -> Saved | None:
-    """See `Ensemble.save`."""
+class Order(Record):
+    """How a store is to be written, checked; as `Ensemble.save` takes it."""
+
+    folder: Path
+    chunk_size: int | None
+    progress: bool
+    overwrite: bool
+    part: tuple[int, int]
+
+
+def ordered(path: Any, chunk_size: Any, progress: Any, overwrite: Any, part: Any) -> Order:
+    """The record of what was asked for.
+
+    Raises:
+        TypeError, ValueError: something in it is not what it has to be.
+        ImportError: Orbax or TensorStore is not installed.
+    """
     write.libraries()
     folder = _path(path)
     check.flag(progress, "progress")
@@ -58,27 +66,40 @@ def save(
     parts = _part(part)
     if chunk_size is not None:
         check.size(chunk_size, "chunk_size")
+    return Order(folder, chunk_size, progress, overwrite, parts)
+
+
+def save(
+    make: Ensemble,
+    order: Order,
+    key: Any,
+    args: tuple[Any, ...],
+    shaped: Callable[[Any], Any] = lambda out: out,
+    name: str | None = None,
+) -> Saved | None:
+    """Makes members for a store; see `Ensemble.save`.
+
+    Args:
+        shaped: what is stored of a result of the ensemble: its arrays in other containers.
+        name: of the init function; its own by default.
+    """
     call = make._call(key, args)
-    if compat.under_trace([*call.keys, *call.leaves]) or not compat.at_top():
-        raise TypeError(
-            "`save` writes files, which a function that is being traced (jax.jit, jax.vmap, "
-            "jax.grad, ...) cannot do; call it outside"
-        )
+    check_outside([*call.keys, *call.leaves])
     if make.out_shardings is not None:
         raise ValueError(
             "`save` makes members on one device, in pieces; this ensemble has "
             f"out_shardings={make.out_shardings!r}. Save one without: its members are the same"
         )
     prepared = make._prepare(call)
-    recorded = _trace.record(make.init, *call.member_types())
-    tree = jax.tree_util.tree_unflatten(recorded.out_tree, recorded.closed.out_avals)
-    leaves = _leaves(tree)
-    chunk, inner = _sizes(chunk_size, make.size, sum(leaf.member_bytes for leaf in leaves))
-    _in_pieces(prepared, call, chunk, make.size)
-    described = formats.described(tree)
-    origin = _made_from(make, call, prepared, recorded, chunk)
-    origin["result"] = _result(described, leaves)
-    manifest = formats.Manifest(make.size, chunk, inner, described, leaves, origin)
+    recorded, result = traced(make, call)
+    tree = shaped(result)
+    name = _name_of(make.init) if name is None else name
+
+    def made_from(chunk: int) -> dict[str, str]:
+        return _made_from(name, call, prepared, recorded, chunk, make.size)
+
+    manifest = planned(order, make.size, tree, made_from)
+    _in_pieces(prepared, call, manifest.chunk, make.size)
     if prepared.drawing.watched:
         generators.use_up(call.keys)  # as the whole call does
 
@@ -87,19 +108,60 @@ def save(
         chosen = None if whole else Chosen(count, start, None)
         give_up = None if spare is None else lambda plan, shape: spare
         out = make._run(call.replace(chosen=chosen, give_up=give_up))
-        found = jax.tree_util.tree_leaves(out)
+        found = jax.tree_util.tree_leaves(shaped(out))
         # Typed keys are what they are made of, in other memory.
         data = [compat.in_memory(compat.key_words(leaf)) for leaf in found]
         return write.Chunk(data, [leaf for leaf in found if not compat.is_key(leaf.dtype)])
 
-    total = (parts[0] + 1) * manifest.chunks // parts[1] - parts[0] * manifest.chunks // parts[1]
-    shown = min(make.size, total * chunk)
-    bar = bars.Bar(progress, "saving", shown, manifest.bytes // make.size)
-    if not write.save(folder, manifest, made, parts, overwrite, bar):
+    return written(order, manifest, made)
+
+
+def traced(make: Ensemble, call: Call) -> tuple[_trace.Recorded, Any]:
+    """The init function as it was traced, and its result as types."""
+    recorded = _trace.record(make.init, *call.member_types())
+    return recorded, jax.tree_util.tree_unflatten(recorded.out_tree, recorded.closed.out_avals)
+
+
+def check_outside(leaves: Any) -> None:
+    """That no function is being traced.
+
+    Raises:
+        TypeError: there is one.
+    """
+    if compat.under_trace(leaves) or not compat.at_top():
+        raise TypeError(
+            "`save` writes files, which a function that is being traced (jax.jit, jax.vmap, "
+            "jax.grad, ...) cannot do; call it outside"
+        )
+
+
+def planned(
+    order: Order, size: int, tree: Any, made_from: Callable[[int], dict[str, str]]
+) -> formats.Manifest:
+    """The manifest of a store.
+
+    Args:
+        tree: one member, as types.
+        made_from: what decides the numbers, given how many members are made together.
+    """
+    leaves = _leaves(tree)
+    chunk, inner = _sizes(order.chunk_size, size, sum(leaf.member_bytes for leaf in leaves))
+    described = formats.described(tree)
+    origin = {**made_from(chunk), "result": _result(described, leaves)}
+    return formats.Manifest(size, chunk, inner, described, leaves, origin)
+
+
+def written(order: Order, manifest: formats.Manifest, made: write.Make) -> Saved | None:
+    """The store, with all that was missing of it, or of this part of it."""
+    number, count = order.part
+    total = (number + 1) * manifest.chunks // count - number * manifest.chunks // count
+    shown = min(manifest.size, total * manifest.chunk)
+    bar = bars.Bar(order.progress, "saving", shown, manifest.bytes // manifest.size)
+    if not write.save(order.folder, manifest, made, order.part, order.overwrite, bar):
         return None
     from .._store import saved
 
-    return saved.load(folder)
+    return saved.load(order.folder)
 
 
 # --- what was passed in -----------------------------------------------------------------
@@ -238,7 +300,7 @@ def _in_pieces(prepared: Prepared, call: Call, chunk: int, size: int) -> None:
 
 
 def _made_from(
-    make: Ensemble, call: Call, prepared: Prepared, recorded: Any, chunk: int
+    name: str, call: Call, prepared: Prepared, recorded: Any, chunk: int, size: int
 ) -> dict[str, str]:
     """All that decides the bytes of a store, by name."""
     from .._trace import digest
@@ -246,10 +308,10 @@ def _made_from(
     here = known.situation()
     altered = " ".join([*here["flags"], *here["settings"]])
     return {
-        "key": _key(call),
-        "size": str(make.size),
+        "key": key_text(call),
+        "size": str(size),
         "chunk_size": str(chunk),
-        "init": f"{_name_of(make.init)}, traced as {digest.digest(recorded.closed)}",
+        "init": f"{name}, traced as {digest.digest(recorded.closed)}",
         "args": _args(call),
         "in_axes": str(call.axes),
         "seedbed": native.version(),
@@ -262,7 +324,7 @@ def _made_from(
     }
 
 
-def _key(call: Call) -> str:
+def key_text(call: Call) -> str:
     """Keys as text: their words, or those of many as a digest."""
     from .._trace import digest
 

@@ -15,9 +15,10 @@ from .._ensemble import check as _check
 from .._ensemble import shardings
 from ._shared.checks import check_key
 from ._shared.layouts import Framework, Places
-from ._shared.model import ModelEnsemble, ModelSingle
+from ._shared.model import ModelSingle
 from ._shared.parts import TakenApart
 from ._shared.stacking import listed, refuse_single, stacked
+from ._shared.stored import StoredEnsemble
 
 __all__ = ["ensemble", "forward", "single", "stack", "unstack"]
 
@@ -35,7 +36,7 @@ def ensemble(
     out_shardings: Any = None,
     pad: bool = False,
     donate: bool = False,
-) -> ModelEnsemble:
+) -> StoredEnsemble:
     """``size`` independent models at once, bit for bit as `equinox.filter_vmap`.
 
     Calling the result as ``(key, *args, **kwargs)`` equals
@@ -82,7 +83,7 @@ def ensemble(
         (1,)
     """
     _check_make(make)
-    return ModelEnsemble(
+    return StoredEnsemble(
         make,
         size,
         _Apart(make, _key_by_name(make), shared),

@@ -14,9 +14,10 @@ from ._shared import shapes
 from ._shared import variables as _variables
 from ._shared.checks import check_key
 from ._shared.layouts import Framework, Places
-from ._shared.model import ModelEnsemble, ModelSingle
+from ._shared.model import ModelSingle
 from ._shared.parts import TakenApart
 from ._shared.stacking import listed
+from ._shared.stored import StoredEnsemble
 
 _WITH_STATE = (hk.TransformedWithState, hk.MultiTransformedWithState)
 _TRANSFORMED = (hk.Transformed, hk.MultiTransformed, *_WITH_STATE)
@@ -37,7 +38,7 @@ def ensemble(
     out_shardings: Any = None,
     pad: bool = False,
     donate: bool = False,
-) -> ModelEnsemble:
+) -> StoredEnsemble:
     """Parameters of ``size`` independent members, as ``transformed.init`` makes them, bit for bit.
 
     Calling the result with a key and example inputs equals
@@ -84,7 +85,7 @@ def ensemble(
         (3, 2)
     """
     parts, original = _parts(transformed, shared)
-    return ModelEnsemble(
+    return StoredEnsemble(
         original,
         size,
         parts.apart,

@@ -12,8 +12,9 @@ from ._shared import shapes
 from ._shared import variables as _variables
 from ._shared.checks import check_key
 from ._shared.layouts import Framework, Places
-from ._shared.model import ModelEnsemble, ModelSingle
+from ._shared.model import ModelSingle
 from ._shared.parts import TakenApart
+from ._shared.stored import StoredEnsemble
 
 __all__ = ["ensemble", "forward", "single", "stack", "unstack"]
 
@@ -31,7 +32,7 @@ def ensemble(
     out_shardings: Any = None,
     pad: bool = False,
     donate: bool = False,
-) -> ModelEnsemble:
+) -> StoredEnsemble:
     """The variables of ``size`` independent members, as ``model.init`` makes them, bit for bit.
 
     Calling the result with a key and example inputs equals
@@ -79,7 +80,7 @@ def ensemble(
         (3, 2)
     """
     _check_model(model)
-    return ModelEnsemble(
+    return StoredEnsemble(
         type(model),
         size,
         _Apart(model, shared),

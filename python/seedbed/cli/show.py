@@ -167,4 +167,5 @@ def _plot(file: Path, store: _stores.Store, places: list[int]) -> None:
 
 
 def _init_name(manifest: formats.Manifest) -> str:
-    return manifest.made_from.get("init", "an init function").split(",")[0]
+    origin = manifest.made_from
+    return (origin.get("init") or f"values {origin.get('values', '')}").split(",")[0]

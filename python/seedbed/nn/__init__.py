@@ -4,8 +4,10 @@ from ._call import call_all_fns as call_all_fns
 from ._call import call_order as call_order
 from ._call import init_all_states as init_all_states
 from ._call import init_function as init_function
+from ._call import load_members as load_members
 from ._call import plan_init as plan_init
 from ._call import reset_all_states as reset_all_states
+from ._call import save_members as save_members
 from ._call import vmap as vmap
 from ._call import vmap_call_all_fns as vmap_call_all_fns
 from ._call import vmap_init_all_states as vmap_init_all_states

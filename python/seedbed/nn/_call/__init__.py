@@ -3,8 +3,8 @@
 `methods` says what to call, `keys` what it draws with, `inputs` and `arguments` what each member
 reads; `trace`, which ends as `finish` says, makes it a program of one member, which `members` runs
 for all (`loop` a few at a time, `places` over devices); `publish` makes the values those of the
-modules. `reinit` does so for some members. Nothing here knows how a module keeps its states, or how
-members are drawn.
+modules. `reinit` does so for some members, and `stored` brings members to disk and back. Nothing
+here knows how a module keeps its states, or how members are drawn.
 """
 
 from .collective import call_all_fns as call_all_fns
@@ -21,4 +21,6 @@ from .methods import check_axis_size as check_axis_size
 from .reinit import vmap_reinit_members as vmap_reinit_members
 from .run import vmap as vmap
 from .run import vmap_new_states as vmap_new_states
+from .stored import load_members as load_members
+from .stored import save_members as save_members
 from .unmatched import Asked as Asked

@@ -27,5 +27,6 @@ from .state import ParamState as ParamState
 from .state import ShortTermState as ShortTermState
 from .state import State as State
 from .state_checks import as_tags as as_tags
+from .state_checks import declared_dtype as declared_dtype
 from .take import members_of as members_of
 from .take import take as take
