@@ -51,15 +51,18 @@ __all__ = [
     "call_order",
     "init_all_states",
     "init_function",
+    "load_members",
     "merge",
     "plan_init",
     "reset_all_states",
+    "save_members",
     "split",
     "take",
     "vmap",
     "vmap_call_all_fns",
     "vmap_init_all_states",
     "vmap_new_states",
+    "vmap_reinit_members",
     "vmap_reset_all_states",
 ]
 
