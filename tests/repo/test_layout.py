@@ -2,12 +2,14 @@
 
 import ast
 import importlib
+import inspect
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+import seedbed as sb
 from helpers import ROOT, load_file, load_tool, run_python
 
 pytestmark = pytest.mark.end("newest")
@@ -269,6 +271,8 @@ def test_every_public_module_says_what_is_public():
         assert shown <= ({*FRAMEWORKS, "linen", "nnx"} if name == "seedbed.adapters" else set())
         assert all(hasattr(module, one) for one in module.__all__)
         assert sorted({*module.__all__}) == sorted(module.__all__)
+    own = {name for name, value in vars(sb.nn).items() if not inspect.ismodule(value)}
+    assert {name for name in own if name[0] != "_"} == {*sb.nn.__all__}
 
 
 def _private(path):
