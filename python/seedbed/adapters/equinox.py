@@ -54,7 +54,7 @@ def ensemble(
         pad: make more members, up to a number that ``out_shardings`` divides.
 
     Returns:
-        A callable with the methods ``member``, ``members`` and ``plan``.
+        A callable with the methods ``member``, ``members``, ``plan``, ``save``, ``load``, ``lazy``.
 
     Raises:
         TypeError: ``make`` or ``shared`` is not callable, ``size`` is not an integer, or
