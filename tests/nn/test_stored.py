@@ -128,6 +128,37 @@ def test_members_along_another_axis(tmp_path):
     assert nn.vmap(net, in_axes=None)(jnp.ones(3)).shape == (SIZE, 2)
 
 
+@pytest.mark.parametrize("spec", [("x",), (None, "x"), ()])
+def test_members_on_several_devices(spec, tmp_path):
+    mesh = jax.make_mesh((8,), ("x",))
+    places = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+    with sb.random.stream(KEY):
+        net = nn.vmap_init_all_states(nn.Linear(3, 8), axis_size=16, out_shardings=places)
+    saved = nn.save_members(net, tmp_path / "s", chunk_size=5)
+    for name, value in held(net).items():
+        assert_same_bits(as_words(saved[:][name]), value)
+
+
+def test_members_that_read_their_own_of_a_state(tmp_path):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.State(jnp.arange(8.0))
+            self.w = nn.State(None)
+
+        def init_state(self):
+            self.w.value = jax.random.normal(sb.random.next_key(), (3,)) * self.scale.value
+
+    wanted, target = Scaled(), Scaled()
+    with sb.random.stream(KEY):
+        nn.vmap_init_all_states(wanted, axis_size=8, in_states=wanted.scale)
+    with sb.random.stream(KEY):
+        options = {"in_states": target.scale, "chunk_size": 3}
+        saved = nn.save_members(target, tmp_path / "s", axis_size=8, **options)
+    assert_same_bits(saved[:]["w"], wanted.w.value)
+    assert target.scale.members is None and target.w.value is None
+
+
 @pytest.mark.parametrize("number", range(4))
 def test_an_interrupted_save_goes_on(number, tmp_path):
     net = initialised(layers)
@@ -261,3 +292,23 @@ def test_what_does_not_fit_changes_nothing(tmp_path):
     with pytest.raises(sb.StoreError):
         nn.load_members(net, path)
     assert_equal(held(net), before)
+
+
+def test_numbers_wider_than_jax_would_make_them(tmp_path):
+    net = initialised(lambda: nn.Linear(3, 2))
+    wide = np.asarray(net.weight.value, np.float64) + 1 / 3
+    net.weight.value = wide
+    saved = nn.save_members(net, tmp_path / "wide", chunk_size=3)
+    with pytest.raises(ValueError, match="saved as float64, and jax would make 32 bits of it"):
+        saved[:]
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(saved[:]["weight"], wide)
+
+
+def test_what_other_processes_hold_is_refused(tmp_path, monkeypatch):
+    net = initialised(lambda: nn.Linear(3, 2))
+    kind = type(net.weight.value)
+    monkeypatch.setattr(kind, "is_fully_addressable", property(lambda array: array.ndim < 3))
+    with pytest.raises(ValueError, match="state 'weight' lies on devices of several processes"):
+        nn.save_members(net, tmp_path / "x")
+    assert not [*tmp_path.iterdir()]

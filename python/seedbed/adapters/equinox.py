@@ -64,7 +64,8 @@ def ensemble(
             ``make(key, old, *args)``, and the arrays of ``old`` are given up.
 
     Returns:
-        A callable with the methods ``member``, ``members``, ``stream`` and ``plan``.
+        A callable with the methods ``member``, ``members``, ``stream``, ``plan``, ``save``,
+        ``load`` and ``lazy``.
 
     Raises:
         TypeError: ``make`` or ``shared`` is not callable, ``size`` is not an integer, or

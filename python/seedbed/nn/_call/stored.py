@@ -147,6 +147,7 @@ def _held(target: Any, order: Order) -> Saved | None:
         if not content.mapped:
             raise _shared(path)
         _check_level(name, content)
+        _check_here(name, content)
         values[name] = content.value
         axes[name] = jax.tree.map(lambda _, at=content.mapped[0].axis: at, content.value)
     leaves = jax.tree.leaves(values)
@@ -166,7 +167,7 @@ def _held(target: Any, order: Order) -> Saved | None:
         del spare
         return write.Chunk(
             [
-                compat.in_memory(compat.key_words(_piece(leaf, place, start, count)))
+                _piece(compat.key_words(leaf), place, start, count)
                 for leaf, place in zip(leaves, places, strict=True)
             ],
             None,
@@ -177,11 +178,26 @@ def _held(target: Any, order: Order) -> Saved | None:
 
 
 def _piece(leaf: Any, axis: int, start: int, count: int) -> Any:
-    """Some members of an array, in front."""
-    if leaf.shape[axis] != count:
+    """Some members of an array, in front, in this process's memory."""
+    if not isinstance(leaf, jax.Array):  # which may be wider than jax would make it
+        members = np.asarray(leaf)[(slice(None),) * axis + (slice(start, start + count),)]
+        return np.ascontiguousarray(np.moveaxis(members, axis, 0))
+    if len(leaf.sharding.device_set) == 1:
         # Compiled once for all pieces of a length.
-        leaf = jax.lax.dynamic_slice_in_dim(leaf, start, count, axis)
-    return jnp.moveaxis(leaf, axis, 0) if axis else jnp.asarray(leaf)
+        part = jax.lax.dynamic_slice_in_dim(leaf, start, count, axis)
+        return compat.in_memory(jnp.moveaxis(part, axis, 0) if axis else part)
+    # Each device's part by itself: such slices are not for every layout to be had of jax.
+    shape = (*leaf.shape[:axis], count, *leaf.shape[axis + 1 :])
+    found = np.empty(shape, leaf.dtype)
+    for shard in leaf.addressable_shards:
+        low, high, _ = shard.index[axis].indices(leaf.shape[axis])
+        begin, end = max(low, start), min(high, start + count)
+        if shard.replica_id == 0 and begin < end:
+            at = list(shard.index)
+            at[axis] = slice(begin - start, end - start)
+            part = jax.lax.slice_in_dim(shard.data, begin - low, end - low, axis=axis)
+            found[tuple(at)] = np.asarray(part)
+    return np.ascontiguousarray(np.moveaxis(found, axis, 0))
 
 
 def _check_level(name: str, content: Content) -> None:
@@ -189,6 +205,15 @@ def _check_level(name: str, content: Content) -> None:
         raise ValueError(
             f"the state {name!r} holds members of members, of which a store knows one level"
         )
+
+
+def _check_here(name: str, content: Content) -> None:
+    for leaf in jax.tree.leaves(content.value):
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            raise ValueError(
+                f"the state {name!r} lies on devices of several processes, of which each sees a "
+                "part alone: gather it first (jax.experimental.multihost_utils.process_allgather)"
+            )
 
 
 def _shared(path: walk.Path) -> ValueError:
