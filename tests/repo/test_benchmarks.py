@@ -78,7 +78,7 @@ def test_the_page_has_a_word_on_every_table():
     from benchmarks import __main__, report
     from benchmarks.tables import cases
 
-    assert set(report.ABOUT) == {*cases.TABLES, __main__.ROOFLINE}
+    assert set(report.ABOUT) == {*cases.TABLES, __main__.ROOFLINE, __main__.STORE}
 
 
 def test_one_tiny_case_runs_and_its_bits_agree(tmp_path):
