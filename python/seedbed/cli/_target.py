@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import difflib
 import importlib
@@ -18,10 +19,32 @@ import jax.numpy as jnp
 
 from .. import adapters
 from .._ensemble import ensemble
+from .._store import format as formats
+from ..adapters._shared.model import ModelEnsemble
+from . import USAGE, WRONG
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 # Frames of these say nothing to who wrote the function.
 _INSIDE = (*(str(Path(one).parent) for one in (jax.__file__, importlib.__file__)), _PACKAGE, "<")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command that takes a target takes."""
+    parser.add_argument(
+        "target",
+        metavar="package.module:function",
+        help="the function init(key, *args) of one member, found as by `python -m`; or a "
+        "seedbed.nn module, or a function without parameters that makes one",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the key is jax.random.key(SEED)")
+    parser.add_argument(
+        "--args",
+        nargs="+",
+        default=[],
+        metavar="VALUE",
+        help="further arguments of the function, as Python literals: 0.1 True '[1.0, 2.0]' (a "
+        "list is an array; put a space before numbers like ' -1e-3')",
+    )
 
 
 class Unusable(Exception):
@@ -55,7 +78,7 @@ def resolve(text: str, args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple
     found = _imported(module, text)
     for step in name.split("."):
         found = _attribute(found, step, module)
-    return _init(found, text, args)
+    return init_of(found, text, args)
 
 
 def _imported(name: str, text: str) -> Any:
@@ -107,15 +130,22 @@ def _functions(owner: Any, known: Iterable[str]) -> str:
     return f"it has {', '.join(own[:8])}" if own else "it has no functions of its own"
 
 
-def _init(
+def init_of(
     found: Any, text: str, args: tuple[Any, ...]
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The function ``init(key, *args)`` that a value stands for, and what is to be passed to it.
+
+    Raises:
+        Unusable, Raised: as `resolve`.
+    """
     if isinstance(found, ensemble.Ensemble):
         raise Unusable(f"{text} is an ensemble already: name the function that it was made of")
+    if isinstance(found, ModelEnsemble):
+        return found.own_arrays, args
     if framework := _framework(found):
         raise Unusable(
             f"{text} is a model of {framework}, not a function init(key): write one that returns "
-            f"its arrays, or save it from Python with seedbed.adapters"
+            f"its arrays, or use seedbed.adapters"
         )
     if not isinstance(found, _module_type()) and callable(found) and _takes_nothing(found):
         try:
@@ -167,7 +197,20 @@ def _framework(found: Any) -> str:
     return next(iter(sorted(roots & known)), "")
 
 
+def key(seed: int) -> Any:
+    """The key of ``--seed``."""
+    try:
+        return jax.random.key(seed)
+    except OverflowError:
+        raise Unusable(f"--seed: {seed} is too large for a seed of jax") from None
+
+
 # --- arguments --------------------------------------------------------------------------
+
+
+def arguments(texts: list[str]) -> tuple[Any, ...]:
+    """The values of ``--args``."""
+    return tuple([argument(text) for text in texts])
 
 
 def argument(text: str) -> Any:
@@ -199,6 +242,32 @@ def _value(value: Any) -> Any:
 
 
 # --- what the user's code raised --------------------------------------------------------
+
+
+def guarded(command: str, target: str, run: Callable[[], int]) -> int:
+    """Runs a command, and says what cannot be used and what the user's code raised."""
+    try:
+        return run()
+    except Unusable as error:
+        print(f"seedbed {command}: {error}", file=sys.stderr)
+        return USAGE
+    except Raised as error:
+        print(f"{error}\nseedbed {command}: {target} raised the above", file=sys.stderr)
+        return WRONG
+
+
+def checked(call: Callable[[], Any]) -> Any:
+    """A call, with what the user's function raises and what does not fit told apart."""
+    try:
+        return call()
+    except formats.StoreError:
+        raise
+    except Exception as error:
+        if of_user(error):
+            raise Raised(told(error)) from None
+        if isinstance(error, (TypeError, ValueError)):
+            raise Unusable(str(error).replace("`chunk_size`", "--chunk")) from None
+        raise
 
 
 def told(error: BaseException) -> str:
