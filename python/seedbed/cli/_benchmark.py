@@ -142,7 +142,7 @@ def _bits(way: str, found: dict[str, Any]) -> str:
     if found["differing"] is None:
         return "not compared"
     if found["differing"]:
-        return f"{found['differing']:,} differ"
+        return f"{found['differing']:,} bits differ"
     return "as jit or eager" if found.get("either") else "the same"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import functools
 import importlib
 import inspect
 import os
@@ -78,7 +79,7 @@ def resolve(text: str, args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple
     found = _imported(module, text)
     for step in name.split("."):
         found = _attribute(found, step, module)
-    return init_of(found, text, args)
+    return init_of(_made(found, text), text, args)
 
 
 def _imported(name: str, text: str) -> Any:
@@ -136,28 +137,17 @@ def init_of(
     """The function ``init(key, *args)`` that a value stands for, and what is to be passed to it.
 
     Raises:
-        Unusable, Raised: as `resolve`.
+        Unusable: it makes no member.
     """
     if isinstance(found, ensemble.Ensemble):
         raise Unusable(f"{text} is an ensemble already: name the function that it was made of")
     if isinstance(found, ModelEnsemble):
-        return found.own_arrays, args
+        return functools.partial(_own_arrays, found, args), ()
     if framework := _framework(found):
         raise Unusable(
             f"{text} is a model of {framework}, not a function init(key): write one that returns "
             f"its arrays, or use seedbed.adapters"
         )
-    if not isinstance(found, _module_type()) and callable(found) and _takes_nothing(found):
-        try:
-            made = found()
-        except Exception as error:
-            raise Raised(told(error)) from None
-        if not isinstance(made, _module_type()):
-            raise Unusable(
-                f"{text} takes no arguments and returns {type(made).__name__}: what is meant is a "
-                "function init(key, ...), or one that returns a seedbed.nn module"
-            )
-        found = made
     if isinstance(found, _module_type()):
         from .. import nn
 
@@ -167,6 +157,30 @@ def init_of(
             f"{text} is {found!r:.60} of type {type(found).__name__}, and no function init(key)"
         )
     return found, args
+
+
+def _own_arrays(model: ModelEnsemble, args: tuple[Any, ...], key: Any) -> Any:
+    # The arguments stay as they are: those of models are mostly sizes.
+    return model.own_arrays(key, *args)
+
+
+def _made(found: Any, text: str) -> Any:
+    """What is found; of a function without parameters, the module that it makes."""
+    known = (_module_type(), ensemble.Ensemble, ModelEnsemble)
+    if isinstance(found, known) or not callable(found) or _framework(found):
+        return found
+    if not _takes_nothing(found):
+        return found
+    try:
+        made = found()
+    except Exception as error:
+        raise Raised(told(error)) from None
+    if not isinstance(made, (_module_type(), ModelEnsemble)):
+        raise Unusable(
+            f"{text} takes no arguments and returns {type(made).__name__}: what is meant is a "
+            "function init(key, ...), or one that returns a seedbed.nn module"
+        )
+    return made
 
 
 def _module_type() -> Any:
