@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import pickle
@@ -17,8 +18,7 @@ import seedbed as sb
 from seedbed.__main__ import main
 from seedbed._base.pickling import Packed
 from seedbed._jax import compat, lowering
-from seedbed.cli import _measure, _race
-from seedbed.cli._worker import Job
+from seedbed.cli import _measure, _race, _worker
 
 pytestmark = pytest.mark.end("newest")
 
@@ -63,7 +63,7 @@ def models(tmp_path, monkeypatch):
 
 def job(init, *args, members=3):
     settings = {name: getattr(jax.config, name) for name in _race.SETTINGS}
-    return Job(Packed(init), members, args, None, 0, settings)
+    return _worker.Job(Packed(init), members, args, None, 0, settings)
 
 
 # --- in processes -------------------------------------------------------------------------
@@ -91,17 +91,21 @@ def test_the_command_measures_every_way_in_processes_of_their_own(models, capsys
 
 def test_a_way_that_takes_too_long_or_ends_is_dropped_with_a_reason(models):
     module = importlib.import_module("bench_models")
-    for init, limit, said in (
-        (module.slow, 1, "> 1 s"),
-        (module.ends, 60, "status 3: a last word"),
-    ):
+    cases = ((module.slow, 1, "> 1 s"), (module.ends, 60, "status 3: a last word"))
+    for init, limit, said in cases:
         process = _race.Process(_race._sent(job(init)), "seedbed", limit)
         with pytest.raises(_race.Dropped, match=said):
             process.ask("call")
         process.close()
         process._process.wait(10)
-    with pytest.raises(_race.Dropped, match="ZeroDivisionError: of the model"):
-        _race.Process(_race._sent(job(module.broken)), "zeros", 60)
+
+
+def test_a_worker_says_in_a_line_what_was_raised(models):
+    sent = _race._sent(job(importlib.import_module("bench_models").broken))
+    answers, cached = io.BytesIO(), jax.config.jax_enable_compilation_cache
+    _worker.serve(io.BytesIO(pickle.dumps(("start", (sent, "zeros")))), answers)
+    jax.config.update("jax_enable_compilation_cache", cached)
+    assert pickle.loads(answers.getvalue()) == ("failed", "ZeroDivisionError: of the model")
 
 
 def test_only_what_means_the_same_elsewhere_is_sent(models, monkeypatch):
@@ -176,12 +180,9 @@ def test_what_jax_has_not_is_said_and_the_rest_is_measured(here, monkeypatch):
 
 
 def test_jaxs_ways_are_jaxs_while_seedbed_is_in_its_lowerings():
-    from seedbed.cli._worker import Worker
-
     with sb.accelerate():
-        workers = [
-            Worker(job(lambda key: jax.random.bits(key, (9,))), way) for way in _measure.WAYS
-        ]
+        drawn = job(lambda key: jax.random.bits(key, (9,)))
+        workers = [_worker.Worker(drawn, way) for way in _measure.WAYS]
         ours, theirs = (worker.digest() for worker in workers)
     assert ours == theirs
 
