@@ -145,7 +145,7 @@ def bench(
         TypeError: ``init`` is no function of a key, or ``n`` is not an integer.
         ValueError: ``n``, ``rounds``, ``starts`` or ``limit`` is not positive.
     """
-    name = getattr(init, "__qualname__", None) or type(init).__qualname__
+    name = getattr(init, "__qualname__", "") or f"{init!r:.60}".splitlines()[0]
     sizes = [check.size(size, "n") for size in ([n] if isinstance(n, int) else [*n])]
     if not sizes:
         raise ValueError("`n` must be a number of members, or several; got none")
