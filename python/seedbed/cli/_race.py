@@ -66,7 +66,7 @@ class Process:
                 raise Dropped(f"> {limit:.0f} s")
         try:
             status, answer = pickle.load(read)
-        except EOFError:
+        except (EOFError, pickle.UnpicklingError):  # it ended, perhaps while it wrote
             raise Dropped(self._ended()) from None
         if status != "ok":
             raise Dropped(answer)

@@ -115,8 +115,8 @@ class ModuleEnsemble(ModelEnsemble):
 
     def own_arrays(self, key: Any, /, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
-            f"modules of nnx are made of rngs, not of one key: in place of {self!r} take a function "
-            "init(key) that returns nnx.state(Model(..., rngs=nnx.Rngs(key)))"
+            f"modules of nnx are made of rngs, not of one key: in place of {self!r} take a "
+            "function init(key) that returns nnx.state(Model(..., rngs=nnx.Rngs(key)))"
         )
 
     def plan(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Plan:
