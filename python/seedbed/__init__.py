@@ -25,6 +25,7 @@ if _typing.TYPE_CHECKING:
     from ._store.saved import load as load
     from ._trace import GlobalRandomWarning as GlobalRandomWarning
     from ._trust.selfcheck import SelfCheckWarning as SelfCheckWarning
+    from .cli._race import bench as bench
 
 if _os.environ.get("SEEDBED_LOG"):
     from ._base import log as _log
@@ -35,6 +36,7 @@ if _os.environ.get("SEEDBED_LOG"):
 _MODULES = ("adapters", "filters", "nn", "random")
 _ELSEWHERE = {
     "accelerate": "_random.accelerate",
+    "bench": "cli._race",
     "GlobalRandomWarning": "_trace",
     "load": "_store.saved",
     "Saved": "_store.saved",
@@ -56,6 +58,7 @@ __all__ = [
     "StoreError",
     "accelerate",
     "adapters",
+    "bench",
     "ensemble",
     "filters",
     "load",

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .cli import USAGE, demo, doctor, info, init, show, verify
+from .cli import USAGE, bench, demo, doctor, explain, info, init, show, verify
 
 _COMMANDS = {
     "info": (info, "show versions, the native extension, and what is in force here"),
     "doctor": (doctor, "check every native kernel against this machine's XLA, exhaustively"),
     "demo": (demo, "initialise a large ensemble, check it, time it, and draw a picture"),
+    "bench": (bench, "measure an init function of yours beside jax's own ways"),
+    "explain": (explain, "what an init function becomes: draws, keys, and who makes each array"),
     "init": (init, "initialise an ensemble into a folder, larger than memory if it has to be"),
     "show": (show, "what is in such a folder, and statistics of some members, also as a picture"),
     "verify": (verify, "read every byte of such a folder and compare it with its checksum"),

@@ -295,7 +295,7 @@ def test_size(value, text):
 
 def test_extra_memory_sees_a_result():
     made = []
-    extra = _measure._extra_memory(lambda: made.append(np.ones(16 << 20, np.uint8)))
+    extra = _measure.extra_memory(lambda: made.append(np.ones(16 << 20, np.uint8)))
     if extra is None:
         pytest.skip("this system does not tell the peak of the resident memory")
     assert 0.9 < extra / (16 << 20) < 1.5

@@ -59,8 +59,8 @@ def test_demo_says_that_it_runs_the_reference(no_processes, capsys, monkeypatch)
 
 def test_demo_fails_if_a_bit_differs(no_processes, capsys, monkeypatch):
     class Wrong:
-        def __init__(self, *args):
-            self.make = ensemble.Ensemble(*args)
+        def __init__(self, *args, **options):
+            self.make = ensemble.Ensemble(*args, **options)
             self.plan = self.make.plan
 
         def __call__(self, key):

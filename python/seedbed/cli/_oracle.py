@@ -8,12 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._jax import lowering
+from .._jax import compat, lowering
 
 
 def bits(array: Any) -> np.ndarray[Any, Any]:
-    """An array's bit patterns, as unsigned integers that share its memory."""
+    """An array's bit patterns, as unsigned integers that share its memory; keys as their words."""
+    if compat.is_key(array.dtype):
+        array = jax.random.key_data(array)
     values = np.ascontiguousarray(array)
+    if values.dtype.kind == "c":
+        values = values.view(values.real.dtype)
     return values.view(f"u{values.itemsize}")
 
 
@@ -24,16 +28,22 @@ class Oracle:
         init: init function of one member.
         keys: the members' keys.
         jitted: the leaves of ``jax.jit(jax.vmap(init))(keys)``, where they are known already.
+        args, in_axes: further arguments of ``init``, and those of `jax.vmap` for all.
     """
 
     def __init__(
-        self, init: Callable[[Any], Any], keys: Any, jitted: list[Any] | None = None
+        self,
+        init: Callable[..., Any],
+        keys: Any,
+        jitted: list[Any] | None = None,
+        args: tuple[Any, ...] = (),
+        in_axes: Any = 0,
     ) -> None:
-        self.init = init
-        self.keys = keys
+        self._make = jax.vmap(init, in_axes=in_axes)
+        self._given = (keys, *args)
         if jitted is None:
             with lowering.jax_alone():
-                jitted = jax.tree.leaves(jax.jit(jax.vmap(init))(keys))
+                jitted = jax.tree.leaves(jax.jit(self._make)(*self._given))
         self.jitted = jitted
         self._unjitted: list[Any] | None = None
 
@@ -53,7 +63,7 @@ class Oracle:
             if difference.any():
                 if self._unjitted is None:
                     with lowering.jax_alone():
-                        self._unjitted = jax.tree.leaves(jax.vmap(self.init)(self.keys))
+                        self._unjitted = jax.tree.leaves(self._make(*self._given))
                 difference[bits(ours) == bits(self._unjitted[leaf])] = 0
             values += int(np.count_nonzero(difference))
             wrong_bits += int(np.bitwise_count(difference).sum())

@@ -16,8 +16,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from . import _measure, _model, _text
+from ._palette import FAINT, INK, OURS, THEIRS, plain
 
-_OURS, _THEIRS, _INK, _FAINT = "#1b7f5c", "#a9b1ba", "#22282e", "#6b747d"
 _FAN = 1024  # members in the fan
 _TILES = 10  # members in the gallery
 _MARKED = 3  # of them also marked in the fan, which is a line through the gallery's plane
@@ -66,10 +66,10 @@ def draw(
     """
     figure = Figure(figsize=(13, 7.6), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.07, 0.945, title, fontsize=19, weight="bold", color=_INK)
+    figure.text(0.07, 0.945, title, fontsize=19, weight="bold", color=INK)
     figure.text(
         0.07, 0.905, f"{how} against jax.jit(jax.vmap(init)): {verdict}",
-        fontsize=12, color=_FAINT,
+        fontsize=12, color=FAINT,
     )  # fmt: skip
     grid = figure.add_gridspec(
         2, 2, width_ratios=(1.75, 1), height_ratios=(2.5, 1),
@@ -81,9 +81,7 @@ def draw(
     _times(figure.add_subplot(bars[1]), "warm", warm)
     _memory(figure.add_subplot(bars[2]), fresh)
     tiles = grid[1, :].subgridspec(1, _TILES, wspace=0.07)
-    figure.text(
-        0.07, 0.254, "the first of them as functions of two inputs", fontsize=12, color=_INK
-    )
+    figure.text(0.07, 0.254, "the first of them as functions of two inputs", fontsize=12, color=INK)
     _gallery([figure.add_subplot(tiles[index]) for index in range(_TILES)], network)
     figure.savefig(path)
 
@@ -97,26 +95,26 @@ def _fan(axes: Any, network: Network) -> None:
     colours = colormaps["BrBG"](0.08 + 0.84 * order / max(len(y) - 1, 1))
     axes.add_collection(LineCollection(list(lines), colors=colours, alpha=0.22, linewidths=0.6))
     for share in (0.05, 0.95):
-        axes.plot(x, np.quantile(y, share, axis=0), color=_INK, lw=1.1, ls=(0, (4, 3)))
+        axes.plot(x, np.quantile(y, share, axis=0), color=INK, lw=1.1, ls=(0, (4, 3)))
     for member in y[:_MARKED]:
-        axes.plot(x, member, color=_INK, lw=1.5)
+        axes.plot(x, member, color=INK, lw=1.5)
     limit = float(np.quantile(np.abs(y), 0.998))
     axes.set(xlim=(x[0], x[-1]), ylim=(-limit, limit))
-    axes.set_xlabel("input, along a line through its plane", color=_INK)
-    axes.set_ylabel("first output of the network", color=_INK)
-    axes.set_title(f"{len(y):,} new members as functions of one input", loc="left", color=_INK)
+    axes.set_xlabel("input, along a line through its plane", color=INK)
+    axes.set_ylabel("first output of the network", color=INK)
+    axes.set_title(f"{len(y):,} new members as functions of one input", loc="left", color=INK)
     axes.text(
         0.012, 0.02, "colour: a member's mean; dashed: 5 % to 95 %; solid: the lines drawn below",
-        transform=axes.transAxes, fontsize=9, color=_INK,
+        transform=axes.transAxes, fontsize=9, color=INK,
         bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2},
     )  # fmt: skip
-    _plain(axes)
+    plain(axes)
 
 
 def _times(axes: Any, name: str, seconds: dict[str, float]) -> None:
     ours, theirs = (seconds[way] for way in _measure.WAYS)
     _bars(axes, (ours, theirs), (_text.seconds(ours), _text.seconds(theirs)))
-    axes.set_title(f"{name}: {theirs / ours:.1f} times faster", loc="left", color=_INK)
+    axes.set_title(f"{name}: {theirs / ours:.1f} times faster", loc="left", color=INK)
 
 
 def _memory(axes: Any, fresh: dict[str, Any]) -> None:
@@ -126,18 +124,18 @@ def _memory(axes: Any, fresh: dict[str, Any]) -> None:
         return
     output = fresh[_measure.WAYS[0]]["output"]
     _bars(axes, extra, [f"{value / output:.2f} x" for value in extra])
-    axes.axvline(output, color=_INK, lw=1.0, ls=(0, (2, 2)))
-    axes.set_title(f"peak memory; dashed: the result, {_text.size(output)}", loc="left", color=_INK)
+    axes.axvline(output, color=INK, lw=1.0, ls=(0, (2, 2)))
+    axes.set_title(f"peak memory; dashed: the result, {_text.size(output)}", loc="left", color=INK)
 
 
 def _bars(axes: Any, values: Sequence[float], labels: Sequence[str]) -> None:
-    axes.barh((1, 0), values, color=(_OURS, _THEIRS), height=0.72)
+    axes.barh((1, 0), values, color=(OURS, THEIRS), height=0.72)
     for row, value, label in zip((1, 0), values, labels, strict=True):
-        axes.text(value, row, f"  {label}", va="center", fontsize=10, color=_INK)
+        axes.text(value, row, f"  {label}", va="center", fontsize=10, color=INK)
     axes.set(yticks=(1, 0), yticklabels=("seedbed", "jax"), xlim=(0, 1.28 * max(values)))
-    axes.tick_params(axis="y", length=0, labelcolor=_INK)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.tick_params(axis="x", bottom=False, labelbottom=False)
-    _plain(axes)
+    plain(axes)
     axes.spines["bottom"].set_visible(False)
 
 
@@ -154,14 +152,6 @@ def _gallery(tiles: Sequence[Any], network: Network) -> None:
                 images[number], cmap="BrBG", vmin=-limit, vmax=limit, origin="lower",
                 extent=(-3, 3, -3, 3),
             )  # fmt: skip
-            axes.set_title(f"member {number}", fontsize=9, color=_FAINT, pad=4)
+            axes.set_title(f"member {number}", fontsize=9, color=FAINT, pad=4)
         if number < min(_MARKED, len(images)):
-            axes.plot((-3, 3), (-3 * _SLOPE, 3 * _SLOPE), color=_INK, lw=1.5)
-
-
-def _plain(axes: Any) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#c9ced3")
-    axes.tick_params(colors=_FAINT, labelsize=9)
+            axes.plot((-3, 3), (-3 * _SLOPE, 3 * _SLOPE), color=INK, lw=1.5)

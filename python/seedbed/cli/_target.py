@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import difflib
+import functools
 import importlib
 import inspect
 import os
@@ -18,10 +20,32 @@ import jax.numpy as jnp
 
 from .. import adapters
 from .._ensemble import ensemble
+from .._store import format as formats
+from ..adapters._shared.model import ModelEnsemble
+from . import USAGE, WRONG
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 # Frames of these say nothing to who wrote the function.
 _INSIDE = (*(str(Path(one).parent) for one in (jax.__file__, importlib.__file__)), _PACKAGE, "<")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command that takes a target takes."""
+    parser.add_argument(
+        "target",
+        metavar="package.module:function",
+        help="the function init(key, *args) of one member, found as by `python -m`; or a "
+        "seedbed.nn module, or a function without parameters that makes one",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the key is jax.random.key(SEED)")
+    parser.add_argument(
+        "--args",
+        nargs="+",
+        default=[],
+        metavar="VALUE",
+        help="further arguments of the function, as Python literals: 0.1 True '[1.0, 2.0]' (a "
+        "list is an array; put a space before numbers like ' -1e-3')",
+    )
 
 
 class Unusable(Exception):
@@ -55,7 +79,7 @@ def resolve(text: str, args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple
     found = _imported(module, text)
     for step in name.split("."):
         found = _attribute(found, step, module)
-    return _init(found, text, args)
+    return init_of(_made(found, text), text, args)
 
 
 def _imported(name: str, text: str) -> Any:
@@ -107,27 +131,23 @@ def _functions(owner: Any, known: Iterable[str]) -> str:
     return f"it has {', '.join(own[:8])}" if own else "it has no functions of its own"
 
 
-def _init(
+def init_of(
     found: Any, text: str, args: tuple[Any, ...]
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The function ``init(key, *args)`` that a value stands for, and what is to be passed to it.
+
+    Raises:
+        Unusable: it makes no member.
+    """
     if isinstance(found, ensemble.Ensemble):
         raise Unusable(f"{text} is an ensemble already: name the function that it was made of")
+    if isinstance(found, ModelEnsemble):
+        return functools.partial(_own_arrays, found, args), ()
     if framework := _framework(found):
         raise Unusable(
             f"{text} is a model of {framework}, not a function init(key): write one that returns "
-            f"its arrays, or save it from Python with seedbed.adapters"
+            f"its arrays, or use seedbed.adapters"
         )
-    if not isinstance(found, _module_type()) and callable(found) and _takes_nothing(found):
-        try:
-            made = found()
-        except Exception as error:
-            raise Raised(told(error)) from None
-        if not isinstance(made, _module_type()):
-            raise Unusable(
-                f"{text} takes no arguments and returns {type(made).__name__}: what is meant is a "
-                "function init(key, ...), or one that returns a seedbed.nn module"
-            )
-        found = made
     if isinstance(found, _module_type()):
         from .. import nn
 
@@ -137,6 +157,30 @@ def _init(
             f"{text} is {found!r:.60} of type {type(found).__name__}, and no function init(key)"
         )
     return found, args
+
+
+def _own_arrays(model: ModelEnsemble, args: tuple[Any, ...], key: Any) -> Any:
+    # The arguments stay as they are: those of models are mostly sizes.
+    return model.own_arrays(key, *args)
+
+
+def _made(found: Any, text: str) -> Any:
+    """What is found; of a function without parameters, the module that it makes."""
+    known = (_module_type(), ensemble.Ensemble, ModelEnsemble)
+    if isinstance(found, known) or not callable(found) or _framework(found):
+        return found
+    if not _takes_nothing(found):
+        return found
+    try:
+        made = found()
+    except Exception as error:
+        raise Raised(told(error)) from None
+    if not isinstance(made, (_module_type(), ModelEnsemble)):
+        raise Unusable(
+            f"{text} takes no arguments and returns {type(made).__name__}: what is meant is a "
+            "function init(key, ...), or one that returns a seedbed.nn module"
+        )
+    return made
 
 
 def _module_type() -> Any:
@@ -167,7 +211,20 @@ def _framework(found: Any) -> str:
     return next(iter(sorted(roots & known)), "")
 
 
+def key(seed: int) -> Any:
+    """The key of ``--seed``."""
+    try:
+        return jax.random.key(seed)
+    except OverflowError:
+        raise Unusable(f"--seed: {seed} is too large for a seed of jax") from None
+
+
 # --- arguments --------------------------------------------------------------------------
+
+
+def arguments(texts: list[str]) -> tuple[Any, ...]:
+    """The values of ``--args``."""
+    return tuple([argument(text) for text in texts])
 
 
 def argument(text: str) -> Any:
@@ -199,6 +256,32 @@ def _value(value: Any) -> Any:
 
 
 # --- what the user's code raised --------------------------------------------------------
+
+
+def guarded(command: str, target: str, run: Callable[[], int]) -> int:
+    """Runs a command, and says what cannot be used and what the user's code raised."""
+    try:
+        return run()
+    except Unusable as error:
+        print(f"seedbed {command}: {error}", file=sys.stderr)
+        return USAGE
+    except Raised as error:
+        print(f"{error}\nseedbed {command}: {target} raised the above", file=sys.stderr)
+        return WRONG
+
+
+def checked(call: Callable[[], Any]) -> Any:
+    """A call, with what the user's function raises and what does not fit told apart."""
+    try:
+        return call()
+    except formats.StoreError:
+        raise
+    except Exception as error:
+        if of_user(error):
+            raise Raised(told(error)) from None
+        if isinstance(error, (TypeError, ValueError)):
+            raise Unusable(str(error).replace("`chunk_size`", "--chunk")) from None
+        raise
 
 
 def told(error: BaseException) -> str:

@@ -20,6 +20,11 @@ def positive(text: str) -> int:
     return number
 
 
+def positives(text: str) -> list[int]:
+    """An argument that counts several things: ``16,128,1024``."""
+    return [positive(one) for one in text.split(",")]
+
+
 def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
     """Rows under a ruled header; the first column is text, the others are numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

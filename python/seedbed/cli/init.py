@@ -8,40 +8,23 @@ import operator
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from .._ensemble import ensemble
 from .._store import format as formats
-from . import INTERRUPTED, OK, USAGE, WRONG, _stores, _target, _text
+from . import INTERRUPTED, OK, WRONG, _stores, _target, _text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "target",
-        metavar="package.module:function",
-        help="the function init(key, *args) of one member, found as by `python -m`; or a "
-        "seedbed.nn module, or a function without parameters that makes one",
-    )
+    _target.add_arguments(parser)
     parser.add_argument("--members", type=_text.positive, required=True, help="how many")
-    parser.add_argument("--seed", type=int, default=0, help="the key is jax.random.key(SEED)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument(
         "--chunk",
         type=_text.positive,
         metavar="N",
         help="members that are made, and stored, together (default: as many as make 128 MB)",
-    )
-    parser.add_argument(
-        "--args",
-        nargs="+",
-        default=[],
-        metavar="VALUE",
-        help="further arguments of the function, as Python literals: 0.1 True '[1.0, 2.0]' (a "
-        "list is an array; put a space before numbers like ' -1e-3')",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what an earlier command made at DIR"
@@ -57,28 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        return _run(args)
-    except _target.Unusable as error:
-        return _failed(error, USAGE)
-    except _target.Raised as error:
-        print(error, file=sys.stderr)
-        return _failed(f"{args.target} raised the above", WRONG)
+        return _target.guarded("init", args.target, lambda: _run(args))
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
 
 
-def _failed(error: object, code: int) -> int:
-    print(f"seedbed init: {error}", file=sys.stderr)
-    return code
-
-
 def _run(args: argparse.Namespace) -> int:
-    given = tuple([_target.argument(text) for text in args.args])
-    init, given = _target.resolve(args.target, given)
-    key = _key(args.seed)
+    init, given = _target.resolve(args.target, _target.arguments(args.args))
+    key = _target.key(args.seed)
     make = ensemble.ensemble(init, args.members)
-    plan = _checked(lambda: make.plan(key, *given))
+    plan = _target.checked(lambda: make.plan(key, *given))
     store = args.out.resolve()
     total = args.members * plan.member_bytes
     part = "" if args.part is None else f", part {args.part[0]} of {args.part[1]}"
@@ -101,32 +73,13 @@ def _run(args: argparse.Namespace) -> int:
         "part": args.part,
     }
     try:
-        saved = _checked(lambda: make.save(store, key, *given, **options))
+        saved = _target.checked(lambda: make.save(store, key, *given, **options))
     except (formats.StoreError, OSError, ImportError, MemoryError) as error:
-        return _failed(str(error).replace("overwrite=True", "--overwrite"), WRONG)
+        said = str(error).replace("overwrite=True", "--overwrite")
+        print(f"seedbed init: {said}", file=sys.stderr)
+        return WRONG
     _finished(saved, before, args, time.perf_counter() - started)
     return OK
-
-
-def _key(seed: int) -> Any:
-    try:
-        return jax.random.key(seed)
-    except OverflowError:
-        raise _target.Unusable(f"--seed: {seed} is too large for a seed of jax") from None
-
-
-def _checked(call: Callable[[], Any]) -> Any:
-    """A call, with what the user's function raises and what does not fit told apart."""
-    try:
-        return call()
-    except formats.StoreError:
-        raise
-    except Exception as error:
-        if _target.of_user(error):
-            raise _target.Raised(_target.told(error)) from None
-        if isinstance(error, (TypeError, ValueError)):
-            raise _target.Unusable(str(error).replace("`chunk_size`", "--chunk")) from None
-        raise
 
 
 def _shown(outputs: Any) -> str:

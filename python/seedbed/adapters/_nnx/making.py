@@ -113,6 +113,12 @@ class ModuleEnsemble(ModelEnsemble):
             for start in range(0, self.size, chunk)
         )
 
+    def own_arrays(self, key: Any, /, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"modules of nnx are made of rngs, not of one key: in place of {self!r} take a "
+            "function init(key) that returns nnx.state(Model(..., rngs=nnx.Rngs(key)))"
+        )
+
     def plan(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Plan:
         """What would run for the members' own variables; print ``plan(rngs).explain()``."""
         rngs = nnx.clone(_rngs(self._apart, rngs_or_key, args, kwargs))

@@ -195,6 +195,10 @@ class ModelEnsemble(_Models):
         programs, leaves = self._programs(key, args, kwargs)
         return self._model(programs, programs.own(key, *old, *leaves), key, leaves)
 
+    def own_arrays(self, key: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """The arrays of one member's own, which are those that an ensemble is made of."""
+        return self._apart(key, args, kwargs).own
+
     def _given_up(self, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """The arrays to overwrite, as the program has them, and the arguments of the model."""
         if not self.donate:
