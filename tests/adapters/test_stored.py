@@ -136,3 +136,85 @@ def test_another_origin_is_refused(tmp_path):
         make.load(tmp_path / "none", KEY, *args)
     with pytest.raises(IndexError):
         make.load(tmp_path / "s", KEY, *args)[SIZE]
+
+
+# --- frameworks whose models are objects ------------------------------------------------
+
+
+def nnx_net():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):
+        def __init__(self, width, *, rngs):
+            self.linear = nnx.Linear(3, width, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+            self.norm = nnx.BatchNorm(width, rngs=rngs)
+
+        def __call__(self, x):
+            return self.norm(self.linear(x))
+
+    def same(one, other):
+        (graph, state), (other_graph, others) = nnx.split(one), nnx.split(other)
+        assert graph == other_graph
+        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(others), strict=True):
+            assert_same_bits(as_words(a), as_words(b))
+
+    return Net, nnx, same
+
+
+def test_modules_of_nnx(tmp_path):
+    net, nnx, same = nnx_net()
+    make = sb.adapters.nnx.ensemble(net, SIZE)
+    rngs = nnx.Rngs(0, dropout=1)
+    assert make.save(tmp_path / "s", rngs, 4, chunk_size=2, part=(1, 2)) is None
+    saved = make.save(tmp_path / "s", rngs, 4, chunk_size=2, part=(0, 2))
+    assert rngs.default.count.get_value() == 0  # they stay as they are
+    read = sb.adapters.nnx.ensemble(net, SIZE).load(tmp_path / "s", nnx.Rngs(0, dropout=1), 4)
+    for models in (saved, read):
+        assert models.size == SIZE
+        same(models[3], make.member(rngs, 3, 4))
+        same(models[1:3], make.members(rngs, slice(1, 3), 4))
+    same(read[:], make(nnx.Rngs(0, dropout=1), 4))
+    assert [one(jnp.ones((2, 3))).shape for one in read] == [(2, 4)] * SIZE
+    with pytest.raises(ValueError, match="`key` is .*and the models at .* were made of"):
+        make.load(tmp_path / "s", nnx.Rngs(7, dropout=1), 4)
+    with pytest.raises(ValueError, match=r"'linear.bias.*' is float32 of shape \(5,\) in each"):
+        make.load(tmp_path / "s", rngs, 5)
+    with pytest.raises(NotImplementedError, match="ensembles of nnx have no `lazy`: use `member`"):
+        make.lazy(rngs, 4)
+
+
+def test_modules_of_brainstate(tmp_path):
+    brainstate = pytest.importorskip("brainstate")
+    adapter = sb.adapters.brainstate
+
+    def net(width=6):
+        return brainstate.nn.Sequential(
+            brainstate.nn.Linear(2, width), brainstate.nn.Linear(width, 1)
+        )
+
+    def held(module):
+        return {path: state.value for path, state in module.states().items()}
+
+    make = adapter.ensemble(net, SIZE)
+    nets = make(3)
+    saved = sb.nn.save_members(nets, tmp_path / "s", chunk_size=2)
+    assert saved.size == SIZE
+    assert_same_bits(held(sb.nn.load_members(net(), tmp_path / "s")), held(nets))
+    assert_same_bits(held(adapter.load_members(net(), tmp_path / "s", 5)), held(make.member(3, 5)))
+    few = adapter.load_members(net(), tmp_path / "s", [6, 0])
+    assert_same_bits(held(few), held(make.members(3, [6, 0])))
+
+    other = net(7)
+    before = held(other)
+    with pytest.raises(ValueError, match=r"the state '.*' is float32 of shape \(7,\), and a"):
+        sb.nn.load_members(other, tmp_path / "s")
+    with pytest.raises(ValueError, match="holds the state '.*', which the other lacks; `states=`"):
+        sb.nn.load_members(brainstate.nn.Linear(2, 6), tmp_path / "s")
+    with pytest.raises(IndexError, match="`index` is 7, out of range"):
+        sb.nn.load_members(net(), tmp_path / "s", 7)
+    after = jax.tree.leaves(held(other))
+    assert all(a is b for a, b in zip(after, jax.tree.leaves(before), strict=True))
+    with pytest.raises(ValueError, match="not made on their way to disk; got axis_size=3"):
+        sb.nn.save_members(nets, tmp_path / "t", axis_size=3)
+    assert not (tmp_path / "t").exists()

@@ -309,6 +309,6 @@ def test_what_other_processes_hold_is_refused(tmp_path, monkeypatch):
     net = initialised(lambda: nn.Linear(3, 2))
     kind = type(net.weight.value)
     monkeypatch.setattr(kind, "is_fully_addressable", property(lambda array: array.ndim < 3))
-    with pytest.raises(ValueError, match="state 'weight' lies on devices of several processes"):
+    with pytest.raises(ValueError, match="'weight' lies on devices of several processes"):
         nn.save_members(net, tmp_path / "x")
     assert not [*tmp_path.iterdir()]

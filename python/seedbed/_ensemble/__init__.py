@@ -2,14 +2,15 @@
 
 `ensemble` and `single` are what users call, `check` everything they pass in, `shardings` where
 results are to lie, `lazy` an ensemble that is not stored (`loops` and `mapped` run over its
-members), `saving` makes members for a store, `within` has the calls that the package itself makes.
-Nothing here knows modules, states or frameworks.
+members), `saving` makes members for a store, `held` has those that are in memory, `within` the
+calls that the package itself makes. Nothing here knows modules, states or frameworks.
 """
 
 __all__ = [
     "check",
     "donate",
     "ensemble",
+    "held",
     "lazy",
     "renew",
     "saving",

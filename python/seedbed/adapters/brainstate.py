@@ -25,6 +25,7 @@ from ._brainstate.ensemble import Ensemble, Single, forward, reset_members, stac
 from ._brainstate.places import Way
 from ._brainstate.program import NotNative
 from ._brainstate.roots import Snapshot, roots_of, unchanged_on_failure
+from ._brainstate.stored import load_members, save_members
 
 __all__ = [
     "Ensemble",
@@ -33,12 +34,14 @@ __all__ = [
     "ensemble",
     "forward",
     "init_all_states",
+    "load_members",
     "patched",
     "plan_init",
     "plan_of",
     "reset_all_states",
     "reset_members",
     "roots_of",
+    "save_members",
     "single",
     "stack",
     "unstack",

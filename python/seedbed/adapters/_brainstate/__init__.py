@@ -3,4 +3,4 @@
 `adapters.brainstate` is what users see of it. Nothing here knows other frameworks.
 """
 
-__all__ = ["call", "ensemble", "places", "program", "roots"]
+__all__ = ["call", "ensemble", "places", "program", "roots", "stored"]

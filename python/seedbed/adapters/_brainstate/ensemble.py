@@ -177,7 +177,7 @@ class Ensemble(_Modules):
             return self._build(chosen.take(keys, 0), args, kwargs, self._way)
         # A member is what it is among all: the keys may draw for the batch as a whole.
         made = self._build(keys, args, kwargs, self._way)
-        for state in _batched(made, None).values():
+        for state in batched_states(made, None).values():
             state.restore_value(chosen.pick(state.value, single=False))
         return made
 
@@ -220,7 +220,7 @@ def _stream_kept() -> Iterator[None]:
         DEFAULT.restore_value(before)
 
 
-def _batched(module: Any, states: Any) -> dict[tuple[Any, ...], Any]:
+def batched_states(module: Any, states: Any) -> dict[tuple[Any, ...], Any]:
     """The states that hold members, by path."""
     if not isinstance(module, graph.Node):
         raise TypeError(
@@ -236,7 +236,7 @@ def _batched(module: Any, states: Any) -> dict[tuple[Any, ...], Any]:
     }
 
 
-def _size(batched: dict[tuple[Any, ...], Any]) -> int:
+def size_of(batched: dict[tuple[Any, ...], Any]) -> int:
     sizes: dict[int, str] = {}
     for path, state in batched.items():
         for leaf in jax.tree.leaves(state.value):
@@ -274,12 +274,15 @@ def stack(modules: Any, states: Any = None) -> Any:
         (2, 2, 6)
     """
     values = [
-        {".".join(map(str, path)): state.value for path, state in _batched(one, states).items()}
+        {
+            ".".join(map(str, path)): state.value
+            for path, state in batched_states(one, states).items()
+        }
         for one in listed(modules, "modules")
     ]
     together = stacked(values, "modules")
     copy = graph.clone(modules[0])
-    for path, state in _batched(copy, states).items():
+    for path, state in batched_states(copy, states).items():
         state.restore_value(together[".".join(map(str, path))])
     return copy
 
@@ -302,9 +305,9 @@ def unstack(module: Any, states: Any = None) -> list[Any]:
         >>> [net.weight.value["weight"].shape for net in sb.adapters.brainstate.unstack(nets)]
         [(2, 6), (2, 6), (2, 6)]
     """
-    batched = _batched(module, states)
+    batched = batched_states(module, states)
     members = []
-    for i in range(_size(batched)):
+    for i in range(size_of(batched)):
         copy = graph.clone(module)
         inside = graph.states(copy)
         for path, state in batched.items():
@@ -363,10 +366,10 @@ def _over_members(
     fun: Callable[..., Any], module: Any, states: Any, inputs: tuple[Any, ...], in_axes: Any
 ) -> Any:
     """brainstate's `vmap` of a function over the states that hold members."""
-    batched = _batched(module, states)
+    batched = batched_states(module, states)
     mapped = [state for state in batched.values() if not isinstance(state, RandomState)]
     streams = [state for state in batched.values() if isinstance(state, RandomState)]
-    size = _size(batched)
+    size = size_of(batched)
     # brainstate splits the key of every random state anew; these have a key per member already.
     keys: list[Any] = [state.value for state in streams]
 

@@ -18,15 +18,16 @@ from ..._ensemble import check
 from ..._jax import compat
 from ..._plan import Plan
 from .._shared.checks import check_arguments
-from .._shared.model import ModelEnsemble, ModelSingle
-from .._shared.parts import TakenApart
+from .._shared.model import ModelSingle
+from .._shared.parts import Arrays, TakenApart
+from .._shared.stored import Models, StoredEnsemble
 from .places import eagerly, lazily, places
 from .streams import ACCEPTED, predicate, rngs_of, streams_of
 
 _TAG = "seedbed"
 
 
-class ModuleEnsemble(ModelEnsemble):
+class ModuleEnsemble(StoredEnsemble):
     """An ensemble of nnx modules. Made by `ensemble`."""
 
     def __init__(
@@ -124,6 +125,45 @@ class ModuleEnsemble(ModelEnsemble):
         rngs = nnx.clone(_rngs(self._apart, rngs_or_key, args, kwargs))
         plan: Plan = self._run(super().plan, rngs, (), args, kwargs)
         return plan
+
+    def load(self, path: Any, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Models:
+        """Opens modules that `save` wrote, given what they were made from; see `nnx.ensemble`."""
+        given = nnx.clone(rngs_or_key) if isinstance(rngs_or_key, nnx.Rngs) else rngs_or_key
+        return super().load(path, given, *args, **kwargs)
+
+    def lazy(self, rngs_or_key: Any, /, *args: Any, **kwargs: Any) -> Models:
+        """Not for modules of nnx, which are traced with their rngs each time: see `member`.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "ensembles of nnx have no `lazy`: use `member`, `members` and `stream`, which make "
+            "what they are asked for, or seedbed.ensemble of a function that returns nnx.state"
+        )
+
+    def _written(self, order: Any, key: Any, args: Any, kwargs: Any) -> bool:
+        def write(keys: Any, *args: Any, **kwargs: Any) -> bool:
+            return super(ModuleEnsemble, self)._written(order, keys, args, kwargs)
+
+        return bool(self._once(write, key, args, kwargs))
+
+    def _opened(self, path: Any, key: Any, args: Any, kwargs: Any) -> Any:
+        def opened(keys: Any, *args: Any, **kwargs: Any) -> Any:
+            return super(ModuleEnsemble, self)._opened(path, keys, args, kwargs)
+
+        return self._once(opened, key, args, kwargs)
+
+    def _again(self, own: Any, out: Arrays, key: Any, args: Any, kwargs: Any) -> Any:
+        def again(keys: Any, *args: Any, **kwargs: Any) -> Any:
+            return super(ModuleEnsemble, self)._again(own, out, keys, args, kwargs)
+
+        return self._once(again, key, args, kwargs)[0]
+
+    def _once(self, method: Callable[..., Any], given: Any, args: Any, kwargs: Any) -> Any:
+        """``method``, of rngs of its own."""
+        rngs = nnx.clone(_rngs(self._apart, given, args, kwargs))
+        return self._run(method, rngs, (), args, kwargs)
 
     def _run(
         self, method: Callable[..., Any], rngs: Any, which: Any, args: Any, kwargs: Any

@@ -83,8 +83,7 @@ class StoredEnsemble(ModelEnsemble):
             The models on disk; None while other parts are missing.
         """
         order = saving.ordered(path, chunk_size, progress, overwrite, part)
-        programs, leaves = self._programs(key, args, kwargs)
-        if saving.save(programs.own, order, key, tuple(leaves), _own, self._name) is None:
+        if not self._written(order, key, args, kwargs):
             return None
         return self.load(order.folder, key, *args, **kwargs)
 
@@ -102,6 +101,34 @@ class StoredEnsemble(ModelEnsemble):
             ValueError: the store is of another key, another number of members or another model.
             FileNotFoundError, StoreError, ImportError: see `seedbed.load`.
         """
+        saved, out = self._opened(path, key, args, kwargs)
+
+        def model(own: Any) -> Any:
+            return self._again(own, out, key, args, kwargs)
+
+        return Models(saved, model, f"models of {saved!r}")
+
+    def lazy(self, key: Any, /, *args: Any, **kwargs: Any) -> Models:
+        """The models as an object that makes what it is asked for; see `seedbed.Lazy`."""
+        programs, leaves = self._programs(key, args, kwargs)
+
+        def model(own: Any) -> Any:
+            return self._model(programs, own, key, leaves)
+
+        return Models(programs.own.lazy(key, *leaves), model, f"lazy models of {self!r}")
+
+    def _written(
+        self, order: saving.Order, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
+        """Writes members; whether all are there."""
+        programs, leaves = self._programs(key, args, kwargs)
+        done = saving.save(programs.own, order, key, tuple(leaves), _own, self._name)
+        return done is not None
+
+    def _opened(
+        self, path: Any, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[stores.Saved, Arrays]:
+        """The members' own arrays on disk, checked, and what is traced of one member."""
         programs, leaves = self._programs(key, args, kwargs)
         call = programs.own._call(key, tuple(leaves))
         _, out = saving.traced(programs.own, call)
@@ -121,21 +148,15 @@ class StoredEnsemble(ModelEnsemble):
                     f"the array {name!r} is {one.dtype} of shape {one.shape} in each member, and "
                     f"{stored.dtype} of shape {stored.shape} at {str(path)!r}"
                 )
+        return saved, out
 
-        def model(own: Any) -> Any:
-            found = Arrays(jax.tree_util.tree_leaves(own), out.names, out.rest)
-            return self._model(programs, found, key, leaves)
-
-        return Models(saved, model, f"models of {saved!r}")
-
-    def lazy(self, key: Any, /, *args: Any, **kwargs: Any) -> Models:
-        """The models as an object that makes what it is asked for; see `seedbed.Lazy`."""
+    def _again(
+        self, own: Any, out: Arrays, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A model of arrays that were read."""
         programs, leaves = self._programs(key, args, kwargs)
-
-        def model(own: Any) -> Any:
-            return self._model(programs, own, key, leaves)
-
-        return Models(programs.own.lazy(key, *leaves), model, f"lazy models of {self!r}")
+        found = Arrays(jax.tree_util.tree_leaves(own), out.names, out.rest)
+        return self._model(programs, found, key, leaves)
 
 
 def _own(out: Arrays) -> Any:

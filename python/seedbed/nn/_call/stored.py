@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._ensemble import within
-from ..._jax import compat, paths
+from ..._jax import paths
 from ..._run.members import indexed
 from .._tree import (
     UNSET,
@@ -24,6 +24,7 @@ from .._tree import (
     walk,
 )
 from .calls import trace_members
+from .foreign import takes_brainstate
 from .keys import call_key
 from .methods import Methods, check_axis_size, methods
 from .publish import publish_contents
@@ -36,6 +37,7 @@ T = TypeVar("T")
 _Struct: Any = jax.ShapeDtypeStruct
 
 
+@takes_brainstate
 def save_members(
     target: Any,
     path: Any,
@@ -129,9 +131,7 @@ def _made(found: Methods, draft: Draft, size: int, in_states: Any, order: Order)
 
 def _held(target: Any, order: Order) -> Saved | None:
     """Members that are in memory."""
-    from ..._ensemble import saving
-    from ..._store import write
-    from ..._trace import digest
+    from ..._ensemble import held
 
     states = walk.walk(target).states
     size = members_of(target, "target")
@@ -147,57 +147,9 @@ def _held(target: Any, order: Order) -> Saved | None:
         if not content.mapped:
             raise _shared(path)
         _check_level(name, content)
-        _check_here(name, content)
         values[name] = content.value
         axes[name] = jax.tree.map(lambda _, at=content.mapped[0].axis: at, content.value)
-    leaves = jax.tree.leaves(values)
-    saving.check_outside(leaves)
-    pairs = zip(jax.tree.leaves(axes), leaves, strict=True)
-    places = [axis % np.ndim(leaf) for axis, leaf in pairs]
-
-    def member(leaf: Any, axis: int) -> Any:
-        return _Struct(_without(leaf.shape, axis), leaf.dtype)
-
-    def made_from(chunk: int) -> dict[str, str]:
-        content = digest.of_arrays([*leaves, np.array(places)])
-        told = f"of {_name(target)}, {content}"
-        return {"values": told, "size": str(size), "chunk_size": str(chunk)}
-
-    def made(start: int, count: int, spare: Any) -> write.Chunk:
-        del spare
-        return write.Chunk(
-            [
-                _piece(compat.key_words(leaf), place, start, count)
-                for leaf, place in zip(leaves, places, strict=True)
-            ],
-            None,
-        )
-
-    tree = jax.tree.map(member, values, axes)
-    return saving.written(order, saving.planned(order, size, tree, made_from), made)
-
-
-def _piece(leaf: Any, axis: int, start: int, count: int) -> Any:
-    """Some members of an array, in front, in this process's memory."""
-    if not isinstance(leaf, jax.Array):  # which may be wider than jax would make it
-        members = np.asarray(leaf)[(slice(None),) * axis + (slice(start, start + count),)]
-        return np.ascontiguousarray(np.moveaxis(members, axis, 0))
-    if len(leaf.sharding.device_set) == 1:
-        # Compiled once for all pieces of a length.
-        part = jax.lax.dynamic_slice_in_dim(leaf, start, count, axis)
-        return compat.in_memory(jnp.moveaxis(part, axis, 0) if axis else part)
-    # Each device's part by itself: such slices are not for every layout to be had of jax.
-    shape = (*leaf.shape[:axis], count, *leaf.shape[axis + 1 :])
-    found = np.empty(shape, leaf.dtype)
-    for shard in leaf.addressable_shards:
-        low, high, _ = shard.index[axis].indices(leaf.shape[axis])
-        begin, end = max(low, start), min(high, start + count)
-        if shard.replica_id == 0 and begin < end:
-            at = list(shard.index)
-            at[axis] = slice(begin - start, end - start)
-            part = jax.lax.slice_in_dim(shard.data, begin - low, end - low, axis=axis)
-            found[tuple(at)] = np.asarray(part)
-    return np.ascontiguousarray(np.moveaxis(found, axis, 0))
+    return held.save(order, values, axes, size, _name(target))
 
 
 def _check_level(name: str, content: Content) -> None:
@@ -205,15 +157,6 @@ def _check_level(name: str, content: Content) -> None:
         raise ValueError(
             f"the state {name!r} holds members of members, of which a store knows one level"
         )
-
-
-def _check_here(name: str, content: Content) -> None:
-    for leaf in jax.tree.leaves(content.value):
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            raise ValueError(
-                f"the state {name!r} lies on devices of several processes, of which each sees a "
-                "part alone: gather it first (jax.experimental.multihost_utils.process_allgather)"
-            )
 
 
 def _shared(path: walk.Path) -> ValueError:
@@ -230,6 +173,7 @@ def _name(target: Any) -> str:
 # --- reading ----------------------------------------------------------------------------
 
 
+@takes_brainstate
 def load_members(target: T, path: Any, index: Any = None) -> T:
     """Gives the states of a module tree the values of members on disk.
 
