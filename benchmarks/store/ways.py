@@ -164,16 +164,26 @@ def with_zarr(folder: Path) -> Members:
 
 
 def with_orbax(folder: Path) -> Members:
+    import jax
     import orbax.checkpoint as ocp
 
-    def whole() -> dict[str, Any]:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return named(checkpointer.restore(folder))
+    def leaves() -> Iterator[dict[str, Any]]:
+        """One after the other: all of them together may not fit into memory."""
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            tree = checkpointer.metadata(folder).item_metadata.tree
+            for layer, parts in tree.items():
+                for part, told in parts.items():
+                    item = {layer: {part: jax.ShapeDtypeStruct(told.shape, told.dtype)}}
+                    wanted = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+                    options = ocp.args.PyTreeRestore(
+                        item=item, restore_args=wanted, partial_restore=True
+                    )
+                    yield named(checkpointer.restore(folder, args=options))
 
     def one(i: int) -> dict[str, Any]:
-        return {name: np.asarray(leaf)[i] for name, leaf in whole().items()}
+        return {name: leaf[i] for part in leaves() for name, leaf in part.items()}
 
-    return one, lambda: iter([whole()])
+    return one, leaves
 
 
 def with_npy(folder: Path) -> Members:
