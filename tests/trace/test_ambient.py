@@ -100,10 +100,14 @@ def test_once_for_each_place(key):
     assert len(seen) == 2
 
 
-def test_what_cannot_be_found_is_said_of_the_function(key):
+def test_what_cannot_be_found_is_said_of_the_function(key, monkeypatch):
     def hidden(key):
         return jax.random.normal(key) * getattr(np.random, "".join(["ra", "nd"]))()
 
+    # Libraries that other tests use leave threads behind.
+    active = threading.active_count
+    before = active() - 1
+    monkeypatch.setattr(threading, "active_count", lambda: active() - before)
     with pytest.warns(sb.GlobalRandomWarning, match="numpy.random, somewhere in what it calls"):
         sb.ensemble(hidden, 2)(key)
     done = threading.Event()
