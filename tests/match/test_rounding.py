@@ -11,8 +11,7 @@ import seedbed as sb
 from helpers import assert_same_bits, oracle, plan_of, some
 from seedbed._match import rounding
 
-# Rows are rounded apart by the newest jaxlib; on the oldest a part is enough.
-pytestmark = pytest.mark.shared("newest")
+pytestmark = pytest.mark.shared
 
 R, I = jax.random, jax.nn.initializers  # noqa: E741 - the names the field uses
 C64, C128 = jnp.complex64, jnp.complex128
