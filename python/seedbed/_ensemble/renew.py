@@ -12,7 +12,7 @@ import numpy as np
 
 from .._base.record import Record
 from .._jax import compat, places
-from .._run.members import Chosen
+from .._run.members import Chosen, as_array
 from . import check, donate, shardings
 from .call import unused
 
@@ -54,11 +54,7 @@ def choice(index: Any, count: int) -> Choice:
         ValueError: a mask has another shape than one value for each member.
         IndexError: an index is out of range.
     """
-    if isinstance(index, (list, tuple, range)):
-        try:
-            index = np.asarray(index, dtype=None if len(index) else np.int64)
-        except ValueError:  # rows of different lengths
-            pass
+    index = as_array(index)
     array = isinstance(index, (np.ndarray, jax.Array))
     if array and index.dtype == np.bool_:
         if index.shape != (count,):

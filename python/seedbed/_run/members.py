@@ -126,11 +126,7 @@ def members(index: Any, count: int) -> Chosen:
         if chosen.step == 1:
             return Chosen(len(chosen), chosen.start, None)
         return Chosen(len(chosen), None, np.arange(chosen.start, chosen.stop, chosen.step))
-    if isinstance(index, (list, tuple, range)):
-        try:
-            index = np.asarray(index, dtype=None if len(index) else np.int64)
-        except ValueError:  # rows of different lengths
-            pass
+    index = as_array(index)
     array = isinstance(index, (np.ndarray, jax.Array))
     if array and compat.is_key(index.dtype):
         raise TypeError(
@@ -152,6 +148,16 @@ def members(index: Any, count: int) -> Chosen:
         )
     listed = listed.astype(np.int64)
     return Chosen(listed.size, None, np.where(listed < 0, listed + count, listed))
+
+
+def as_array(index: Any) -> Any:
+    """A list, tuple or range as an array, if it can be one; anything else as it is."""
+    if isinstance(index, (list, tuple, range)):
+        try:
+            return np.asarray(index, dtype=None if len(index) else np.int64)
+        except ValueError:  # rows of different lengths
+            pass
+    return index
 
 
 def indexed(index: Any, count: int) -> tuple[Chosen, bool]:
